@@ -1,0 +1,62 @@
+"""How a test tells a learner what is wrong: one exception, one comparison, one way to call the learner's code."""
+
+import contextlib
+
+import torch
+
+
+class Wrong(Exception):
+    """The learner's code does something wrong; the message is for the learner."""
+
+
+@contextlib.contextmanager
+def calling(what):
+    """Around a call of the learner's code: what it raises becomes a Wrong that says what was called, and where."""
+    try:
+        yield
+    except (Wrong, NotImplementedError):
+        raise
+    except Exception as error:
+        frames, trace = [], error.__traceback__.tb_next
+        while trace:
+            frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+            trace = trace.tb_next
+        own = [f"{name.rsplit('/', 1)[-1]}, line {line}" for name, line in frames if "exercise_0" in name]
+        text = (str(error).strip().splitlines() or ["no message"])[0]
+        raise Wrong(f"{what} raised {type(error).__name__}: {text}" + (f" ({own[-1]})" if own else "")) from error
+
+
+def shape(tensor):
+    """A tensor's shape as people write it: (2, 64, 8, 8)."""
+    return str(tuple(tensor.shape))
+
+
+def is_close(got, expected, tolerance=1e-5):
+    """Whether two tensors have one shape and agree to within a share of the expected one's largest number."""
+    if got.shape != expected.shape:
+        return False
+    return bool((got - expected).abs().max() <= tolerance * expected.abs().max() + 1e-30)
+
+
+def check_tensor(got, expected, what, hint=""):
+    """Raise Wrong unless got is a tensor of the expected shape."""
+    if not isinstance(got, torch.Tensor):
+        raise Wrong(f"{what} returned {type(got).__name__}, not a tensor. Does it end with a return?")
+    if got.shape != expected.shape:
+        raise Wrong(f"{what} has the shape {shape(got)}, expected {shape(expected)}.{hint}")
+
+
+def check_close(got, expected, what, explain=None, tolerance=1e-5):
+    """Raise Wrong unless got agrees with expected; explain() names the mistake, or returns None."""
+    check_tensor(got, expected, what)
+    if is_close(got, expected, tolerance):
+        return
+    cause = explain() if explain else None
+    error, i = (got - expected).abs().flatten().max(dim=0)
+    if not torch.isfinite(got).all():
+        cause = cause or "it holds NaN or infinity"
+    raise Wrong(
+        f"{what} is not what torchvision computes with the same weights. Expected for instance "
+        f"{expected.flatten()[i]:.4f}, got {got.flatten()[i]:.4f}."
+        + (f"\nThe likeliest mistake: {cause}." if cause else "")
+    )

@@ -1,0 +1,434 @@
+"""Exercise 1: torchvision's block and network, with the learner's weights, are the judges."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diagnosis import first_difference, name_block_mistake, place_in_resnet18
+from messages import Wrong, calling, check_close, check_tensor, is_close, shape
+from torch import nn
+from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock
+from what_ran import check_registered, copy_to_oracle, pair_ops, randomise, record
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SHAPES = [  # in_channels, out_channels, stride, height, width
+    pytest.param((6, 6, 1, 8, 8), id="same-shape"),
+    pytest.param((6, 6, 1, 7, 9), id="same-shape-odd-size"),
+    pytest.param((6, 10, 2, 8, 8), id="more-channels-stride-2"),
+    pytest.param((6, 10, 2, 7, 9), id="more-channels-stride-2-odd-size"),
+    pytest.param((6, 10, 1, 8, 5), id="more-channels"),
+    pytest.param((6, 6, 2, 5, 8), id="stride-2"),
+]
+MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+
+
+def reference_shortcut(in_channels, out_channels, stride):
+    """What task 1.3 asks for."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+
+
+@pytest.fixture
+def lent(lesson, monkeypatch):
+    """The lesson; while task 1.3 is not written, its make_shortcut is ours, so that 1.1 and 1.2 can be done first."""
+    try:
+        lesson.make_shortcut(2, 2, 1)
+    except NotImplementedError:
+        monkeypatch.setattr(lesson, "make_shortcut", reference_shortcut)
+    except Exception:
+        pass  # task 1.3's own tests say what is wrong with it
+    return lesson
+
+
+def block_twins(lesson, case, training, seed=0):
+    """A block of the learner's and torchvision's with the same random weights: (block, oracle, x, pairs, call)."""
+    in_channels, out_channels, stride, height, width = case
+    call = f"BasicBlock({in_channels}, {out_channels}, stride={stride})"
+    torch.manual_seed(seed)
+    with calling(call):
+        block = lesson.BasicBlock(in_channels, out_channels, stride=stride)
+    if not isinstance(block, nn.Module):
+        raise Wrong(f"{call} is a {type(block).__name__}, not an nn.Module.")
+    projection = reference_shortcut(in_channels, out_channels, stride)
+    oracle = BasicBlock(in_channels, out_channels, stride, None if isinstance(projection, nn.Identity) else projection)
+    block.train(training), oracle.train(training)
+    x = torch.randn(4, in_channels, height, width)
+    what = f"{call} on an input {shape(x)}"
+    (output, ops), (expected, oracle_ops) = record(block, x.clone(), what), record(oracle, x, "")
+    check_tensor(output, expected, what)
+    randomise(ops)
+    ops = record(block, x.clone(), what)[1]
+    pairs = pair_ops(ops, oracle_ops, what)
+    copy_to_oracle(pairs)
+    return SimpleNamespace(block=block, oracle=oracle, x=x, pairs=pairs, what=what, ops=ops)
+
+
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", SHAPES)
+def test_block_gives_the_right_shape(lent, case):
+    block_twins(lent, case, training=True)
+
+
+@pytest.mark.task("1.1")
+def test_block_stride_is_1_unless_given(lent):
+    with calling("BasicBlock(6, 6)"):
+        output = lent.BasicBlock(6, 6)(torch.randn(2, 6, 8, 8))
+    check_tensor(output, torch.empty(2, 6, 8, 8), "BasicBlock(6, 6) on an input (2, 6, 8, 8)")
+
+
+@pytest.mark.task("1.1")
+@MODES
+@pytest.mark.parametrize("case", SHAPES)
+def test_block_computes_what_torchvisions_does(lent, case, training):
+    twins = block_twins(lent, case, training)
+    x = twins.x.clone()
+    with calling(twins.what), torch.no_grad():
+        got = twins.block(x)
+    if not torch.equal(x, twins.x):
+        raise Wrong(
+            f"{twins.what} changed the input itself. Avoid += and inplace=True on x: whoever called still needs it."
+        )
+    with torch.no_grad():
+        expected = twins.oracle(twins.x)
+    mode = "train" if training else "eval"
+    check_close(
+        got, expected, f"{twins.what} in {mode} mode", lambda: name_block_mistake(got, twins.x, twins.ops, training)
+    )
+
+
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", SHAPES[:3])
+def test_block_passes_gradients_on_as_torchvisions_does(lent, case):
+    twins = block_twins(lent, case, training=True)
+    grads = []
+    weights = [
+        [
+            p
+            for ops in [[pair[side] for pair in twins.pairs]]
+            for op in ops
+            for p in (op.weight, op.bias)
+            if p is not None
+        ]
+        for side in (0, 1)
+    ]
+    for model, own in ((twins.block, weights[0]), (twins.oracle, weights[1])):
+        x = twins.x.clone().requires_grad_()
+        with calling(f"{twins.what}, backwards,"):
+            output = model(x)
+            direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+            if not output.requires_grad:
+                raise Wrong(f"{twins.what}: no gradient comes back through it. Is something detached or under no_grad?")
+            grads.append(torch.autograd.grad((output * direction).sum(), [x, *own], allow_unused=True))
+    for i, (got, expected) in enumerate(zip(*grads)):
+        if got is None or not is_close(got, expected, 1e-4):
+            where = "its input" if i == 0 else "its weights"
+            raise Wrong(
+                f"{twins.what} gives the right output, but a wrong gradient for {where}. "
+                "The likeliest mistake: the shortcut or the branch is detached (.detach(), .data, no_grad)."
+            )
+
+
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+def test_block_registers_its_layers_and_uses_each_once(lent, case):
+    twins = block_twins(lent, case, training=True)
+    check_registered(twins.block, twins.ops, twins.what)
+
+
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+def test_block_keeps_running_statistics(lent, case):
+    twins = block_twins(lent, case, training=True)
+    with torch.no_grad(), calling(twins.what):
+        twins.block(twins.x.clone())
+        twins.oracle(twins.x)
+    for own, oracle in twins.pairs:
+        if own.kind == "batch_norm":
+            for name in ("running_mean", "running_var"):
+                check_close(
+                    getattr(own, name), getattr(oracle, name), f"{twins.what}: after a step, a {name}", tolerance=1e-4
+                )
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    """torchvision's ResNet-18 with the stem for small pictures."""
+    model = resnet18(num_classes=10)
+    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return model
+
+
+def network_twins(lesson, oracle, training, height, width):
+    """The learner's ResNet-18 and torchvision's with the same random weights."""
+    torch.manual_seed(0)
+    with calling("ResNet18()"):
+        model = lesson.ResNet18()
+    x = torch.randn(3, 3, height, width)
+    model.train(training), oracle.train(training)
+    what = f"ResNet18() on pictures {shape(x)}"
+    with torch.no_grad():
+        (output, ops), (expected, oracle_ops) = record(model, x, what), record(oracle, x, "")
+        check_tensor(output, expected, what)
+        randomise(ops)
+        ops = record(model, x, what)[1]
+        copy_to_oracle(pair_ops(ops, oracle_ops, what))
+    return SimpleNamespace(model=model, x=x, what=what, ops=ops)
+
+
+@pytest.mark.task("1.2")
+@pytest.mark.parametrize("classes", [10, 7])
+def test_network_gives_logits(lent, classes):
+    with calling(f"ResNet18({classes})"):
+        model = lent.ResNet18(num_classes=classes)
+    what = f"ResNet18({classes}) on pictures (2, 3, 32, 32)"
+    with calling(what):
+        logits = model(torch.randn(2, 3, 32, 32))
+    check_tensor(logits, torch.empty(2, classes), what)
+    if (logits > 0).all() or (logits < 0).all() or is_close(logits.exp().sum(1), torch.ones(2), 1e-3):
+        sums = logits.exp().sum(1)
+        if is_close(logits.sum(1), torch.ones(2), 1e-3) or is_close(sums, torch.ones(2), 1e-3):
+            raise Wrong(
+                f"{what} returns probabilities. Return logits: the loss (cross_entropy) applies softmax itself."
+            )
+
+
+@pytest.mark.task("1.2")
+def test_network_has_the_right_size(lent):
+    with calling("ResNet18()"):
+        model = lent.ResNet18()
+        model(torch.randn(1, 3, 32, 32))
+    count = sum(p.numel() for p in model.parameters())
+    if count != 11_173_962:
+        raise Wrong(f"ResNet18() has {count:,} parameters, expected 11,173,962 ({count - 11_173_962:+,}).")
+
+
+@pytest.mark.task("1.2")
+@MODES
+@pytest.mark.parametrize("size", [(32, 32), (19, 26)], ids=str)
+def test_network_computes_what_torchvisions_does(lent, oracle, size, training):
+    twins = network_twins(lent, oracle, training, *size)
+    with torch.no_grad():
+        got, ops = record(twins.model, twins.x, twins.what)
+        expected, oracle_ops = record(oracle, twins.x, "")
+
+    def explain():
+        place = first_difference(pair_ops(ops, oracle_ops, twins.what))
+        if place is None:
+            return (
+                "the stages are right, so it is the head: the mean over all places, then one linear layer, no softmax"
+            )
+        if place == 0:
+            return "the pictures are changed before they reach the stem"
+        return (
+            f"everything is right up to {place_in_resnet18(place - 1)}; what reaches {place_in_resnet18(place)} "
+            "is not. Look at what lies between: ReLU, pooling, shortcut, stride"
+        )
+
+    check_close(got, expected, f"{twins.what} in {'train' if training else 'eval'} mode", explain, tolerance=1e-4)
+
+
+@pytest.mark.task("1.2")
+def test_network_registers_its_layers_and_uses_each_once(lent):
+    with calling("ResNet18()"):
+        model = lent.ResNet18()
+    what = "ResNet18() on pictures (2, 3, 32, 32)"
+    check_registered(model, record(model, torch.randn(2, 3, 32, 32), what)[1], what)
+
+
+@pytest.mark.task("1.2")
+@pytest.mark.timeout(90)
+def test_network_learns_cifar10(lent, cifar10_dir):
+    args = SimpleNamespace(
+        data="cifar10", data_dir=cifar10_dir, train_images=64, test_images=64, device=DEVICE, epochs=4
+    )
+    data = lent.load_data(args)
+    torch.manual_seed(0)
+    with calling("ResNet18()"):
+        model = lent.ResNet18()
+    with calling("train(ResNet18(), ...)"):
+        history = lent.train(model, data, epochs=4, seed=0, batch_size=16)
+    first, last = history[0]["loss"], history[-1]["loss"]
+    if not last < 0.9 * first:
+        raise Wrong(
+            f"training ResNet18() on 64 pictures of CIFAR-10 brought the loss from {first:.2f} to {last:.2f}, "
+            "expected a fall by a tenth or more."
+        )
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    if still:
+        raise Wrong(f"ResNet18(): after training, no gradient has reached {still[0]}.")
+
+
+@pytest.mark.task("1.3")
+@pytest.mark.parametrize("channels, stride", [((6, 6), 1), ((10, 10), 1)], ids=str)
+def test_shortcut_is_the_identity_where_the_shape_stays(lesson, channels, stride):
+    call = f"make_shortcut({channels[0]}, {channels[1]}, {stride})"
+    with calling(call):
+        shortcut = lesson.make_shortcut(*channels, stride)
+    if not isinstance(shortcut, nn.Module):
+        raise Wrong(
+            f"{call} returned {shortcut!r}, expected an nn.Module that gives its input back, such as nn.Identity()."
+        )
+    x = torch.randn(2, channels[0], 5, 4)
+    output, ops = record(shortcut, x.clone(), f"{call} on an input {shape(x)}")
+    if ops or list(shortcut.parameters()):
+        raise Wrong(f"{call} is a projection, expected the identity: input and output have the same shape.")
+    check_tensor(output, x, f"{call} on an input {shape(x)}")
+    if not torch.equal(output, x):
+        raise Wrong(
+            f"{call} changes its input, expected the identity. A ReLU belongs to the block, not to the shortcut."
+        )
+
+
+@pytest.mark.task("1.3")
+@MODES
+@pytest.mark.parametrize(
+    "case", [(6, 10, 2, 8, 8), (6, 10, 2, 7, 5), (6, 10, 1, 5, 8), (6, 6, 2, 7, 8), (10, 6, 3, 9, 7)], ids=str
+)
+def test_shortcut_is_a_projection_where_the_shape_changes(lesson, case, training):
+    in_channels, out_channels, stride, height, width = case
+    call = f"make_shortcut({in_channels}, {out_channels}, {stride})"
+    torch.manual_seed(0)
+    with calling(call):
+        shortcut = lesson.make_shortcut(in_channels, out_channels, stride)
+    if not isinstance(shortcut, nn.Module):
+        raise Wrong(f"{call} returned {shortcut!r}, expected an nn.Module: a 1x1 convolution, then batch norm.")
+    oracle = reference_shortcut(in_channels, out_channels, stride)
+    shortcut.train(training), oracle.train(training)
+    x = torch.randn(4, in_channels, height, width)
+    what = f"{call} on an input {shape(x)}"
+    (output, ops), (expected, oracle_ops) = record(shortcut, x.clone(), what), record(oracle, x, "")
+    if not ops and output is not None and output.shape == x.shape:
+        changes = "size" if in_channels == out_channels else "channels"
+        raise Wrong(
+            f"{call} is the identity, expected a projection: the {changes} change{'s' if changes == 'size' else ''}."
+        )
+    check_tensor(output, expected, what)
+    check_registered(shortcut, ops, what)
+    randomise(ops)
+    pairs = pair_ops(record(shortcut, x.clone(), what)[1], oracle_ops, what)
+    copy_to_oracle(pairs)
+    with torch.no_grad():
+        got, expected = shortcut(x.clone()), oracle(x)
+    if is_close(got, expected.relu(), 1e-4):
+        raise Wrong(f"{what} applies a ReLU. The shortcut has none: the block's last ReLU comes after the addition.")
+    check_close(got, expected, f"{what} in {'train' if training else 'eval'} mode")
+
+
+class Rigged(nn.Module):
+    """A model that answers what each picture's first pixel says, and notes how it is called."""
+
+    def __init__(self, classes=10):
+        super().__init__()
+        self.classes, self.trained, self.recorded, self.calls = classes, False, False, 0
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        self.calls += 1
+        self.trained |= self.training
+        answers = images[:, 0, 0, 0].long()
+        logits = nn.functional.one_hot(answers, self.classes).float() * 3 - 40
+        logits = logits * self.weight
+        self.recorded |= logits.requires_grad
+        return logits
+
+
+def rigged_batches(sizes, right, seed=0):
+    """Batches of these sizes, in which the rigged model gets the first right[i] pictures of batch i right."""
+    generator = torch.Generator().manual_seed(seed)
+    for size, good in zip(sizes, right):
+        labels = torch.randint(10, (size,), generator=generator)
+        answers = torch.where(torch.arange(size) < good, labels, (labels + 3) % 10)
+        yield answers.float()[:, None, None, None].expand(size, 3, 2, 2).clone(), labels
+
+
+def call_accuracy(lesson, sizes, right):
+    """The learner's accuracy of the rigged model as a number, and the model."""
+    model = Rigged().train()
+    what = (
+        f"accuracy(model, batches of {', '.join(map(str, sizes))} pictures, {', '.join(map(str, right))} of them right)"
+    )
+    with calling(what):
+        value = lesson.accuracy(model, rigged_batches(sizes, right))
+    try:
+        return float(value), model, what
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"{what} returned {value!r}, expected a number.") from None
+
+
+@pytest.mark.task("1.4")
+@pytest.mark.parametrize(
+    "sizes, right", [((8,), (6,)), ((8, 8), (8, 0)), ((8, 8, 3), (4, 6, 3)), ((1, 7), (0, 7)), ((5,), (0,))], ids=str
+)
+def test_accuracy_counts_rightly(lesson, sizes, right):
+    value, _, what = call_accuracy(lesson, sizes, right)
+    expected = sum(right) / sum(sizes)
+    if abs(value - expected) < 1e-6:
+        return
+    mistakes = {
+        "it is a percentage; return a share from 0 to 1": 100 * expected,
+        "it is a number of pictures; divide by how many there are": sum(right),
+        "it averages the batches' accuracies, though the last batch is smaller": sum(
+            r / s for r, s in zip(right, sizes)
+        )
+        / len(sizes),
+        "it counts the last batch only": right[-1] / sizes[-1],
+        "it counts the first batch only": right[0] / sizes[0],
+        "it divides by the last batch's size": sum(right) / sizes[-1],
+        "it divides by the number of batches": sum(right) / len(sizes),
+        "it takes every batch to be as large as the first": sum(right) / (sizes[0] * len(sizes)),
+        "it is the share of wrong answers, not of right ones": 1 - expected,
+    }
+    cause = next((cause for cause, wrong in mistakes.items() if abs(value - wrong) < 1e-6), None)
+    raise Wrong(
+        f"{what} returned {value:.4f}, expected {expected:.4f}."
+        + (f"\nThe likeliest mistake: {cause}." if cause else "")
+    )
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_uses_eval_mode(lesson):
+    _, model, what = call_accuracy(lesson, (6, 2), (3, 1))
+    if model.trained:
+        raise Wrong(
+            f"{what} ran the model in train mode: batch norm would use the batch's statistics. Call model.eval()."
+        )
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_takes_no_gradients(lesson):
+    _, model, what = call_accuracy(lesson, (6, 2), (3, 1))
+    if model.recorded:
+        raise Wrong(
+            f"{what} recorded the forward pass for gradients, which costs memory and time. Use torch.no_grad()."
+        )
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_goes_through_the_batches_once(lesson):
+    _, model, what = call_accuracy(lesson, (6, 2, 2), (3, 1, 0))
+    if model.calls != 3:
+        raise Wrong(f"{what} ran the model {model.calls} times, expected 3: once a batch.")
+
+
+@pytest.mark.task("1.4")
+@pytest.mark.timeout(120)
+def test_script_runs_from_data_to_figure(script, tmp_path):
+    command = [sys.executable, script, "--dry-run", "--data", "shapes", "--out", tmp_path]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
+    if done.returncode:
+        raise Wrong((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    for name in ("exercise_01.json", "exercise_01.png"):
+        if not (tmp_path / name).is_file():
+            raise Wrong(f"python {script.name} --dry-run wrote no {name}")

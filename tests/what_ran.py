@@ -1,0 +1,150 @@
+"""What a network did, whatever its layers are called: the convolutions, batch norms and linear layers that ran.
+
+Nothing here looks at attributes. A Recorder watches torch's functions while a network runs, so nn.Conv2d, its
+subclasses, lazy layers and F.conv2d on plain parameters all look alike.
+"""
+
+from types import SimpleNamespace
+
+import torch
+from messages import Wrong, calling, shape
+from torch.overrides import TorchFunctionMode
+
+ARGUMENTS = {
+    "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    "linear": ("input", "weight", "bias"),
+    "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+}
+NATIVE_BATCH_NORM = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
+
+
+class Recorder(TorchFunctionMode):
+    """A context that lists, in .ops, every convolution, batch norm and linear layer that runs in it, in order.
+
+    An op has a kind ("conv2d", "batch_norm", "linear"), the arguments of its function by name, and its output.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.ops = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if name in ARGUMENTS:
+            names = NATIVE_BATCH_NORM if func is torch.batch_norm else ARGUMENTS[name]
+            values = dict.fromkeys(names) | dict(zip(names, args)) | (kwargs or {})
+            self.ops.append(SimpleNamespace(kind=name, output=output, **values))
+        return output
+
+
+def record(model, x, what):
+    """Run a model once. Returns (output, ops)."""
+    with Recorder() as recorder, calling(what):
+        output = model(x)
+    return output, recorder.ops
+
+
+def tensors(op):
+    """The tensors that an op owns, by name: weight, bias, running_mean, running_var."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    return {name: getattr(op, name) for name in names if getattr(op, name, None) is not None}
+
+
+def kernel(op):
+    """A convolution's kernel height."""
+    return op.weight.shape[2]
+
+
+def pair_ops(ops, oracle_ops, what):
+    """[(op, oracle's op)]: convolutions by kernel size in running order, each batch norm with its convolution's."""
+    pairs = []
+    for size in (3, 1, 7):
+        own, oracle = [
+            [op for op in group if op.kind == "conv2d" and kernel(op) == size] for group in (ops, oracle_ops)
+        ]
+        if len(own) != len(oracle):
+            raise Wrong(f"{what} ran {count(len(own), f'{size}x{size} convolution')}, expected {len(oracle)}.")
+        pairs += list(zip(own, oracle))
+    for own, oracle in list(pairs):
+        name = f"{kernel(own)}x{kernel(own)} convolution from {own.weight.shape[1]} to {own.weight.shape[0]} channels"
+        if own.weight.shape != oracle.weight.shape:
+            raise Wrong(
+                f"{what} ran a {name} where one from {oracle.weight.shape[1]} to {oracle.weight.shape[0]} belongs."
+            )
+        if own.bias is not None:
+            raise Wrong(f"{what}: its {name} has a bias. The batch norm after it has one: say bias=False.")
+        norm, oracle_norm = norm_after(ops, own), norm_after(oracle_ops, oracle)
+        if norm is None:
+            raise Wrong(
+                f"{what}: no batch norm takes what its {name} puts out. Each convolution is followed by its own."
+            )
+        pairs.append((norm, oracle_norm))
+    for kind, name in (("batch_norm", "batch norm"), ("linear", "linear layer"), ("conv2d", "convolution")):
+        own, oracle = [[op for op in group if op.kind == kind] for group in (ops, oracle_ops)]
+        if len(own) != len(oracle):
+            raise Wrong(f"{what} ran {count(len(own), name)}, expected {len(oracle)}.")
+        if kind == "linear":
+            pairs += list(zip(own, oracle))
+    for own, oracle in pairs:
+        for name, value in tensors(oracle).items():
+            got = tensors(own).get(name)
+            if got is None and own.kind == "batch_norm" and name.startswith("running"):
+                raise Wrong(f"{what}: a batch norm keeps no running statistics, so it cannot be used in eval mode.")
+            if got is None or got.shape != value.shape:
+                raise Wrong(
+                    f"{what}: the {name} of a {own.kind} has the shape {got if got is None else shape(got)}, "
+                    f"expected {shape(value)}."
+                )
+    return pairs
+
+
+def norm_after(ops, conv):
+    """The batch norm whose input is what a convolution put out, or None."""
+    return next((op for op in ops if op.kind == "batch_norm" and op.input is conv.output), None)
+
+
+def count(number, noun):
+    """1 convolution, 2 convolutions."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def check_registered(model, ops, what):
+    """Raise Wrong unless every weight that ran is one of the model's parameters, and ran once."""
+    known = {id(p) for p in model.parameters()} | {id(b) for b in model.buffers()}
+    seen = set()
+    for op in ops:
+        for name, value in tensors(op).items():
+            if id(value) not in known:
+                raise Wrong(
+                    f"{what}: the {name} of a {op.kind} is none of the model's parameters, so no optimizer trains "
+                    "it. Make layers in __init__ and keep them as attributes, in an nn.Sequential or nn.ModuleList."
+                )
+            if id(value) in seen:
+                raise Wrong(f"{what} ran one {op.kind.replace('_', ' ')} twice. Each place needs a layer of its own.")
+            seen.add(id(value))
+    idle = [name for name, p in model.named_parameters() if id(p) not in seen]
+    if idle:
+        raise Wrong(f"{what} did not use its parameter {idle[0]}: leave out layers that do nothing.")
+
+
+def randomise(ops, seed=0):
+    """Give the tensors of every op random values, so that no layer is by chance the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for op in ops:
+            for name, value in tensors(op).items():
+                fresh = torch.randn(value.shape, generator=generator)
+                if op.kind == "batch_norm":
+                    fresh = 1 + 0.3 * fresh.clamp(-2, 2) if name in ("weight", "running_var") else 0.3 * fresh
+                elif name == "weight":
+                    fresh *= (2 / value[0].numel()) ** 0.5
+                value.copy_(fresh)
+
+
+def copy_to_oracle(pairs):
+    """Copy what the learner's ops own into the oracle's."""
+    with torch.no_grad():
+        for own, oracle in pairs:
+            for name, value in tensors(oracle).items():
+                value.copy_(tensors(own)[name])
