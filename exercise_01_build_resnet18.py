@@ -127,8 +127,8 @@ def run(args):
         said = torch.cat([model(images).argmax(dim=1) for images, _ in test_batches(data)])
     save_results(args, draw_figure(history, said, data), {"history": history})
     last, chance = history[-1], 1 / len(data.classes)
-    print(f"After epoch {args.epochs} it names {last['test_accuracy']:.1%} of {len(said):,} unseen pictures rightly; "
-          f"guessing gives {chance:.0%}. Of the training pictures it named {last['accuracy']:.1%} rightly as they came by.")
+    print(f"It names {last['test_accuracy']:.1%} of {len(said):,} unseen pictures rightly (guessing: {chance:.0%}), and "
+          f"named {last['accuracy']:.1%} of the training pictures rightly in the last epoch.")
     if last["test_accuracy"] < 2 * chance:
         print("That is hardly better than guessing: the run was too short. Give it more --epochs or --train-images.")
 
@@ -271,14 +271,13 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="t
     Returns a dict an epoch: "epoch", "seconds", mean "loss" (nats) and "accuracy" (0 to 1) of the training pictures as
     they came by, and what after_epoch(model) adds. The seed sets their order and augmentation, alike on every device.
     """
-    device, count, rate = data.train_images.device, len(data.train_labels), 0.1 * batch_size / 128
-    generator, steps = torch.Generator().manual_seed(seed), math.ceil(count / batch_size)
+    history, device, count = [], data.train_images.device, len(data.train_labels)
+    generator, steps, rate = torch.Generator().manual_seed(seed), math.ceil(count / batch_size), 0.1 * batch_size / 128
     model.to(device, memory_format=torch.channels_last)
     groups = [{"params": [p for p in model.parameters() if (p.ndim > 1) == decays], "weight_decay": decay}
               for decays, decay in ((True, weight_decay), (False, 0))]  # batch norm and biases do not decay
     optimizer = torch.optim.SGD(groups, rate, momentum=0.9, fused=device.type != "mps")
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * steps, pct_start=0.2, cycle_momentum=False)
-    history = []
     with tqdm(total=epochs * steps, desc=label, unit="batch") as bar:
         for epoch in range(1, epochs + 1):
             start, losses, right, seen = time.perf_counter(), 0, 0, 0
@@ -297,7 +296,7 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="t
                 losses, seen = losses + len(batch) * loss.detach(), seen + len(batch)
                 right += (logits.argmax(dim=1) == labels).sum()
                 if bar.n % 10 == 0:  # to read a number makes a GPU wait
-                    bar.set_postfix_str(f"epoch {epoch} of {epochs}, loss {losses / seen:.2f}, accuracy {right / seen:.0%}")
+                    bar.set_postfix_str(f"epoch {epoch}/{epochs}, loss {losses / seen:.2f}, right {right / seen:.0%}")
                 bar.update()
             history.append({"epoch": epoch, "loss": losses.item() / count, "accuracy": right.item() / count})
             history[-1]["seconds"] = time.perf_counter() - start

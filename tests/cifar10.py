@@ -12,7 +12,7 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 def make_archive(folder, monkeypatch, count=64):
-    """Write folder/cifar-10-python.tar.gz with count pictures a batch, and let torchvision take its checksums for right.
+    """Write folder/cifar-10-python.tar.gz with count pictures a batch, and let torchvision trust its checksums.
 
     A picture of class k is dark but for a bright square whose place and colour tell k.
     """
