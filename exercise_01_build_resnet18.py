@@ -127,7 +127,7 @@ def run(args):
         said = torch.cat([model(images).argmax(dim=1) for images, _ in test_batches(data)])
     save_results(args, draw_figure(history, said, data), {"history": history})
     last, chance = history[-1], 1 / len(data.classes)
-    print(f"It names {last['test_accuracy']:.1%} of {len(said):,} unseen pictures rightly (guessing: {chance:.0%}), and "
+    print(f"It names {last['test_accuracy']:.1%} of {len(said):,} unseen pictures rightly (guessing: {chance:.0%}); it "
           f"named {last['accuracy']:.1%} of the training pictures rightly in the last epoch.")
     if last["test_accuracy"] < 2 * chance:
         print("That is hardly better than guessing: the run was too short. Give it more --epochs or --train-images.")
@@ -205,7 +205,8 @@ def read_cifar10(args):
         halves = [CIFAR10(args.data_dir, train) for train in (True, False)]
         return [(torch.from_numpy(half.data).permute(0, 3, 1, 2), torch.tensor(half.targets)) for half in halves]
     except Exception as error:  # torchvision, urllib, tarfile and pickle each raise their own
-        advice = f"{folder} is damaged: delete it" if folder.exists() else f"CIFAR-10 cannot be fetched ({error}): wait"
+        damaged = folder if folder.exists() else archive if archive.exists() and not whole else None
+        advice = f"{damaged} is damaged: delete it" if damaged else f"CIFAR-10 cannot be fetched ({error}): wait"
         sys.exit(f"{advice} and run this again, or use --data shapes")
 
 
@@ -250,12 +251,12 @@ def test_batches(data, size=500):
 
 
 def augment(images, shift, flip):
-    """Pad by 4 black pixels, crop at shift (count, 2), 0 to 8, and mirror where flip (count,) (section 4.2)."""
+    """Pad by an eighth, 4 pixels of 32, crop at shift (count, 2) and mirror where flip (count,) (section 4.2)."""
     rows = shift[:, :1, None] + torch.arange(images.shape[2], device=images.device)[:, None]
     columns = shift[:, None, 1:] + torch.arange(images.shape[3], device=images.device)
     columns = torch.where(flip[:, None, None], columns.flip(2), columns)
     picture = torch.arange(len(images), device=images.device)[:, None, None]
-    return F.pad(images, (4, 4, 4, 4))[picture, :, rows, columns].permute(0, 3, 1, 2)
+    return F.pad(images, 4 * [images.shape[2] // 8])[picture, :, rows, columns].permute(0, 3, 1, 2)
 
 
 def autocast(device):
@@ -281,7 +282,7 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="t
     with tqdm(total=epochs * steps, desc=label, unit="batch") as bar:
         for epoch in range(1, epochs + 1):
             start, losses, right, seen = time.perf_counter(), 0, 0, 0
-            shift = torch.randint(9, (count, 2), generator=generator).to(device)
+            shift = torch.randint(data.train_images.shape[2] // 8 * 2 + 1, (count, 2), generator=generator).to(device)
             flip = torch.randint(2, (count,), generator=generator).to(device).bool()
             model.train()
             for batch in torch.randperm(count, generator=generator).to(device).tensor_split(steps):
@@ -307,9 +308,9 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="t
 
 def new_figure(width, height):
     """An empty figure of width x height inches in the course's style."""
-    matplotlib.rcParams.update({"font.size": 12, "axes.spines.top": False, "axes.spines.right": False,
-                                "figure.titleweight": "bold", "savefig.dpi": 130})
-    return Figure((width, height), layout="constrained")
+    look = {"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "figure.titleweight": "bold"}
+    matplotlib.rcParams.update(look)
+    return Figure((width, height), dpi=130, layout="constrained")
 
 
 def save_results(args, figure, numbers):
@@ -330,8 +331,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (--help lists the flags)\n")
     add, budget = parser.add_argument, BUDGET["cpu"]
-    add("--data", choices=("auto", "shapes", "cifar10"), default="auto",
-        help="shapes: drawn here; cifar10: downloaded if need be; auto: CIFAR-10 if it is on disk, else shapes")
+    add("--data", choices=("auto", "shapes", "cifar10"), default="auto", help="auto: CIFAR-10 if on disk, else shapes")
     add("--data-dir", type=Path, default="data", metavar="DIR", help="where torchvision keeps CIFAR-10 (default: data)")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="auto: cuda, else mps, else cpu")
     add("--epochs", type=int, metavar="N", help=f"default on a CPU: {budget['epochs']}")

@@ -1,0 +1,248 @@
+"""The scripts as people run them: alone in an empty folder, with bad input, without a network, interrupted."""
+
+import importlib.util
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from cifar10 import make_archive
+from torchvision.datasets import CIFAR10
+
+ROOT = Path(__file__).resolve().parent.parent
+SOLUTIONS = sorted(ROOT.glob("solutions/exercise_0*.py"))
+FIRST = SOLUTIONS[0]
+
+
+@pytest.fixture(scope="module")
+def given():
+    """Exercise 1's solution as a module; the given part is the same in all."""
+    spec = importlib.util.spec_from_file_location("given", FIRST)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(params=SOLUTIONS, ids=lambda path: path.stem)
+def alone(request, tmp_path):
+    """A solution copied into an empty folder."""
+    copy = tmp_path / request.param.name
+    copy.write_bytes(request.param.read_bytes())
+    return copy
+
+
+def run(script, *flags, **more):
+    """Run a script from its folder as a person would: no traceback is ever right."""
+    done = subprocess.run(
+        [sys.executable, script.name, *map(str, flags)], cwd=script.parent, capture_output=True, text=True, **more
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def one_line(done):
+    """The only line of an error, without what a progress bar left."""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.mark.timeout(120)
+def test_a_script_runs_alone_and_writes_its_results(alone):
+    done = run(alone, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    stem = alone.stem[:11]
+    record = json.loads((alone.parent / "results" / f"{stem}.json").read_text())
+    assert {"settings", "versions", "seconds"} < set(record)
+    assert (alone.parent / "results" / f"{stem}.png").stat().st_size > 10_000
+    assert sorted(p.name for p in (alone.parent / "results").iterdir()) == [f"{stem}.json", f"{stem}.png"]
+    assert "shapes" in done.stdout and "cpu" in done.stdout or torch.cuda.is_available()
+
+
+def test_a_stub_alone_says_which_task_comes_first(tmp_path):
+    for path in SOLUTIONS:
+        stub = tmp_path / path.name
+        stub.write_bytes((ROOT / path.name).read_bytes())
+        number = next(
+            i for i, line in enumerate(stub.read_text().splitlines(), 1) if "raise NotImplementedError" in line
+        )
+        done = run(stub)
+        assert done.returncode == 1
+        line = one_line(done)
+        assert line.startswith("TODO ") and f"is not written yet ({stub.name}, line {number})" in line
+        assert line.endswith(f"Check it with: pytest tests/test_{stub.name}")
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--epochs", "0"], "--epochs 0: give a whole number from 1"),
+        (["--epochs", "1.5"], "--epochs"),
+        (["--train-images", "-5"], "--train-images -5: give a whole number from 1"),
+        (["--seed", "99999999999"], "--seed"),
+        (["--bogus"], "--bogus"),
+        (["--data", "mnist"], "mnist"),
+        (["--data-dir", FIRST.name], "is a file"),
+        (["--out", FIRST.name], "cannot write there"),
+        pytest.param(
+            ["--device", "cuda"], "finds none", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_flag_gets_one_sentence(tmp_path, flags, said):
+    script = tmp_path / FIRST.name
+    script.write_bytes(FIRST.read_bytes())
+    done = run(script, *flags)
+    assert done.returncode == 2 and said in one_line(done)
+
+
+def arguments(folder, **changes):
+    """The arguments that load_data reads."""
+    defaults = {"data": "cifar10", "data_dir": folder, "train_images": 50, "test_images": 40, "epochs": 1}
+    return SimpleNamespace(**{**defaults, "device": torch.device("cpu"), **changes})
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every download fails at once, as it does without a network."""
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+def test_cifar10_is_unpacked_whole_and_read(given, tmp_path, monkeypatch, no_network):
+    make_archive(tmp_path, monkeypatch)
+    data = given.load_data(arguments(tmp_path))
+    assert data.name == "CIFAR-10" and data.train_images.shape == (50, 3, 32, 32)
+    assert data.test_images.shape == (40, 3, 32, 32) and data.train_images.dtype == torch.uint8
+    halves = CIFAR10(tmp_path, train=True)
+    assert (data.train_images[7].permute(1, 2, 0).numpy() == halves.data[7]).all()
+    assert data.train_labels[:50].tolist() == halves.targets[:50]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
+
+
+def test_auto_takes_cifar10_if_it_is_there_and_never_downloads(given, tmp_path, monkeypatch, no_network):
+    assert given.load_data(arguments(tmp_path, data="auto")).name == "shapes"
+    assert list(tmp_path.iterdir()) == []
+    make_archive(tmp_path, monkeypatch)
+    assert given.load_data(arguments(tmp_path, data="auto")).name == "CIFAR-10"
+
+
+def test_no_network_gets_one_sentence(given, tmp_path, no_network):
+    with pytest.raises(SystemExit, match="CIFAR-10 cannot be fetched .*no network.* use --data shapes"):
+        given.load_data(arguments(tmp_path / "new"))
+    assert list((tmp_path / "new").iterdir()) == [], "something half-written is left"
+
+
+def test_a_truncated_archive_gets_one_sentence_and_stays(given, tmp_path, monkeypatch, no_network):
+    archive = make_archive(tmp_path, monkeypatch) / CIFAR10.filename
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SystemExit, match="cifar-10-python.tar.gz is damaged.*use --data shapes"):
+        given.load_data(arguments(tmp_path))
+    assert archive.read_bytes() == whole[: len(whole) // 2]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", pickle.dumps({"labels": [1]})], ids=["empty", "garbage", "partial"]
+)
+@pytest.mark.parametrize("data", ["auto", "cifar10"])
+def test_a_damaged_folder_gets_one_sentence(given, tmp_path, monkeypatch, no_network, content, data):
+    make_archive(tmp_path, monkeypatch)
+    given.load_data(arguments(tmp_path))
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(content)
+    with pytest.raises(SystemExit, match="is damaged: delete it .* use --data shapes"):
+        given.load_data(arguments(tmp_path, data=data))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+@pytest.mark.timeout(90)
+def test_ctrl_c_leaves_no_half_written_file_and_no_traceback(alone):
+    process = subprocess.Popen(
+        [sys.executable, alone.name, "--data", "shapes"],
+        cwd=alone.parent,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    os.set_blocking(process.stderr.fileno(), False)
+    seen, deadline = b"", time.monotonic() + 60
+    while b"batch/s" not in seen and time.monotonic() < deadline:  # the progress bar runs
+        seen += process.stderr.read() or b""
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    os.set_blocking(process.stderr.fileno(), True)
+    said = (seen + process.communicate(timeout=30)[1]).decode()
+    assert process.returncode == 1 and "Traceback" not in said and "Stopped" in said
+    assert [p for p in (alone.parent / "results").iterdir() if p.name.startswith("tmp")] == []
+
+
+def test_results_are_written_whole_or_not_at_all(given, tmp_path, monkeypatch):
+    class Broken:
+        def savefig(self, path):
+            path.write_bytes(b"half a figure")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["exercise_01_build_resnet18.py"])
+    args = SimpleNamespace(out=tmp_path, start=time.perf_counter())
+    with pytest.raises(KeyboardInterrupt):
+        given.save_results(args, Broken(), {"a": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_a_script_does_nothing(tmp_path):
+    command = "import sys; sys.path.insert(0, sys.argv[1]); import " + FIRST.stem
+    done = subprocess.run(
+        [sys.executable, "-c", command, str(FIRST.parent)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_augment_shifts_and_mirrors_each_picture_by_itself(given):
+    images = torch.randint(1, 255, (3, 3, 32, 32), dtype=torch.uint8)
+    shift, flip = torch.tensor([[4, 4], [0, 8], [4, 4]]), torch.tensor([False, False, True])
+    got = given.augment(images, shift, flip)
+    assert torch.equal(got[0], images[0])
+    assert torch.equal(got[1, :, 4:, :28], images[1, :, :28, 4:]) and not got[1, :, :4].any()
+    assert torch.equal(got[2], images[2].flip(2))
+
+
+def test_shapes_are_the_same_every_time_and_all_classes_occur(given):
+    images, labels = given.draw_shapes(500, seed=3)
+    again, _ = given.draw_shapes(500, seed=3)
+    other, _ = given.draw_shapes(500, seed=4)
+    assert images.shape == (500, 3, 32, 32) and images.dtype == torch.uint8
+    assert torch.equal(images, again) and not torch.equal(images, other)
+    assert labels.bincount(minlength=10).min() >= 25
+    outline, outline_labels = given.draw_shapes(500, seed=3, style="outline")
+    assert torch.equal(labels, outline_labels) and not torch.equal(images, outline)
+
+
+def test_training_repeats_itself_with_one_seed(given):
+    data = given.load_data(arguments(None, data="shapes", train_images=96))
+    histories = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+        history = given.train(model, data, epochs=2, seed=seed, batch_size=32)
+        assert [set(h) for h in history] == 2 * [{"epoch", "loss", "accuracy", "seconds"}]
+        histories.append([(h["loss"], h["accuracy"]) for h in history])
+    assert histories[0] == histories[1] != histories[2]
+
+
+def test_the_figure_is_drawn_for_every_outcome(given):
+    data = given.load_data(arguments(None, data="shapes", train_images=20, test_images=20))
+    history = [{"epoch": i, "loss": 2.0, "accuracy": 0.1, "test_accuracy": 0.2} for i in range(1, 31)]
+    for said in (data.test_labels, (data.test_labels + 1) % 10):  # all right, all wrong
+        given.draw_figure(history, said, data).savefig(io.BytesIO())
