@@ -141,12 +141,11 @@ def initialise(module):
 
 def draw_figure(history, said, data):
     """Loss and accuracy against epochs, above ten test pictures and what the network said of them."""
-    epochs = [h["epoch"] for h in history]
-    figure, ticks = new_figure(11, 6.2), epochs[:: 1 + len(epochs) // 12]
+    figure, epochs = new_figure(11, 6.2), [h["epoch"] for h in history]
     top, bottom = figure.subfigures(2, 1, height_ratios=[2, 1])
     loss, right = top.subplots(1, 2)
     loss.plot(epochs, [h["loss"] for h in history], "o-", color=BLUE)
-    loss.set(xlabel="epoch", ylabel="training loss (nats)", ylim=(0, None), xticks=ticks)
+    loss.set(xlabel="epoch", ylabel="training loss (nats)", ylim=(0, None), xticks=epochs[:: 1 + len(epochs) // 12])
     train, test = [[100 * h[key] for h in history] for key in ("accuracy", "test_accuracy")]
     up = 8 if test[-1] > train[-1] else -8  # points, to keep two labels apart
     for name, values, colour, dy in (("training", train, BLUE, -up), ("test", test, VERMILION, up),
@@ -154,14 +153,15 @@ def draw_figure(history, said, data):
         right.plot(epochs, values, "o-" if dy else ":", color=colour)
         right.annotate(f"{name}, {values[-1]:.1f} %", (epochs[-1], values[-1]), (8, dy), textcoords="offset points",
                        color=colour, va="center", annotation_clip=False)
-    right.set(xlabel="epoch", ylabel="pictures named rightly (%)", ylim=(0, 102), xticks=ticks)
+    right.set(xlabel="epoch", ylabel="pictures named rightly (%)", ylim=(0, 102), xticks=epochs[:: 1 + len(epochs) // 12])
     figure.suptitle(f"ResNet-18 names {test[-1]:.1f} % of {len(said):,} unseen pictures rightly ({data.name})")
     good = said == data.test_labels
     wrong = (~good).nonzero()[: max(5, 10 - good.sum()), 0]
     for axes, i in zip(bottom.subplots(1, 10), torch.cat([good.nonzero()[: 10 - len(wrong), 0], wrong]).tolist()):
         axes.imshow(data.test_images[i].permute(1, 2, 0).cpu())
         answer, truth = data.classes[said[i]], data.classes[data.test_labels[i]]
-        axes.set_xlabel(f"✓ {truth}" if good[i] else f"✗ {answer}\n(a {truth})", color=BLUE if good[i] else VERMILION)
+        text, colour = (f"✓ {truth}", BLUE) if good[i] else (f"✗ {answer}\n(a {truth})", VERMILION)
+        axes.set_xlabel(text, color=colour, fontsize=11)
         axes.set(xticks=[], yticks=[], frame_on=False)
     return figure
 

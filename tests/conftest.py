@@ -21,7 +21,12 @@ UNWRITTEN = re.compile(r"TODO (\d+\.\d+): \S+")
 
 def pytest_addoption(parser):
     group = parser.getgroup("the course")
-    group.addoption("--target", default=".", metavar="DIR", help="the folder with the files to test, such as solutions")
+    group.addoption(
+        "--target",
+        default=".",
+        metavar="DIR",
+        help="the folder with the files to test, such as solutions; one outside of this repository: --target=DIR",
+    )
     group.addoption("--data-dir", default="data", metavar="DIR", help="where CIFAR-10 lies, if you have it")
 
 

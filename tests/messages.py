@@ -1,6 +1,7 @@
 """How a test tells a learner what is wrong: one exception, one comparison, one way to call the learner's code."""
 
 import contextlib
+from types import ModuleType
 
 import torch
 
@@ -17,6 +18,8 @@ def calling(what):
     except (Wrong, NotImplementedError):
         raise
     except Exception as error:
+        if isinstance(error, AttributeError) and is_lesson(error.obj):
+            raise Wrong(f"{error.obj.__name__}.py has no {error.name}. Its name may not be changed.") from None
         frames, trace = [], error.__traceback__.tb_next
         while trace:
             frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
@@ -24,6 +27,11 @@ def calling(what):
         own = [f"{name.rsplit('/', 1)[-1]}, line {line}" for name, line in frames if "exercise_0" in name]
         text = (str(error).strip().splitlines() or ["no message"])[0]
         raise Wrong(f"{what} raised {type(error).__name__}: {text}" + (f" ({own[-1]})" if own else "")) from error
+
+
+def is_lesson(value):
+    """Whether a value is a learner's file as a module."""
+    return isinstance(value, ModuleType) and value.__name__.startswith("exercise_0")
 
 
 def shape(tensor):
