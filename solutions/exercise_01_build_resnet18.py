@@ -173,7 +173,7 @@ def draw_figure(history, said, data):
         right.plot(epochs, values, "o-" if dy else ":", color=colour)
         right.annotate(f"{name}, {values[-1]:.1f} %", (epochs[-1], values[-1]), (8, dy), textcoords="offset points",
                        color=colour, va="center", annotation_clip=False)
-    right.set(xlabel="epoch", ylabel="pictures named rightly (%)", ylim=(0, 102), xticks=epochs[:: 1 + len(epochs) // 12])
+    right.set(xlabel="epoch", ylabel="right answers (%)", ylim=(0, 102), xticks=epochs[:: 1 + len(epochs) // 12])
     figure.suptitle(f"ResNet-18 names {test[-1]:.1f} % of {len(said):,} unseen pictures rightly ({data.name})")
     good = said == data.test_labels
     wrong = (~good).nonzero()[: max(5, 10 - good.sum()), 0]
