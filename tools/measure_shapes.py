@@ -1,6 +1,6 @@
 """Measure what the course says of its built-in data, `shapes`, and print a table; about 4 minutes on 4 cores.
 
-    python tools/measure_shapes.py
+python tools/measure_shapes.py
 """
 
 import importlib.util
