@@ -6,7 +6,7 @@
 
 Goal: write the residual block and the network around it until they agree with torchvision's to the last digit, then
 train the network and measure how well it does on pictures that it has never seen.
-Paper: He et al., 2015, Deep Residual Learning for Image Recognition (arXiv:1512.03385), sections 3.2 to 3.4, table 1.
+Paper: He et al., 2015 (arXiv:1512.03385), sections 3.2 to 3.4, table 1.
 
     1.1  BasicBlock      two 3x3 convolutions and the shortcut around them
     1.2  ResNet18        stem, four stages of two blocks, head
@@ -120,8 +120,7 @@ def make_shortcut(in_channels, out_channels, stride):
 def accuracy(model, batches):
     """The share of pictures, from 0 to 1, whose largest logit is that of their label; in eval mode, without gradients.
 
-    batches yields (images, labels), (count, 3, height, width) and (count,); it can be gone through once, and its
-    batches can differ in size.
+    batches yields (images, labels), (count, 3, height, width) and (count,), once; the batches can differ in size.
     """
     # Task 1.4: count the pictures that the model gets right, and all of them, over every batch.
     model.eval()
@@ -178,7 +177,7 @@ def draw_figure(history, said, data):
     good = said == data.test_labels
     wrong = (~good).nonzero()[: max(5, 10 - good.sum()), 0]
     for axes, i in zip(bottom.subplots(1, 10), torch.cat([good.nonzero()[: 10 - len(wrong), 0], wrong]).tolist()):
-        axes.imshow(data.test_images[i].permute(1, 2, 0).cpu())
+        axes.imshow(data.test_images[i].permute(1, 2, 0).cpu().numpy())
         answer, truth = data.classes[said[i]], data.classes[data.test_labels[i]]
         text, colour = (f"✓ {truth}", BLUE) if good[i] else (f"✗ {answer}\n(a {truth})", VERMILION)
         axes.set_xlabel(text, color=colour, fontsize=11)
@@ -286,8 +285,8 @@ def autocast(device):
         (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())))
 
 
-def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="training", after_epoch=None):
-    """Train the model in place by SGD with momentum; the learning rate rises for a fifth of the steps, then falls.
+def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="", milestones=None, after_epoch=None):
+    """Train in place by SGD with momentum; the rate rises for a fifth of the steps, then falls, or falls at milestones.
 
     Returns a dict an epoch: "epoch", "seconds", mean "loss" (nats) and "accuracy" (0 to 1) of the training pictures as
     they came by, and what after_epoch(model) adds. The seed sets their order and augmentation, alike on every device.
@@ -298,7 +297,8 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="t
     groups = [{"params": [p for p in model.parameters() if (p.ndim > 1) == decays], "weight_decay": decay}
               for decays, decay in ((True, weight_decay), (False, 0))]  # batch norm and biases do not decay
     optimizer = torch.optim.SGD(groups, rate, momentum=0.9, fused=device.type != "mps")
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * steps, pct_start=0.2, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones) if milestones else (
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * steps, pct_start=0.2, cycle_momentum=False))
     with tqdm(total=epochs * steps, desc=label, unit="batch") as bar:
         for epoch in range(1, epochs + 1):
             start, losses, right, seen = time.perf_counter(), 0, 0, 0
