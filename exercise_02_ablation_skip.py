@@ -203,8 +203,9 @@ def keep(args, network, label, fit):
     history = fit()
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out) as unfinished:
-        torch.save({"settings": wanted, "history": history, "weights": network.state_dict()}, Path(unfinished, "network"))
-        os.replace(Path(unfinished, "network"), path)
+        whole = Path(unfinished, path.name)
+        torch.save({"settings": wanted, "history": history, "weights": network.state_dict()}, whole)
+        os.replace(whole, path)
     return history
 
 

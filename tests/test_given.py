@@ -166,25 +166,48 @@ def test_a_damaged_folder_gets_one_sentence(given, tmp_path, monkeypatch, no_net
         given.load_data(arguments(tmp_path, data=data))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-@pytest.mark.timeout(90)
-def test_ctrl_c_leaves_no_half_written_file_and_no_traceback(alone):
-    process = subprocess.Popen(
-        [sys.executable, alone.name, "--data", "shapes"],
-        cwd=alone.parent,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+def interrupt(script, flags, sign):
+    """Run a script, press Ctrl-C when its progress bar shows the sign; returns (exit status, what stderr got)."""
+    command = [sys.executable, script.name, "--data", "shapes", *flags]
+    process = subprocess.Popen(command, cwd=script.parent, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     os.set_blocking(process.stderr.fileno(), False)
     seen, deadline = b"", time.monotonic() + 60
-    while b"batch/s" not in seen and time.monotonic() < deadline:  # the progress bar runs
+    while sign not in seen and time.monotonic() < deadline:
         seen += process.stderr.read() or b""
-        time.sleep(0.05)
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     os.set_blocking(process.stderr.fileno(), True)
-    said = (seen + process.communicate(timeout=30)[1]).decode()
-    assert process.returncode == 1 and "Traceback" not in said and "Stopped" in said
-    assert [p for p in (alone.parent / "results").iterdir() if p.name.startswith("tmp")] == []
+    seen += process.communicate(timeout=30)[1]
+    return process.returncode, seen.decode()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+@pytest.mark.timeout(120)
+def test_ctrl_c_leaves_no_half_written_file_and_no_traceback(alone):
+    status, said = interrupt(alone, [], b"batch/s")
+    assert status == 1 and "Traceback" not in said and "Stopped" in said
+    assert list((alone.parent / "results").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+@pytest.mark.timeout(120)
+def test_an_interrupted_ablation_goes_on_with_the_next_network(tmp_path):
+    script = tmp_path / "exercise_02_ablation_skip.py"
+    script.write_bytes((ROOT / "solutions" / script.name).read_bytes())
+    flags = ["--epochs", "2", "--train-images", "1024", "--depths", "8", "14"]
+    assert interrupt(script, flags, b"residual-8-seed0:  ")[0] == 1
+    done = run(script, "--data", "shapes", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "plain-8-seed0: finished before the run was interrupted" in done.stdout
+    assert "residual-14-seed0: finished before" not in done.stdout
+    results = tmp_path / "results"
+    assert sorted(p.name for p in results.iterdir()) == ["exercise_02.json", "exercise_02.png"]
+    histories = json.loads((results / "exercise_02.json").read_text())["histories"]
+    assert done.stderr.count("plain-8-seed0") == 0 and len(histories) == 4
+    run(script, "--data", "shapes", *flags)
+    again = json.loads((results / "exercise_02.json").read_text())["histories"]
+    for name in histories:
+        assert [h["loss"] for h in again[name]] == [h["loss"] for h in histories[name]], name
 
 
 def test_results_are_written_whole_or_not_at_all(given, tmp_path, monkeypatch):
