@@ -286,7 +286,7 @@ def load_data(args):
     train, test = [[tensor[:count].to(args.device) for tensor in half]
                    for half, count in zip(halves, (args.train_images, args.test_images))]
     deviation, mean = torch.std_mean(train[0][:5000].float(), dim=(0, 2, 3), keepdim=True)
-    print(f"{name}: {len(train[1]):,} training and {len(test[1]):,} test pictures, {args.epochs} epochs, {args.device}")
+    print(f"{name}: {len(train[1]):,} training, {len(test[1]):,} test pictures; {args.epochs} epochs on {args.device}")
     return SimpleNamespace(name=name, classes=classes, train_images=train[0], train_labels=train[1],
                            test_images=test[0], test_labels=test[1], mean=mean, deviation=deviation)
 
@@ -311,7 +311,7 @@ def read_cifar10(args):
         return [(torch.from_numpy(half.data).permute(0, 3, 1, 2), torch.tensor(half.targets)) for half in halves]
     except Exception as error:  # torchvision, urllib, tarfile and pickle each raise their own
         damaged = folder if folder.exists() else archive if archive.exists() and not whole else None
-        advice = f"{damaged} is damaged: delete it" if damaged else f"CIFAR-10 cannot be fetched ({error}): wait"
+        advice = f"{damaged} is damaged: delete it" if damaged else f"CIFAR-10 cannot be fetched ({error}): get online"
         sys.exit(f"{advice} and run this again, or use --data shapes")
 
 
@@ -403,7 +403,7 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label=""
                 losses, seen = losses + len(batch) * loss.detach(), seen + len(batch)
                 right += (logits.argmax(dim=1) == labels).sum()
                 if bar.n % 10 == 0:  # to read a number makes a GPU wait
-                    bar.set_postfix_str(f"epoch {epoch}/{epochs}, loss {losses / seen:.2f}, right {right / seen:.0%}")
+                    bar.set_postfix(epoch=epoch, loss=f"{losses / seen:.2f}", accuracy=f"{right / seen:.0%}")
                 bar.update()
             history.append({"epoch": epoch, "loss": losses.item() / count, "accuracy": right.item() / count})
             history[-1]["seconds"] = time.perf_counter() - start
@@ -477,7 +477,7 @@ def main():
     try:
         run(args)
     except KeyboardInterrupt:
-        sys.exit("\nStopped: nothing is half-written, and the same command starts again")
+        sys.exit("\nStopped: nothing is half-written; to go on, give the same command again")
     except torch.OutOfMemoryError:
         sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
 

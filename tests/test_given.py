@@ -264,6 +264,30 @@ def test_training_repeats_itself_with_one_seed(given):
     assert histories[0] == histories[1] != histories[2]
 
 
+@pytest.mark.parametrize("milestones", [None, (2, 3)])
+def test_the_learning_rate_and_the_weight_decay_are_as_said(given, monkeypatch, milestones):
+    rates, groups = [], []
+
+    class Noting(torch.optim.SGD):
+        def step(self, *args):
+            rates.append(self.param_groups[0]["lr"])
+            groups[:] = self.param_groups
+            return super().step(*args)
+
+    monkeypatch.setattr(torch.optim, "SGD", Noting)
+    data = given.load_data(arguments(None, data="shapes", train_images=64))
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+    given.train(model, data, epochs=5, seed=0, batch_size=32, weight_decay=0.01, milestones=milestones)
+    peak = 0.1 * 32 / 128
+    if milestones:
+        assert rates == pytest.approx([peak, peak, peak / 10] + 7 * [peak / 100])
+    else:
+        assert len(rates) == 10 and max(rates) == pytest.approx(peak) and rates.index(max(rates)) == 1
+        assert rates[1:] == sorted(rates[1:], reverse=True) and rates[-1] < peak / 100
+    decays = {p.shape: group["weight_decay"] for group in groups for p in group["params"]}
+    assert decays == {(10, 3072): 0.01, (10,): 0, (3,): 0}
+
+
 def test_the_figure_is_drawn_for_every_outcome(given):
     data = given.load_data(arguments(None, data="shapes", train_images=20, test_images=20))
     history = [{"epoch": i, "loss": 2.0, "accuracy": 0.1, "test_accuracy": 0.2} for i in range(1, 31)]
