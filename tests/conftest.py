@@ -5,6 +5,7 @@ A test belongs to a task: @pytest.mark.task("1.1"). It takes the learner's modul
 
 import importlib.util
 import inspect
+import itertools
 import re
 import sys
 import traceback
@@ -156,11 +157,14 @@ def pytest_terminal_summary(terminalreporter, config):
     write = terminalreporter.write_line
     if config.option.tbstyle == "no":
         for task in sorted(results):
-            for message in dict.fromkeys(m for status, _, m in results[task] if status == "wrong"):
-                tests = [name for status, name, m in results[task] if m == message and status == "wrong"]
-                more = f" and {len(tests) - 1} more" if len(tests) > 1 else ""
-                terminalreporter.write_sep("-", f"{task} {names.get(task, '')}: {tests[0]}{more}")
-                write(message)
+            said = set()
+            for test, failures in itertools.groupby(results[task], key=lambda result: result[1].partition("[")[0]):
+                messages = [message for status, _, message in failures if status == "wrong"]
+                if messages and messages[0] not in said:  # one message a test: its other cases say the same
+                    said.add(messages[0])
+                    more = f" ({len(messages)} cases)" if len(messages) > 1 else ""
+                    terminalreporter.write_sep("-", f"{task} {names.get(task, '')}: {test}{more}")
+                    write(messages[0])
     terminalreporter.write_sep("=", "tasks")
     for task in sorted(results):
         statuses = [status for status, _, _ in results[task]]

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 from messages import is_close
-from what_ran import kernel, norm_after
+from what_ran import describe, first, kernel, norm_after
+
+SETTINGS = ("stride", "padding", "dilation", "groups")
 
 
 def conv(x, op, stride=None):
@@ -62,7 +64,9 @@ BLOCK_MISTAKES = {  # what the block did: what that gives
     "the shortcut starts after the first convolution, not at the block's input": lambda p: (p.n2 + p.n1.relu()).relu(),
     "the shortcut starts after the first convolution's batch norm, not at the input": lambda p: (p.n2 + p.n1).relu(),
     "the shortcut starts after the first convolution, not at the input": lambda p: (p.n2 + p.c1).relu(),
-    "the block's input is added as it is, without the projection": lambda p: (p.n2 + p.x).relu(),
+    "the block's input is added as it is, without the projection": lambda p: (
+        (p.n2 + p.x).relu() if p.projection is not None else None
+    ),
     "the input passes a ReLU before the first convolution": lambda p: (branch(p, p.x.relu()) + p.s).relu(),
     "the ReLU comes before the first batch norm; it belongs after it": lambda p: (
         norm(conv(norm(p.c1.relu(), p.norms[0], p.training), p.second), p.norms[1], p.training) + p.s
@@ -90,12 +94,18 @@ def name_block_mistake(got, x, ops, training):
         if training and is_close(got, right_block(block_parts(x, ops, False)), 1e-4):
             return "in train mode a batch norm uses the running statistics, not the batch's own"
         parts = block_parts(x, ops, training)
+        if is_close(got, right_block(parts), 1e-4):
+            convs = [op for op in ops if op.kind == "conv2d"]
+            if first(parts.first.stride) == 1 and first(parts.second.stride) > 1:
+                return "the stride is on the second 3x3 convolution; it belongs on the first"
+            said = [f"{describe(op)}: " + ", ".join(f"{k} {first(getattr(op, k))}" for k in SETTINGS) for op in convs]
+            return "the steps are right, but a layer has other settings than torchvision's. " + "; ".join(said)
         for mistake, wrong in BLOCK_MISTAKES.items():
             try:
                 value = wrong(parts)
             except RuntimeError:  # this mistake is impossible with these shapes
                 continue
-            if is_close(got, value, 1e-4):
+            if value is not None and is_close(got, value, 1e-4):
                 return mistake
     return None
 

@@ -1,5 +1,6 @@
 """Exercise 1: torchvision's block and network, with the learner's weights, are the judges."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def block_twins(lesson, case, training, seed=0):
     what = f"{call} on an input {shape(x)}"
     (output, ops), (expected, oracle_ops) = record(block, x.clone(), what), record(oracle, x, "")
     check_tensor(output, expected, what)
+    check_registered(block, ops, what)
     randomise(ops)
     ops = record(block, x.clone(), what)[1]
     pairs = pair_ops(ops, oracle_ops, what)
@@ -105,7 +107,7 @@ def test_block_computes_what_torchvisions_does(lent, case, training):
 @pytest.mark.parametrize("case", SHAPES[:3])
 def test_block_passes_gradients_on_as_torchvisions_does(lent, case):
     twins = block_twins(lent, case, training=True)
-    grads = []
+    grads, outputs = [], []
     weights = [
         [
             p
@@ -124,6 +126,9 @@ def test_block_passes_gradients_on_as_torchvisions_does(lent, case):
             if not output.requires_grad:
                 raise Wrong(f"{twins.what}: no gradient comes back through it. Is something detached or under no_grad?")
             grads.append(torch.autograd.grad((output * direction).sum(), [x, *own], allow_unused=True))
+            outputs.append(output.detach())
+    explain = functools.partial(name_block_mistake, outputs[0], twins.x, twins.ops, True)
+    check_close(*outputs, f"{twins.what} in train mode", explain)
     for i, (got, expected) in enumerate(zip(*grads)):
         if got is None or not is_close(got, expected, 1e-4):
             where = "its input" if i == 0 else "its weights"

@@ -7,7 +7,7 @@ subclasses, lazy layers and F.conv2d on plain parameters all look alike.
 from types import SimpleNamespace
 
 import torch
-from messages import Wrong, calling, shape
+from messages import Wrong, calling, is_close, shape
 from torch.overrides import TorchFunctionMode
 
 ARGUMENTS = {
@@ -15,6 +15,7 @@ ARGUMENTS = {
     "linear": ("input", "weight", "bias"),
     "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
 }
+OTHER_NORMS = ("group_norm", "instance_norm", "layer_norm")
 NATIVE_BATCH_NORM = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
 
 
@@ -31,6 +32,8 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
+        if name in OTHER_NORMS:
+            self.ops.append(SimpleNamespace(kind=name, output=output))
         if name in ARGUMENTS:
             names = NATIVE_BATCH_NORM if func is torch.batch_norm else ARGUMENTS[name]
             values = dict.fromkeys(names) | dict(zip(names, args)) | (kwargs or {})
@@ -39,10 +42,26 @@ class Recorder(TorchFunctionMode):
 
 
 def record(model, x, what):
-    """Run a model once. Returns (output, ops)."""
-    with Recorder() as recorder, calling(what):
-        output = model(x)
+    """Run a model once. Returns (output, ops). If it raises, the Wrong says which convolutions had run by then."""
+    with Recorder() as recorder:
+        try:
+            with calling(what):
+                output = model(x)
+        except Wrong as wrong:
+            ran = [f"{describe(op)}, stride {first(op.stride)}" for op in recorder.ops if op.kind == "conv2d"]
+            raise Wrong(f"{wrong}" + (f"\nUntil then it ran: {'; '.join(ran)}." if ran else "")) from None
     return output, recorder.ops
+
+
+def describe(op):
+    """A convolution in words: 3x3 from 6 to 10 channels."""
+    height, width = op.weight.shape[2:]
+    return f"{height}x{width} from {op.weight.shape[1]} to {op.weight.shape[0]} channels"
+
+
+def first(setting):
+    """A convolution's setting as one number or word: (2, 2) is 2."""
+    return setting[0] if isinstance(setting, tuple | list) else setting
 
 
 def tensors(op):
@@ -75,6 +94,8 @@ def pair_ops(ops, oracle_ops, what):
         if own.bias is not None:
             raise Wrong(f"{what}: its {name} has a bias. The batch norm after it has one: say bias=False.")
         norm, oracle_norm = norm_after(ops, own), norm_after(oracle_ops, oracle)
+        if norm is None and any(op.kind == "batch_norm" and is_close(op.input, own.output.relu()) for op in ops):
+            raise Wrong(f"{what}: the ReLU comes before the batch norm of its {name}; it belongs after it.")
         if norm is None:
             raise Wrong(
                 f"{what}: no batch norm takes what its {name} puts out. Each convolution is followed by its own."
@@ -91,6 +112,8 @@ def pair_ops(ops, oracle_ops, what):
             got = tensors(own).get(name)
             if got is None and own.kind == "batch_norm" and name.startswith("running"):
                 raise Wrong(f"{what}: a batch norm keeps no running statistics, so it cannot be used in eval mode.")
+            if got is None and own.kind == "batch_norm":
+                raise Wrong(f"{what}: a batch norm has no {name}. Leave affine at its default, True.")
             if got is None or got.shape != value.shape:
                 raise Wrong(
                     f"{what}: the {name} of a {own.kind} has the shape {got if got is None else shape(got)}, "
@@ -111,6 +134,9 @@ def count(number, noun):
 
 def check_registered(model, ops, what):
     """Raise Wrong unless every weight that ran is one of the model's parameters, and ran once."""
+    other = next((op.kind for op in ops if op.kind in OTHER_NORMS), None)
+    if other:
+        raise Wrong(f"{what} ran a {other.replace('_', ' ')}, expected batch norms only.")
     known = {id(p) for p in model.parameters()} | {id(b) for b in model.buffers()}
     seen = set()
     for op in ops:
