@@ -132,7 +132,7 @@ def degradation(histories):
 def without_block(network, index):
     """A network that lacks the branch of one block: only that block's shortcut is left (Veit et al., 2016).
 
-    It shares its other layers with the network, which stays as it was. network is nn.Sequential(stem, blocks, head).
+    It may share layers with the network, which stays as it was. network is nn.Sequential(stem, blocks, head).
     """
     stem, blocks, head = network
     # TODO 2.5: put the network together again, with the shortcut of block number index (from 0) in the block's place.
