@@ -41,13 +41,12 @@ from torch import nn
 from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
-# On a CPU the pictures are few and averaged down to 16x16, and the batches half the paper's, so that eight networks train
-# in two minutes.
+# On a CPU the pictures are few and averaged down to 16x16, so that eight networks train in two minutes.
 BUDGET = {
     "cpu": {"epochs": 8, "train_images": 2_560, "test_images": 500, "batch_size": 64, "size": 16, "seeds": 2},
     "gpu": {"epochs": 30, "train_images": 50_000, "test_images": 10_000, "batch_size": 128, "size": 32, "seeds": 3},
 }
-PAPER = {"epochs": 164, "train_images": 50_000, "test_images": 10_000, "batch_size": 128, "size": 32}  # 64k steps of 128 pictures
+PAPER = {"epochs": 164, "train_images": 50_000, "test_images": 10_000, "batch_size": 128, "size": 32}  # 64k steps
 KEPT = "exercise_02_unfinished"  # the folder in OUT for the networks of a run that is not complete
 FLAGS = {
     "--depths": {"type": int, "nargs": "+", "metavar": "N", "help": "6n+2 each, shallow to deep (default: 20 56)"},

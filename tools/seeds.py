@@ -35,9 +35,7 @@ def row(seed, numbers):
 
 def main():
     rows = [row(seed, run(seed, sys.argv[1:])) for seed in range(5)]
-    print(
-        "\n| --seed | plain, shallow | plain, deep | residual, shallow | residual, deep | plain gap | residual gap | s |"
-    )
+    print("\n| --seed | plain shallow | plain deep | residual shallow | residual deep | plain gap | residual gap | s |")
     print("|---|---|---|---|---|---|---|---|")
     print("\n".join(rows))
 
