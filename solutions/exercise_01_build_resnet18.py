@@ -29,10 +29,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import matplotlib
 import torch
 import torch.nn.functional as F
 import torchvision
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from torch import nn
 from torchvision.datasets import CIFAR10
@@ -329,8 +329,7 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label=""
 
 def new_figure(width, height):
     """An empty figure of width x height inches in the course's style."""
-    look = {"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "figure.titleweight": "bold"}
-    matplotlib.rcParams.update(look)
+    rcParams.update({"font.size": 12, "axes.spines.top": 0, "axes.spines.right": 0, "figure.titleweight": "bold"})
     return Figure((width, height), dpi=130, layout="constrained")
 
 

@@ -32,10 +32,10 @@ import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
-import matplotlib
 import torch
 import torch.nn.functional as F
 import torchvision
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from torch import nn
 from torchvision.datasets import CIFAR10
@@ -251,7 +251,7 @@ def draw_figure(args, histories, gaps, lesions, data):
     lesion.set_title("one block taken out")
     lesion.legend(loc="center right", fontsize=11)
     figure.suptitle(f"From {args.depths[0]} to {args.depths[-1]} layers, training loss moves {gaps['plain']:+.2f} nats "
-                    f"without shortcuts, {gaps['residual']:+.2f} with them ({data.name}, {args.size} px)")
+                    f"without shortcuts, {gaps['residual']:+.2f} with ({data.name}, {args.size} px)")
     return figure
 
 
@@ -415,8 +415,7 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label=""
 
 def new_figure(width, height):
     """An empty figure of width x height inches in the course's style."""
-    look = {"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "figure.titleweight": "bold"}
-    matplotlib.rcParams.update(look)
+    rcParams.update({"font.size": 12, "axes.spines.top": 0, "axes.spines.right": 0, "figure.titleweight": "bold"})
     return Figure((width, height), dpi=130, layout="constrained")
 
 
