@@ -151,7 +151,10 @@ def check_registered(model, ops, what):
             seen.add(id(value))
     idle = [name for name, p in model.named_parameters() if id(p) not in seen]
     if idle:
-        raise Wrong(f"{what} did not use its parameter {idle[0]}: leave out layers that do nothing.")
+        raise Wrong(
+            f"{what}: no convolution, batch norm or linear layer used the parameter {idle[0]}. "
+            "Leave out layers that do nothing, and compute with torch's own layers or functions."
+        )
 
 
 def randomise(ops, seed=0):
