@@ -211,7 +211,7 @@ def keep(args, network, label, fit):
 
 def draw_figure(args, histories, gaps, lesions, data):
     """The paper's figure 6 for this run, and beside it what single blocks are worth."""
-    figure = new_figure(13, 5)
+    figure = new_figure(12, 4.6)
     *curves, lesion = figure.subplots(1, 3)
     colours = dict(zip(reversed(args.depths), (VERMILION, BLUE, GREEN, GREY, "#CC79A7", "#E69F00")))
     epochs, top = range(1, args.epochs + 1), 1.05 * max(e["loss"] for history in histories.values() for e in history)
@@ -228,12 +228,12 @@ def draw_figure(args, histories, gaps, lesions, data):
                           va="center", annotation_clip=False)
         axes.set(xlabel="epoch", ylabel="training loss (nats); dashed: test error", ylim=(0, top))
         axes.set_title(f"{kind}: depth {'adds' if gaps[kind] > 0 else 'saves'} {abs(gaps[kind]):.2f} nats")
-    for (label, (whole, *parts)), colour, marker in zip(lesions.items(), (VERMILION, GREEN, BLUE), "s^o"):
+    for (label, (_, *parts)), colour, marker in zip(lesions.items(), (VERMILION, GREEN, BLUE), "s^o"):
         lesion.plot([100 * (i + 0.5) / len(parts) for i in range(len(parts))], [100 * part for part in parts],
-                    marker, color=colour, label=f"{label}, whole: {whole:.0%}")
-    lesion.set(xlabel="where the block was taken out (% of depth)", ylabel="test accuracy (%)", ylim=(0, 105))
+                    marker, color=colour, label=label)
+    lesion.set(xlabel="block taken out (% of depth)", ylabel="test accuracy (%)", ylim=(0, 105))
     lesion.set_title("one block taken out")
-    lesion.legend(loc="center right", fontsize=11)
+    lesion.legend(loc="center right", bbox_to_anchor=(1.03, 0.38), fontsize=11, frameon=False, handletextpad=0)
     figure.suptitle(f"From {args.depths[0]} to {args.depths[-1]} layers, training loss moves {gaps['plain']:+.2f} nats "
                     f"without shortcuts, {gaps['residual']:+.2f} with ({data.name}, {args.size} px)")
     return figure
