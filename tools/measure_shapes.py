@@ -13,45 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-SOLUTION = Path(__file__).resolve().parent.parent / "solutions" / "exercise_01_build_resnet18.py"
+SOLUTIONS = Path(__file__).resolve().parent.parent / "solutions"
 CPU = torch.device("cpu")
 
 
-def load_solution():
-    """Exercise 1's solution as a module."""
-    spec = importlib.util.spec_from_file_location(SOLUTION.stem, SOLUTION)
+def load_solution(number):
+    """An exercise's solution as a module."""
+    (path,) = SOLUTIONS.glob(f"exercise_0{number}_*.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-class Block(nn.Module):
-    """A block of the paper's 6n+2 networks (section 4.2), with an option A shortcut or without one."""
-
-    def __init__(self, in_channels, out_channels, stride, skip):
-        super().__init__()
-        self.stride, self.new_channels, self.skip = stride, out_channels - in_channels, skip
-        self.branch = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-        )
-
-    def forward(self, x):
-        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
-        return F.relu(self.branch(x) + shortcut if self.skip else self.branch(x))
-
-
-def build_network(depth, skip):
-    """The paper's network of this depth, 16 channels wide at first."""
-    layers, channels = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()], 16
-    for stage in range(3):
-        for block in range((depth - 2) // 6):
-            layers.append(Block(channels, 16 * 2**stage, 2 if stage and not block else 1, skip))
-            channels = 16 * 2**stage
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
 def data_of(lesson, train_images, test_images, size=32):
@@ -90,11 +62,11 @@ def measure_linear(lesson):
 
 def measure_depth(lesson):
     """The last epoch's training loss, {(kind, depth): loss}, on 5,120 pictures of 16x16 in 8 epochs."""
-    data, losses = data_of(lesson, 5_120, 1_000, size=16), {}
+    data, losses, ablation = data_of(lesson, 5_120, 1_000, size=16), {}, load_solution(2)
     for kind, skip in (("plain", False), ("residual", True)):
         for depth in (8, 20, 56):
             torch.manual_seed(0)
-            model = build_network(depth, skip).apply(lesson.initialise)
+            model = ablation.build_network(depth, skip).apply(lesson.initialise)
             label = f"{kind}-{depth}"
             history = lesson.train(model, data, 8, seed=0, batch_size=128, weight_decay=1e-4, label=label)
             losses[kind, depth] = history[-1]["loss"]
@@ -123,7 +95,7 @@ def measure_styles(lesson):
 
 
 def main():
-    lesson = load_solution()
+    lesson = load_solution(1)
     start = time.perf_counter()
     lesson.draw_shapes(10_000, seed=0)
     drawing = time.perf_counter() - start
