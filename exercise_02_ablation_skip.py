@@ -213,8 +213,9 @@ def draw_figure(args, histories, gaps, lesions, data):
     """The paper's figure 6 for this run, and beside it what single blocks are worth."""
     figure = new_figure(12, 4.6)
     *curves, lesion = figure.subplots(1, 3)
-    colours = dict(zip(reversed(args.depths), (VERMILION, BLUE, GREEN, GREY, "#CC79A7", "#E69F00")))
-    epochs, top = range(1, args.epochs + 1), 1.05 * max(e["loss"] for history in histories.values() for e in history)
+    colours = dict(zip(reversed(args.depths), itertools.cycle((VERMILION, BLUE, GREEN, GREY, "#CC79A7", "#E69F00"))))
+    losses = [epoch["loss"] for history in histories.values() for epoch in history if math.isfinite(epoch["loss"])]
+    epochs, top = range(1, args.epochs + 1), 1.05 * max(losses, default=1)
     for axes, kind in zip(curves, gaps):
         y = -top
         for depth in sorted(args.depths, key=lambda depth: final_loss(histories, kind, depth)):

@@ -293,3 +293,18 @@ def test_the_figure_is_drawn_for_every_outcome(given):
     history = [{"epoch": i, "loss": 2.0, "accuracy": 0.1, "test_accuracy": 0.2} for i in range(1, 31)]
     for said in (data.test_labels, (data.test_labels + 1) % 10):  # all right, all wrong
         given.draw_figure(history, said, data).savefig(io.BytesIO())
+
+
+def test_the_ablations_figure_is_drawn_for_many_depths_and_lost_runs():
+    spec = importlib.util.spec_from_file_location("ablation", ROOT / "solutions" / "exercise_02_ablation_skip.py")
+    ablation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ablation)
+    depths, nan = list(range(8, 62, 6)), float("nan")
+    for losses in ([2.0, 1.0], [nan, nan], [1.0, nan]):
+        epochs = [{"loss": loss, "test_error": 0.5} for loss in losses]
+        histories = {(kind, depth, 0): epochs for kind in ("plain", "residual") for depth in depths}
+        args = SimpleNamespace(depths=depths, epochs=2, seeds=1, size=16)
+        gaps, lesions = ablation.degradation(histories), dict.fromkeys(("a", "b", "c"), [0.5, 0.1, 0.2])
+        figure = ablation.draw_figure(args, histories, gaps, lesions, SimpleNamespace(name="shapes"))
+        figure.savefig(io.BytesIO())
+        ablation.describe(args, gaps, lesions)
