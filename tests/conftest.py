@@ -24,19 +24,17 @@ def pytest_addoption(parser):
     group = parser.getgroup("the course")
     group.addoption(
         "--target",
-        default=".",
+        default=ROOT,
         metavar="DIR",
         help="the folder with the files to test, such as solutions; one outside of this repository: --target=DIR",
     )
-    group.addoption("--data-dir", default="data", metavar="DIR", help="where CIFAR-10 lies, if you have it")
+    group.addoption("--data-dir", default=ROOT / "data", metavar="DIR", help="where CIFAR-10 lies, if you have it")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "task(number): the task of the exercise that a test belongs to")
     if config.args and config.args[0] == OWN_ARGUMENT:
         config.args = config.args[1:] or sorted(str(path) for path in ROOT.glob("tests/test_exercise_*.py"))
-    if config.option.tbstyle == "auto":  # nobody asked for tracebacks: pytest_terminal_summary prints something shorter
-        config.option.tbstyle, config.option.reportchars = "no", ""
     target = Path(config.getoption("target"))
     if not target.is_dir():
         raise pytest.UsageError(f"--target {target}: there is no such folder")
@@ -180,7 +178,7 @@ def pytest_terminal_summary(terminalreporter, config):
         )
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Exercise by exercise, task by task, so that pytest -x stops at the next thing to do."""
 
     def order(item):
@@ -191,3 +189,7 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("task") is None and "lesson" in inspect.signature(item.function).parameters:
             raise pytest.UsageError(f"{item.nodeid}: says no @pytest.mark.task")
     items.sort(key=order)
+    if config.option.tbstyle == "auto" and all(item.get_closest_marker("task") for item in items):
+        # Nobody asked for tracebacks, and pytest_terminal_summary prints something shorter.
+        config.option.tbstyle = "no"
+        config.pluginmanager.get_plugin("terminalreporter").reportchars = ""
