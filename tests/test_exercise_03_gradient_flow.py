@@ -1,0 +1,568 @@
+"""Exercise 3: autograd on copies of the learner's networks, exact series, a linear network, a training by hand."""
+
+import copy
+import math
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from messages import Wrong, calling
+from torch import nn
+
+COUNT = 6
+KINDS = pytest.mark.parametrize(
+    "skip, batch_norm",
+    [(False, False), (False, True), (True, False), (True, True)],
+    ids=["plain", "plain with batch norm", "residual", "residual with batch norm"],
+)
+START = pytest.mark.parametrize("training", [True, False], ids=["from train mode", "from eval mode"])
+
+
+def make_batch(size=8, seed=0):
+    """Normalised pictures of odd width, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(COUNT, 3, size, size + 1, generator=generator)
+    return images, torch.randint(10, (COUNT,), generator=generator)
+
+
+def make_network(lesson, skip=True, batch_norm=True, training=True):
+    """A network of the learner's file with random batch-norm weights and statistics."""
+    torch.manual_seed(0)
+    with calling("build_network(14, ...), which is given"):
+        network = lesson.build_network(14, skip, batch_norm, width=4)
+    return randomised(network).train(training)
+
+
+class Mixed(nn.Module):
+    """A network of none of the course's forms: nested, with biases, grouped and strided convolutions, two heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.ModuleList([nn.Conv2d(3, 4, 3, bias=True), nn.BatchNorm2d(4), nn.Conv2d(4, 8, 1, groups=2)])
+        self.last = nn.Sequential(nn.Conv2d(8, 6, 3, stride=2, padding=1), nn.Dropout(0.0), nn.BatchNorm2d(6))
+        self.linear = nn.Linear(6, 10)
+
+    def forward(self, x):
+        for layer in self.inner:
+            x = layer(x).relu()
+        return self.linear(self.last(x).relu().mean((2, 3)))
+
+
+def randomised(network):
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for tensor, centre in ((module.weight, 1), (module.bias, 0), (module.running_mean, 0.5)):
+                    tensor.copy_(centre + 0.3 * torch.rand(tensor.shape, generator=generator))
+                module.running_var.copy_(2 + torch.rand(module.running_var.shape, generator=generator))
+    return network
+
+
+def oracle_loss(network, images, labels, training=True):
+    """A copy of the network in train mode, the convolutions of the copy, and its loss."""
+    twin = copy.deepcopy(network).train(training)
+    return twin, [m for m in twin.modules() if isinstance(m, nn.Conv2d)], F.cross_entropy(twin(images), labels)
+
+
+def numbers(got, what, count):
+    """What the learner returned, as a list of floats."""
+    if got is None:
+        raise Wrong(f"{what} returned None. Does it end with a return?")
+    try:
+        values = [float(value) for value in got]
+    except (TypeError, ValueError):
+        raise Wrong(f"{what} returned {type(got).__name__}, expected a list of numbers.") from None
+    if len(values) != count:
+        raise Wrong(f"{what} returned {len(values)} numbers, expected {count}.")
+    return values
+
+
+def agree(got, expected, tolerance=1e-4):
+    """Whether two lists of numbers are the same to within a share of each."""
+    return len(got) == len(expected) and all(
+        math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-12) for a, b in zip(got, expected)
+    )
+
+
+def check_numbers(got, expected, what, mistakes):
+    """Raise Wrong, with the mistake that gives what was got, unless the numbers agree."""
+    if agree(got, expected):
+        return
+    cause = next((cause for cause, wrong in mistakes.items() if agree(got, wrong)), None)
+    i = next(i for i, pair in enumerate(zip(got, expected)) if not agree(pair[:1], pair[1:]))
+    raise Wrong(
+        f"{what} gives {got[i]:.4g} at place {i}, expected {expected[i]:.4g}."
+        + (f"\nThe likeliest mistake: {cause}." if cause else "")
+    )
+
+
+def euclid(tensors):
+    return [tensor.detach().double().norm().item() for tensor in tensors]
+
+
+# --- 3.1 ------------------------------------------------------------------------------------------------------------
+
+
+def weight_mistakes(network, batch):
+    """What the known wrong ways give for gradient_norms."""
+    twin, convs, loss = oracle_loss(network, *batch)
+    gradients = torch.autograd.grad(loss, [conv.weight for conv in convs])
+    _, still, eval_loss = oracle_loss(network, *batch, training=False)
+    in_eval = torch.autograd.grad(eval_loss, [conv.weight for conv in still])
+    right = euclid(gradients)
+    return right, {
+        "the norms come in reverse order; go through model.modules() from the first": right[::-1],
+        "the squares are summed, but no root is taken": [value**2 for value in right],
+        "it is the sum of the absolute values, not the Euclidean norm": [g.abs().sum().item() for g in gradients],
+        "it is the mean of the absolute values, not the norm": [g.abs().mean().item() for g in gradients],
+        "it is the largest entry, not the norm": [g.abs().max().item() for g in gradients],
+        "it is the root of the mean square; the norm is the root of the sum": [
+            value / g.numel() ** 0.5 for value, g in zip(right, gradients)
+        ],
+        "the norms are those of the weights, not of their gradients": euclid(conv.weight for conv in convs),
+        "the model is in eval mode; the loss is that of train mode": euclid(in_eval),
+        "the loss is summed over the pictures, not averaged": [COUNT * value for value in right],
+        "gradients add up: those of an earlier backward() are still there": [2 * value for value in right],
+        "the gradients are divided by the norms of the weights": [
+            value / norm for value, norm in zip(right, euclid(conv.weight for conv in convs))
+        ],
+    }
+
+
+@pytest.mark.task("3.1")
+@START
+@KINDS
+def test_gradient_norms_are_autograds(lesson, skip, batch_norm, training):
+    network, batch = make_network(lesson, skip, batch_norm, training), make_batch()
+    expected, mistakes = weight_mistakes(network, batch)
+    what = f"gradient_norms(model, images, labels) of a network of 13 convolutions in {mode(training)} mode"
+    with calling(what):
+        got = lesson.gradient_norms(network, *batch)
+    check_numbers(numbers(got, what, 13), expected, what, mistakes)
+
+
+@pytest.mark.task("3.1")
+def test_gradient_norms_of_any_network(lesson):
+    network, batch = randomised(Mixed()), make_batch()
+    expected, mistakes = weight_mistakes(network, batch)
+    what = "gradient_norms of a network of 3 convolutions, with biases, groups and nn.ModuleList,"
+    with calling(what):
+        got = lesson.gradient_norms(network, *batch)
+    check_numbers(numbers(got, what, 3), expected, what, mistakes)
+
+
+@pytest.mark.task("3.1")
+def test_gradient_norms_do_not_depend_on_earlier_gradients(lesson):
+    network, batch = make_network(lesson), make_batch()
+    expected, mistakes = weight_mistakes(network, batch)
+    F.cross_entropy(network(batch[0]), batch[1]).backward()
+    with calling("gradient_norms(model, images, labels)"):
+        got = lesson.gradient_norms(network, *batch)
+    what = "gradient_norms of a model that has gradients from an earlier backward()"
+    check_numbers(numbers(got, what, 13), expected, what, mistakes)
+
+
+def mode(training):
+    return "train" if training else "eval"
+
+
+def state(network):
+    """Everything that a measurement should leave alone."""
+    return {
+        "modes": [module.training for module in network.modules()],
+        "hooks": [
+            sum(len(getattr(module, name)) for name in vars(module) if name.endswith("hooks"))
+            for module in network.modules()
+        ],
+        "tensors": {name: tensor.detach().clone() for name, tensor in network.state_dict().items()},
+        "grads": [p.grad is not None and bool(p.grad.abs().max() > 0) for p in network.parameters()],
+        "required": [p.requires_grad for p in network.parameters()],
+    }
+
+
+def check_no_trace(before, after, what):
+    """Raise Wrong, naming what has changed, unless two states of a network are the same."""
+    if before["modes"] != after["modes"]:
+        raise Wrong(f"{what} leaves the model in another mode: use undisturbed, or put train and eval mode back.")
+    if before["hooks"] != after["hooks"]:
+        left = sum(after["hooks"]) - sum(before["hooks"])
+        raise Wrong(
+            f"{what} leaves {left} hooks on the model: call remove() on each handle that registering one returns."
+        )
+    for name, tensor in before["tensors"].items():
+        if not torch.equal(tensor, after["tensors"][name]):
+            kind = "running statistics" if "running" in name or "batches" in name else "weights"
+            raise Wrong(f"{what} changes the model's {kind} ({name}). Run the model within undisturbed.")
+    if before["grads"] != after["grads"]:
+        raise Wrong(f"{what} leaves gradients in p.grad. Use torch.autograd.grad, or clear them: model.zero_grad().")
+    if before["required"] != after["required"]:
+        raise Wrong(f"{what} changes requires_grad of the model's parameters.")
+
+
+MEASURES = {
+    "3.1": ("gradient_norms(model, images, labels)", lambda lesson, *given: lesson.gradient_norms(*given)),
+    "3.2": ("signal_norms(model, images, labels)", lambda lesson, *given: lesson.signal_norms(*given)),
+    "3.4": (
+        "gradient_correlation(model, images, neighbours)",
+        lambda lesson, model, images, labels: lesson.gradient_correlation(model, images, images + 0.1),
+    ),
+}
+
+
+@START
+@pytest.mark.parametrize("task", [pytest.param(task, marks=pytest.mark.task(task), id=task) for task in MEASURES])
+def test_measuring_leaves_no_trace(lesson, task, training):
+    what, measure = MEASURES[task]
+    network, (images, labels) = make_network(lesson, training=training), make_batch()
+    network[1][0].train(not training)  # one block is in the other mode, as when a part is frozen
+    before, kept = state(network), (images.clone(), labels.clone())
+    with calling(what):
+        measure(lesson, network, images, labels)
+    check_no_trace(before, state(network), what)
+    if not (torch.equal(images, kept[0]) and torch.equal(labels, kept[1])):
+        raise Wrong(f"{what} changes the images or labels that it is given.")
+    if images.requires_grad or images.grad is not None:
+        raise Wrong(f"{what} leaves requires_grad or a gradient on images. Work on images.detach().clone().")
+
+
+# --- 3.2 ------------------------------------------------------------------------------------------------------------
+
+
+def run_blocks(network, images, labels, training=True):
+    """The loss of a copy, and the tensors at the blocks: the input of the first, and each one's output."""
+    twin = copy.deepcopy(network).train(training)
+    points = [twin[0](images)]
+    for block in twin[1]:
+        points.append(block(points[-1]))
+    return F.cross_entropy(twin[2](points[-1]), labels), points
+
+
+@pytest.mark.task("3.2")
+@START
+@KINDS
+def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
+    network, batch = make_network(lesson, skip, batch_norm, training), make_batch()
+    loss, points = run_blocks(network, *batch)
+    gradients = torch.autograd.grad(loss, points)
+    eval_loss, still = run_blocks(network, *batch, training=False)
+    in_eval = torch.autograd.grad(eval_loss, still)
+    expected = euclid(gradients[1:])
+    what = f"signal_norms(model, images, labels) of a network of 6 blocks in {mode(training)} mode"
+    with calling(what):
+        got = lesson.signal_norms(network, *batch)
+    check_numbers(
+        numbers(got, what, 6),
+        expected,
+        what,
+        {
+            "the norms come from the last block to the first; backward hooks fire in that order": expected[::-1],
+            "they are the gradients at the blocks' inputs, not at their outputs": euclid(gradients[:-1]),
+            "they are the norms of the features, not of the gradients": euclid(points[1:]),
+            "the model is in eval mode; the loss is that of train mode": euclid(in_eval[1:]),
+            "the squares are summed, but no root is taken": [value**2 for value in expected],
+            "the loss is summed over the pictures, not averaged": [COUNT * value for value in expected],
+            "it is the root of the mean square; the norm is the root of the sum": [
+                value / g.numel() ** 0.5 for value, g in zip(expected, gradients[1:])
+            ],
+        },
+    )
+
+
+@pytest.mark.task("3.2")
+def test_signal_norms_twice_are_the_same(lesson):
+    network, batch = make_network(lesson), make_batch()
+    with calling("signal_norms(model, images, labels)"):
+        first, second = [lesson.signal_norms(network, *batch) for _ in range(2)]
+    what = "signal_norms(model, images, labels), called a second time,"
+    if not agree(numbers(second, what, 6), numbers(first, what, 6)):
+        raise Wrong(f"{what} gives other numbers. Does it leave hooks, gradients or statistics behind?")
+
+
+# --- 3.3 ------------------------------------------------------------------------------------------------------------
+
+
+def fitted(values, log=math.log):
+    """The slope of the least-squares line through the logarithms of the values that have one."""
+    points = [(i, log(v)) for i, v in enumerate(values) if 0 < v < math.inf]
+    x_mean, y_mean = [sum(part) / len(points) for part in zip(*points)]
+    return sum((x - x_mean) * (y - y_mean) for x, y in points) / sum((x - x_mean) ** 2 for x, _ in points)
+
+
+def call_change(lesson, values):
+    what = f"change_per_layer([{', '.join(f'{value:.3g}' for value in values)}])"
+    with calling(what):
+        got = lesson.change_per_layer(list(values))
+    try:
+        return what, float(got)
+    except (TypeError, ValueError):
+        raise Wrong(f"{what} returned {type(got).__name__}, expected a number.") from None
+
+
+def check_change(lesson, values, expected):
+    what, got = call_change(lesson, values)
+    if agree([got], [expected], 1e-6):
+        return
+    usable = [value for value in values if 0 < value < math.inf]
+    ratios = [b / a for a, b in zip(usable, usable[1:])]
+    slope = fitted(values)
+    mistakes = {
+        "it is the factor from each layer to the one before; turn it round": math.exp(-slope),
+        "it is the slope itself; e to the slope is the factor": slope,
+        "the logarithm has base 10, but e is raised to the slope": math.exp(slope / math.log(10)),
+        "the logarithm has base 2, but e is raised to the slope": math.exp(slope / math.log(2)),
+        "norms that are left out should keep their places: do not count the others anew": math.exp(fitted(usable)),
+        "it is the mean of the ratios, not a line through the logarithms": sum(ratios) / len(ratios),
+        "it uses only the first and the last norm, not all of them": (usable[-1] / usable[0]) ** (1 / len(ratios)),
+        "it divides by the number of norms; there is one step fewer": (usable[-1] / usable[0]) ** (1 / len(usable)),
+        "it is the change over all layers; take that of one": usable[-1] / usable[0],
+    }
+    cause = next((cause for cause, wrong in mistakes.items() if agree([got], [wrong], 1e-6)), None)
+    if cause is None and math.isnan(got):
+        cause = "norms that are 0, NaN or infinite are not left out"
+    raise Wrong(
+        f"{what} is {got:.6g}, expected {expected:.6g}." + (f"\nThe likeliest mistake: {cause}." if cause else "")
+    )
+
+
+@pytest.mark.task("3.3")
+@pytest.mark.parametrize("factor", [0.41, 1.0, 1.21, 30.0])
+@pytest.mark.parametrize("start", [1.0, 3e-9, 2e5])
+def test_change_of_a_geometric_series_is_exact(lesson, factor, start):
+    check_change(lesson, [start * factor**i for i in range(9)], factor)
+
+
+@pytest.mark.task("3.3")
+def test_change_is_that_of_the_best_line(lesson):
+    for values in ([1.0, 3.0, 2.0, 8.0, 5.0], [9.0, 4.0, 4.5, 0.3], [2.0, 6.0]):
+        check_change(lesson, values, math.exp(fitted(values)))
+
+
+@pytest.mark.task("3.3")
+def test_change_leaves_out_what_has_no_logarithm(lesson):
+    check_change(lesson, [0.0, 0.0, 1e-40, 1e-38, 1e-36], 100)
+    check_change(lesson, [1.0, 2.0, math.nan, 8.0, math.inf, 32.0], 2)
+    check_change(lesson, [5.0, 0.0, 0.05, 0.0, 0.0005], 0.1)
+
+
+@pytest.mark.task("3.3")
+@pytest.mark.parametrize("values", [[0.0, 0.0, 0.0], [0.0, 2.0, math.nan], [3.0], []], ids=str)
+def test_change_is_nan_where_there_is_no_line(lesson, values):
+    what, got = call_change(lesson, values)
+    if not math.isnan(got):
+        raise Wrong(f"{what} is {got:.4g}, expected NaN: fewer than two of its norms have a logarithm.")
+
+
+# --- 3.4 ------------------------------------------------------------------------------------------------------------
+
+
+def correlate(lesson, network, images, neighbours, what):
+    with calling(what):
+        got = lesson.gradient_correlation(network, images, neighbours)
+    try:
+        return float(got)
+    except (TypeError, ValueError):
+        raise Wrong(f"{what} returned {type(got).__name__}, expected a number.") from None
+
+
+@pytest.mark.task("3.4")
+def test_correlation_of_a_linear_network_is_one(lesson):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, stride=2), nn.Flatten(), nn.LazyLinear(10)
+    network, (images, _) = nn.Sequential(*layers), make_batch()
+    network(images)
+    randomised(network)
+    what = "gradient_correlation(model, images, neighbours) of a network without ReLUs"
+    got = correlate(lesson, network, images, make_batch(seed=5)[0], what)
+    if abs(got - 1) > 1e-5:
+        raise Wrong(
+            f"{what} is {got:.6g}, expected exactly 1: its gradient is the same everywhere, even with batch norm, "
+            "if the model is in eval mode."
+        )
+
+
+@pytest.mark.task("3.4")
+@KINDS
+@START
+def test_correlation_is_the_mean_cosine_of_the_input_gradients(lesson, skip, batch_norm, training):
+    network, (images, _) = make_network(lesson, skip, batch_norm, training), make_batch()
+    neighbours = images + 0.3 * make_batch(seed=7)[0]
+    twin = copy.deepcopy(network).eval()
+
+    def gradients(inputs, model=twin, reduce=lambda logits: logits.sum()):
+        inputs = inputs.clone().requires_grad_()
+        return torch.autograd.grad(reduce(model(inputs)), inputs)[0].flatten(1).double()
+
+    def cosines(a, b):
+        return (F.normalize(a, eps=0) * F.normalize(b, eps=0)).sum(dim=1)
+
+    first, second = gradients(images), gradients(neighbours)
+    expected = cosines(first, second).mean().item()
+    centred = [g - g.mean(dim=1, keepdim=True) for g in (first, second)]
+    mistakes = {
+        "the model is in train mode; in eval mode one picture has no say in another's logits": lambda: cosines(
+            gradients(images, copy.deepcopy(network).train()), gradients(neighbours, copy.deepcopy(network).train())
+        ).mean(),
+        "all pictures' gradients are taken as one long vector; take a cosine for each picture": lambda: cosines(
+            first.reshape(1, -1), second.reshape(1, -1)
+        ).mean(),
+        "the mean of each gradient is subtracted; the cosine is that of the gradients as they are": lambda: cosines(
+            *centred
+        ).mean(),
+        "the absolute values of the cosines are averaged": lambda: cosines(first, second).abs().mean(),
+        "the cosines are summed, not averaged": lambda: cosines(first, second).sum(),
+        "the gradients are not divided by their norms": lambda: (first * second).sum(dim=1).mean(),
+        "only the first picture counts": lambda: cosines(first, second)[0],
+        "it compares the inputs, not the gradients": lambda: cosines(images.flatten(1), neighbours.flatten(1)).mean(),
+        "it is the gradient of the first logit, not of all of them summed": lambda: cosines(
+            *[gradients(x, reduce=lambda logits: logits[:, 0].sum()) for x in (images, neighbours)]
+        ).mean(),
+        "it is the gradient of the largest logit, not of all of them summed": lambda: cosines(
+            *[gradients(x, reduce=lambda logits: logits.amax(dim=1).sum()) for x in (images, neighbours)]
+        ).mean(),
+        "both gradients are taken at the same inputs": lambda: torch.tensor(1.0),
+        "the gradients of different pictures are compared, not those of a picture and its neighbour": lambda: cosines(
+            first[:-1], first[1:]
+        ).mean(),
+    }
+    what = f"gradient_correlation(model, images, neighbours) of a network in {mode(training)} mode"
+    got = correlate(lesson, network, images, neighbours, what)
+    if abs(got - expected) > 1e-4:
+        cause = next((cause for cause, wrong in mistakes.items() if abs(got - float(wrong())) < 1e-5), None)
+        raise Wrong(
+            f"{what} is {got:.5f}, expected {expected:.5f}."
+            + (f"\nThe likeliest mistake: {cause}." if cause else " It is the mean over the pairs of the cosine.")
+        )
+
+
+# --- 3.5 ------------------------------------------------------------------------------------------------------------
+
+STEPS = 5
+
+
+def train_by_hand(network, batches, make_optimizer, clear=True, training=True):
+    """What record_training should do, on a copy: (copy, rows of norms)."""
+    twin = copy.deepcopy(network).train(training)
+    optimizer, rows = make_optimizer(twin), []
+    for images, labels in batches:
+        if clear:
+            optimizer.zero_grad()
+        F.cross_entropy(twin(images), labels).backward()
+        rows.append(euclid(m.weight.grad for m in twin.modules() if isinstance(m, nn.Conv2d)))
+        optimizer.step()
+    return twin, rows
+
+
+def momentum(model):
+    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+
+
+def adam(model):
+    return torch.optim.Adam(model.parameters(), lr=1e-3)
+
+
+def record(lesson, network, batches, optimizer, count):
+    what = f"record_training(model, {STEPS} batches, optimizer) of a network of {count} convolutions"
+    with calling(what):
+        got = lesson.record_training(network, batches, optimizer)
+    if got is None:
+        raise Wrong(f"{what} returned None. Does it end with a return?")
+    try:
+        table = torch.as_tensor(got, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"{what} returned {type(got).__name__}, expected a tensor (steps, layers).") from None
+    if tuple(table.shape) == (count, STEPS):
+        raise Wrong(f"{what} has the shape {tuple(table.shape)}: steps and layers are swapped.")
+    if tuple(table.shape) != (STEPS, count):
+        raise Wrong(f"{what} has the shape {tuple(table.shape)}, expected {(STEPS, count)}: a row for each step.")
+    return table, what
+
+
+@pytest.mark.task("3.5")
+@pytest.mark.parametrize("make_optimizer", [momentum, adam], ids=["SGD", "Adam"])
+@START
+def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optimizer, training):
+    network, batches = make_network(lesson, training=training), [make_batch(seed=seed) for seed in range(STEPS)]
+    twin, expected = train_by_hand(network, batches, make_optimizer)
+    untouched = copy.deepcopy(network)
+    _, heaped = train_by_hand(network, batches, make_optimizer, clear=False)
+    _, in_eval = train_by_hand(network, batches, make_optimizer, training=False)
+    still = [weight_mistakes(untouched, batch)[0] for batch in batches]
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)  # left over from something else
+    table, what = record(lesson, network, iter(batches), make_optimizer(network), 13)
+    mistakes = {
+        "gradients add up from batch to batch; clear them before each": heaped,
+        "the model is in eval mode while it trains": in_eval,
+        "the optimizer takes no step": still,
+        "each row is recorded after the step; the norms are those before it": expected[1:] + expected[-1:],
+        "the layers come in reverse order": [row[::-1] for row in expected],
+    }
+    for t, row in enumerate(expected):
+        if not agree(table[t].tolist(), row, 1e-3):
+            cause = next(
+                (
+                    cause
+                    for cause, wrong in mistakes.items()
+                    if all(agree(a, b, 1e-3) for a, b in zip(table.tolist()[:-1], wrong[:-1]))
+                ),
+                "the gradients that p.grad held before are not cleared" if t == 0 else None,
+            )
+            i = next(i for i in range(13) if not agree([table[t, i].item()], row[i : i + 1], 1e-3))
+            raise Wrong(
+                f"{what}: row {t}, layer {i} is {table[t, i]:.4g}, expected {row[i]:.4g}."
+                + (f"\nThe likeliest mistake: {cause}." if cause else "")
+            )
+    for (name, own), theirs in zip(network.state_dict().items(), twin.state_dict().values()):
+        if not torch.allclose(own.double(), theirs.double(), rtol=1e-3, atol=1e-5):
+            part = "running statistics" if "running" in name or "batches" in name else "weights"
+            raise Wrong(
+                f"{what}: afterwards the model's {part} ({name}) are not those of {STEPS} steps, one a batch. "
+                "Is there exactly one forward pass in train mode and one optimizer.step() for each batch?"
+            )
+
+
+@pytest.mark.task("3.5")
+@pytest.mark.timeout(90)
+def test_recording_learns_cifar10(lesson, cifar10_dir):
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = lesson.load_data(
+        SimpleNamespace(data="cifar10", data_dir=cifar10_dir, train_images=64, test_images=64, device=device, epochs=1)
+    )
+    images, labels = lesson.normalise(F.avg_pool2d(data.train_images.float(), 2), data), data.train_labels
+    torch.manual_seed(0)
+    with calling("build_network(8, True, True), which is given"):
+        network = lesson.build_network(8, True, True).to(device)
+    optimizer = torch.optim.SGD(network.parameters(), 0.02, momentum=0.9)
+    before = F.cross_entropy(network(images), labels).item()
+    with calling("record_training(model, batches, optimizer)"):
+        lesson.record_training(network, ((images, labels) for _ in range(10)), optimizer)
+    after = F.cross_entropy(network(images), labels).item()
+    if not after < 0.8 * before:
+        raise Wrong(
+            f"record_training: ten steps on 64 pictures of CIFAR-10 took the loss from {before:.2f} to {after:.2f}, "
+            "expected a fall by a fifth or more."
+        )
+
+
+@pytest.mark.task("3.5")
+@pytest.mark.timeout(120)
+def test_script_runs_from_data_to_figure(script, tmp_path):
+    command = [sys.executable, script, "--dry-run", "--data", "shapes", "--out", tmp_path]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
+    if done.returncode:
+        raise Wrong((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    for name in ("exercise_03.json", "exercise_03.png"):
+        if not (tmp_path / name).is_file():
+            raise Wrong(f"python {script.name} --dry-run wrote no {name}")
