@@ -300,7 +300,7 @@ def draw_flow(axes, flow, colour):
                       ha="center")
     lost = sum(not math.isfinite(value) for value in everything)
     depths = ", ".join(map(str, flow))
-    axes.set(yscale="log", xlabel=f"layer, from input to output (of {depths})" + "\n×: exactly 0" * (0 in everything)
+    axes.set(yscale="log", xlabel=f"layer of {depths}, from the input" + "\n×: exactly 0" * (0 in everything)
              + f"\n{lost} of {len(everything)} norms are NaN or infinite" * bool(lost))
 
 
