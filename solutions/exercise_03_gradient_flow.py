@@ -227,7 +227,6 @@ def run(args):
                        for depth in shattered] for kind in tqdm(PANELS, desc="neighbours", unit="kind")}
     trainings = {kind: follow(args, kind, trained, data, probe) for kind in ("plain + BN", "residual + BN")}
     numbers = {"at_initialisation": flows, "trainings": trainings, "correlation": {"depths": shattered, **likeness}}
-    numbers = json.loads(json.dumps(numbers), parse_constant=str)  # JSON has no NaN: "NaN", "Infinity"
     save_results(args, draw_figure(args, flows, shattered, likeness, trainings, trained, data), numbers)
     describe(flows, shattered, likeness, trainings, trained)
 
@@ -529,7 +528,8 @@ def save_results(args, figure, numbers):
     record = {"settings": settings, "versions": versions, "seconds": time.perf_counter() - args.start, **numbers}
     with tempfile.TemporaryDirectory(dir=args.out) as unfinished:
         stem = Path(unfinished, Path(sys.argv[0]).stem[:11])
-        stem.with_suffix(".json").write_text(json.dumps(record, indent=1, default=str), "utf-8")
+        record = json.loads(json.dumps(record, default=str), parse_constant=str)  # JSON has no NaN: it becomes "NaN"
+        stem.with_suffix(".json").write_text(json.dumps(record, indent=1), "utf-8")
         figure.savefig(stem.with_suffix(".png"))
         for path in sorted(Path(unfinished).iterdir()):
             print(f"Wrote {path.replace(args.out / path.name)}")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 from messages import is_close
-from what_ran import describe, first, kernel, norm_after
+from what_ran import describe, first, kernel, norm_after, projections_last
 
 SETTINGS = ("stride", "padding", "dilation", "groups")
 
@@ -127,3 +127,48 @@ def place_in_resnet18(index):
         return "the stem's convolution"
     stage, rest = divmod(index - 1, 4)
     return f"stage {stage + 1}, block {rest // 2 + 1}, convolution {rest % 2 + 1}"
+
+
+# --- exercise 4: the bottleneck ---------------------------------------------------------------------------------------
+
+
+def bottleneck_parts(x, ops, training):
+    """What a right bottleneck computes on its way, with the learner's weights: a1, a2, a3 after each norm, and s."""
+    convs = [op for op in ops if op.kind == "conv2d"]
+    middle = next(op for op in convs if kernel(op) == 3)
+    ones = projections_last([op for op in convs if kernel(op) == 1])
+    first_op, last_op, projection = ones[0], ones[1], ones[2] if len(ones) > 2 else None
+
+    def step(value, op):
+        return norm(conv(value, op), norm_after(ops, op), training)
+
+    a1 = step(x, first_op)
+    a2 = step(a1.relu(), middle)
+    return SimpleNamespace(
+        x=x,
+        a1=a1,
+        a2=a2,
+        a3=step(a2.relu(), last_op),
+        s=x if projection is None else step(x, projection),
+        without_first=step(step(a1, middle).relu(), last_op),
+        without_second=step(a2, last_op),
+        without_both=step(step(a1, middle), last_op),
+    )
+
+
+BOTTLENECK_MISTAKES = {
+    "the shortcut is never added": lambda p: p.a3.relu(),
+    "the shortcut is added after the last ReLU; add first, then apply the ReLU": lambda p: p.a3.relu() + p.s,
+    "the last ReLU, after the addition, is missing": lambda p: p.a3 + p.s,
+    "a ReLU is applied to the branch before the addition": lambda p: (p.a3.relu() + p.s).relu(),
+    "the shortcut is subtracted, not added": lambda p: (p.a3 - p.s).relu(),
+    "the branch is subtracted from the shortcut, not added": lambda p: (p.s - p.a3).relu(),
+    "the shortcut is added twice": lambda p: (p.a3 + 2 * p.s).relu(),
+    "the branch is left out: only the shortcut comes out": lambda p: p.s.relu(),
+    "the ReLU after the first convolution's batch norm is missing": lambda p: (p.without_first + p.s).relu(),
+    "the ReLU after the 3x3 convolution's batch norm is missing": lambda p: (p.without_second + p.s).relu(),
+    "both ReLUs inside the branch are missing": lambda p: (p.without_both + p.s).relu(),
+    "a ReLU is applied to the shortcut before the addition": lambda p: (p.a3 + p.s.relu()).relu(),
+    "the block's input is added as it is, without the projection": lambda p: (p.a3 + p.x).relu(),
+    "branch and shortcut are multiplied, not added": lambda p: (p.a3 * p.s).relu(),
+}
