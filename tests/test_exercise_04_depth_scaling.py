@@ -501,14 +501,14 @@ def test_a_bottleneck_network_learns_cifar10(lesson, cifar10_dir):
         histories.append(lesson.train(network, data, 6, seed, batch_size=16))
         return {}
 
-    with calling("train_depths(fit, [50], [0], width=8)"):
-        lesson.train_depths(fit, [50], [0], width=8)
+    with calling("train_depths(fit, [50], [0], width=16)"):
+        lesson.train_depths(fit, [50], [0], width=16)
     if not histories:
-        raise Wrong("train_depths(fit, [50], [0], width=8) never called fit.")
+        raise Wrong("train_depths(fit, [50], [0], width=16) never called fit.")
     losses = [epoch["loss"] for epoch in histories[0]]
     if not losses[-1] < 0.95 * max(losses):
         raise Wrong(
-            f"ResNet-50 of width 8: six epochs on 64 pictures of CIFAR-10 gave losses {losses}; they do not fall."
+            f"ResNet-50 of width 16: six epochs on 64 pictures of CIFAR-10 gave losses {losses}; they do not fall."
         )
 
 
