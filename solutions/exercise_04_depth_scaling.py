@@ -370,9 +370,10 @@ def draw_curve(axes, x, y, yerr, colour):
     """A line from network to network, each labelled with its depth."""
     axes.errorbar(x, y, yerr=yerr, fmt="o-", color=colour, linewidth=2, capsize=4)
     for depth, *point in zip(LAYERS, x, y):
-        axes.annotate(f"{depth}", point, (5, 8), textcoords="offset points", color=colour, weight="bold")
-    axes.set_xlim(0, 1.1 * max(x))
+        axes.annotate(f"{depth}", point, (6, 7), textcoords="offset points", color=colour, weight="bold",
+                      bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"})
     axes.margins(y=0.2)
+    axes.set(xlim=(0, 1.1 * max(x)), ylim=(max(0, axes.get_ylim()[0]), min(104, axes.get_ylim()[1])))
 
 
 def describe(args, table, gains, world_size):
