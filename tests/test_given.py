@@ -308,3 +308,52 @@ def test_the_ablations_figure_is_drawn_for_many_depths_and_lost_runs():
         figure = ablation.draw_figure(args, histories, gaps, lesions, SimpleNamespace(name="shapes"))
         figure.savefig(io.BytesIO())
         ablation.describe(args, gaps, lesions)
+
+
+def sweep(folder, processes):
+    """Run exercise 4's dry run under torchrun; returns its numbers."""
+    script = ROOT / "solutions" / "exercise_04_depth_scaling.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    flags = ["--data", "shapes", "--dry-run", "--threads", "1", "--out", str(folder)]
+    done = subprocess.run(
+        [*command, str(script), *flags], capture_output=True, text=True, timeout=300, cwd=folder.parent
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "exercise_04.json").read_text()), done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_torchrun_shares_the_sweep_and_changes_no_number(tmp_path):
+    (alone, _), (shared, said) = sweep(tmp_path / "one", 1), sweep(tmp_path / "two", 2)
+    assert (alone["processes"], shared["processes"]) == (1, 2)
+    assert list(alone["trainings"]) == list(shared["trainings"]) and len(alone["trainings"]) == 4
+    for name, row in alone["trainings"].items():
+        for key in ("accuracy", "parameters", "macs"):
+            assert shared["trainings"][name][key] == row[key], (name, key)
+        assert shared["trainings"][name]["history"][0]["loss"] == row["history"][0]["loss"], name
+    assert said.count("Wrote") == 2, "process 0 alone speaks"
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["exercise_04.json", "exercise_04.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+@pytest.mark.timeout(300)
+def test_an_interrupted_sweep_goes_on_with_the_next_network(tmp_path):
+    script = tmp_path / "exercise_04_depth_scaling.py"
+    script.write_bytes((ROOT / "solutions" / script.name).read_bytes())
+    flags = ["--epochs", "1", "--train-images", "320"]
+    assert interrupt(script, flags, b"ResNet-34, seed 0:  ")[0] == 1
+    done = run(script, "--data", "shapes", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "ResNet-18, seed 0: finished before the run was interrupted" in done.stdout
+    assert "ResNet-18" not in done.stderr and "ResNet-101, seed 0: finished" not in done.stdout
+    assert sorted(p.name for p in (tmp_path / "results").iterdir()) == ["exercise_04.json", "exercise_04.png"]
+
+
+@pytest.mark.parametrize(
+    "flags, said", [(["--width", "8"], "from 16"), (["--threads", "0"], "from 1"), (["--seeds", "-1"], "from 1")]
+)
+def test_exercise_4_refuses_what_it_cannot_do(tmp_path, flags, said):
+    script = tmp_path / "exercise_04_depth_scaling.py"
+    script.write_bytes((ROOT / "solutions" / script.name).read_bytes())
+    done = run(script, "--data", "shapes", *flags)
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
