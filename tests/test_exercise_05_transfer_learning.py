@@ -1,0 +1,515 @@
+"""Exercise 5: torchvision's own ResNets, bit-identical buffers, a hook on the pooling, statistics by hand."""
+
+import copy
+import itertools
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from messages import Wrong, calling, check_tensor, is_close, shape
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+CLASSES = 5
+MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+
+
+def make_model(block=BasicBlock, training=True, classes=CLASSES):
+    """A torchvision ResNet of one block a stage, with random batch-norm weights and statistics."""
+    torch.manual_seed(0)
+    model = ResNet(block, [1, 1, 1, 1], num_classes=classes)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.copy_(1 + 0.2 * torch.randn(module.weight.shape, generator=generator))
+                module.running_mean.copy_(0.1 * torch.randn(module.weight.shape, generator=generator))
+                module.running_var.copy_(1 + torch.rand(module.weight.shape, generator=generator))
+    return model.train(training)
+
+
+def make_images(count=12, seed=3):
+    return torch.randn(count, 3, 32, 40, generator=torch.Generator().manual_seed(seed))
+
+
+def body(model):
+    """Everything of a model but fc: {name: tensor}, copied."""
+    return {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("fc.")}
+
+
+def check_same_body(before, model, what, advice):
+    for name, value in body(model).items():
+        if not torch.equal(value, before[name]):
+            raise Wrong(f"{what} changes {name}. {advice}")
+
+
+# --- 5.1 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.task("5.1")
+@pytest.mark.parametrize("block, width", [(BasicBlock, 512), (Bottleneck, 2048)], ids=["512 wide", "2048 wide"])
+@pytest.mark.parametrize("classes", [2, 7])
+def test_head_is_new_and_fits(lesson, block, width, classes):
+    model = make_model(block)
+    old, before = model.fc, body(model)
+    call = f"replace_head(model, {classes})"
+    with calling(call):
+        got = lesson.replace_head(model, classes)
+    if got is not model:
+        raise Wrong(f"{call} returned {type(got).__name__}, expected the model itself. Does it end with return model?")
+    check_same_body(before, model, call, "Only fc is to be replaced.")
+    if model.fc is old:
+        raise Wrong(f"{call} leaves the old model.fc in its place.")
+    what = f"model(images) after {call}"
+    with calling(what), torch.no_grad():
+        logits = model.eval()(make_images(3))
+    check_tensor(logits, torch.empty(3, classes), what)
+    sizes = {tuple(p.shape) for p in model.fc.parameters()}
+    if sizes != {(classes, width), (classes,)}:
+        raise Wrong(f"{call}: fc has parameters of the shapes {sizes}, expected ({classes}, {width}) and ({classes},).")
+    if is_close(logits.exp().sum(1), torch.ones(3), 1e-4) or is_close(logits.sum(1), torch.ones(3), 1e-4):
+        raise Wrong(f"{what} gives probabilities; the head gives logits, without softmax.")
+
+
+@pytest.mark.task("5.1")
+def test_head_learns_even_if_the_model_was_frozen(lesson):
+    model = make_model().requires_grad_(False)
+    with calling("replace_head(model, 3)"):
+        lesson.replace_head(model, 3)
+    if not all(p.requires_grad for p in model.fc.parameters()):
+        raise Wrong(
+            "replace_head(model, 3) on a frozen model gives a head that requires no gradient. Make a new layer."
+        )
+    if model.fc.weight.abs().max() == 0:
+        raise Wrong("replace_head(model, 3) gives a head of zeros. Leave it as nn.Linear initialises it.")
+
+
+@pytest.mark.task("5.1")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_head_lies_where_the_model_does(lesson):
+    model = make_model().cuda()
+    with calling("replace_head(model, 3)"):
+        lesson.replace_head(model, 3)
+        model(make_images(2).cuda())
+
+
+# --- 5.2 ------------------------------------------------------------------------------------------------------------
+
+
+def frozen(lesson, block=BasicBlock):
+    model = make_model(block)
+    with calling("freeze_backbone(model)"):
+        got = lesson.freeze_backbone(model)
+    if got is not model:
+        raise Wrong(
+            f"freeze_backbone(model) returned {type(got).__name__}, expected the model. Does it end with return?"
+        )
+    return model
+
+
+def three_steps(model):
+    """Three training steps as people write them, model.train() first, with momentum and weight decay."""
+    model.train()
+    trained = [p for p in model.parameters() if p.requires_grad] or list(model.parameters())
+    optimizer = torch.optim.SGD(trained, lr=0.1, momentum=0.9, weight_decay=0.1)
+    for seed in range(3):
+        loss = F.cross_entropy(model(3 + 2 * make_images(8, seed)), torch.arange(8) % CLASSES)
+        optimizer.zero_grad()
+        if loss.requires_grad:
+            loss.backward()
+            optimizer.step()
+
+
+@pytest.mark.task("5.2")
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_only_the_head_requires_gradients(lesson, block):
+    model = frozen(lesson, block)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not name.startswith("fc."):
+            raise Wrong(f"after freeze_backbone(model), {name} still requires a gradient.")
+        if not parameter.requires_grad and name.startswith("fc."):
+            raise Wrong(f"after freeze_backbone(model), {name} requires no gradient. The head is to be trained.")
+
+
+@pytest.mark.task("5.2")
+def test_a_frozen_head_is_thawed(lesson):
+    model = make_model().requires_grad_(False)
+    with calling("freeze_backbone(model)"):
+        lesson.freeze_backbone(model)
+    if not all(p.requires_grad for p in model.fc.parameters()):
+        raise Wrong("freeze_backbone of a model that was frozen altogether leaves fc frozen. Let fc require gradients.")
+
+
+@pytest.mark.task("5.2")
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_three_steps_change_the_head_and_not_one_bit_else(lesson, block):
+    model = frozen(lesson, block)
+    before, head = body(model), model.fc.weight.detach().clone()
+    with calling("training after freeze_backbone(model)"):
+        three_steps(model)
+    for name, value in body(model).items():
+        if torch.equal(value, before[name]):
+            continue
+        if "running" in name or "num_batches" in name:
+            raise Wrong(
+                f"after freeze_backbone(model), model.train() and three steps, {name} has moved.\n"
+                "The likeliest mistake: batch norms are in train mode again. model.train() wakes them: it calls "
+                "train() on every part of the model."
+            )
+        raise Wrong(f"after freeze_backbone(model) and three steps, {name} has changed. It should require no gradient.")
+    if torch.equal(head, model.fc.weight):
+        raise Wrong("after freeze_backbone(model) and three steps, fc has not changed. The head is to be trained.")
+
+
+@pytest.mark.task("5.2")
+def test_a_frozen_backbone_computes_the_same_in_train_mode(lesson):
+    model, images = frozen(lesson), make_images()
+    expected = make_model().eval()
+    with torch.no_grad(), calling("model(images) after freeze_backbone(model)"):
+        logits = [model.train()(images), model.eval()(images)]
+        right = expected(images)
+    for got, mode in zip(logits, ("train", "eval")):
+        if not is_close(got, right, 1e-4):
+            raise Wrong(
+                f"after freeze_backbone(model), in {mode} mode, the model gives other logits than before in eval mode. "
+                "Its batch norms should use their running statistics in either mode, and nothing else may change."
+            )
+
+
+@pytest.mark.task("5.2")
+def test_freezing_twice_is_freezing_once(lesson):
+    model = frozen(lesson)
+    with calling("freeze_backbone(model), a second time,"):
+        lesson.freeze_backbone(model)
+        model.train(), model.eval(), model.train()
+    before = body(model)
+    three_steps(model)
+    check_same_body(before, model, "training after freeze_backbone(model), called twice,", "It should stay frozen.")
+
+
+# --- 5.3 ------------------------------------------------------------------------------------------------------------
+
+
+def hooked_features(model, batches):
+    """What the pooling layer puts out, by a hook on a copy."""
+    model, caught = copy.deepcopy(model).eval(), []
+    model.avgpool.register_forward_hook(lambda layer, inputs, output: caught.append(output.flatten(1)))
+    with torch.no_grad():
+        for images, _ in batches:
+            model(images)
+    return torch.cat(caught)
+
+
+def make_batches(sizes=(5, 5, 2)):
+    images, labels = make_images(sum(sizes)), torch.arange(sum(sizes)) % CLASSES
+    return list(zip(images.split(sizes), labels.split(sizes)))
+
+
+@pytest.mark.task("5.3")
+@MODES
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_features_are_what_the_pooling_puts_out(lesson, block, training):
+    model, batches = make_model(block, training), make_batches()
+    expected = hooked_features(model, batches)
+    before = copy.deepcopy(model.state_dict())
+    what = "extract_features(model, batches)"
+    with calling(what):
+        got = lesson.extract_features(model, iter(batches))
+    if not isinstance(got, tuple | list) or len(got) != 2:
+        raise Wrong(f"{what} returned {type(got).__name__}, expected (features, labels).")
+    features, labels = got
+    if isinstance(features, torch.Tensor) and features.dim() == 4 and features.shape[2:] == (1, 1):
+        raise Wrong(f"{what}: the features have the shape {shape(features)}. Flatten them to (count, width).")
+    check_tensor(features, expected, f"{what}: the features")
+    if features.requires_grad:
+        raise Wrong(f"{what}: the features carry a graph. Compute them under torch.no_grad().")
+    if not is_close(features, expected, 1e-4):
+        twin = copy.deepcopy(model).train()
+        twin.fc = nn.Identity()
+        causes = {
+            "the model is in train mode": torch.cat([twin(images) for images, _ in batches]).detach(),
+            "a ReLU or a normalisation is applied": F.normalize(expected),
+        }
+        cause = next((cause for cause, wrong in causes.items() if is_close(features, wrong, 1e-3)), None)
+        advice = f"\nThe likeliest mistake: {cause}." if cause else ""
+        raise Wrong(f"{what}: the features are not what the pooling layer puts out in eval mode.{advice}")
+    if not torch.equal(torch.as_tensor(labels), torch.cat([labels for _, labels in batches])):
+        raise Wrong(f"{what}: the labels are {labels}, expected those of the batches, in order.")
+    if not isinstance(model.fc, nn.Linear):
+        raise Wrong(f"{what} leaves a {type(model.fc).__name__} in the place of model.fc. Put fc back.")
+    if any(module.training is not training for module in model.modules()):
+        raise Wrong(f"{what} leaves the model in another mode.")
+    if any(len(getattr(m, n)) for m in model.modules() for n in ("_forward_hooks", "_forward_pre_hooks")):
+        raise Wrong(f"{what} leaves a hook on the model. Call remove() on its handle.")
+    for name, value in model.state_dict().items():
+        if not torch.equal(value, before[name]):
+            raise Wrong(f"{what} changes {name}.")
+
+
+def clusters(count=200, width=20, classes=4, seed=0, spread=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    centres = 1.2 * torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
+    labels = torch.arange(count) % classes
+    return centres[labels] + spread * torch.randn(count, width, generator=generator), labels
+
+
+def fit_probe(lesson, features, labels, classes, **more):
+    kept = features.clone()
+    call = f"linear_probe(features {shape(features)}, labels, {classes})"
+    with calling(call):
+        probe = lesson.linear_probe(features, labels, classes, **more)
+    if not isinstance(probe, nn.Module):
+        raise Wrong(f"{call} returned {type(probe).__name__}, expected an nn.Linear.")
+    if not torch.equal(kept, features):
+        raise Wrong(f"{call} changes the features that it is given.")
+    with calling(f"{call}, applied to features,"), torch.no_grad():
+        logits = probe(features)
+    check_tensor(logits, torch.empty(len(features), classes), f"{call}, applied to its features,")
+    return probe, call
+
+
+def objective(probe, features, labels, penalty):
+    with torch.no_grad():
+        weight = next(p for p in probe.parameters() if p.dim() == 2)
+        return (F.cross_entropy(probe(features), labels) + penalty * weight.square().sum()).item()
+
+
+def optimum(features, labels, classes, penalty):
+    """The least value that the objective can have."""
+    probe = nn.Linear(features.shape[1], classes).double()
+    x, optimizer = (
+        features.double(),
+        torch.optim.LBFGS(probe.parameters(), max_iter=2000, tolerance_grad=1e-9, line_search_fn="strong_wolfe"),
+    )
+
+    def loss():
+        optimizer.zero_grad()
+        value = F.cross_entropy(probe(x), labels) + penalty * probe.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return loss().item()
+
+
+@pytest.mark.task("5.3")
+@pytest.mark.parametrize("penalty", [1e-3, 0.1])
+def test_probe_comes_near_the_minimum(lesson, penalty):
+    features, labels = clusters(spread=1.5)
+    probe, call = fit_probe(lesson, features, labels, 4, penalty=penalty)
+    got, least = objective(probe, features, labels, penalty), optimum(features, labels, 4, penalty)
+    start = objective(nn.Linear(20, 4), features, labels, penalty)
+    if got > least + 0.1 * (start - least):
+        raise Wrong(
+            f"{call} with penalty={penalty}: cross-entropy plus penalty is {got:.4f}, it could be {least:.4f}. "
+            "Does the training go on long enough, and is the penalty part of the loss?"
+        )
+
+
+@pytest.mark.task("5.3")
+def test_probe_tells_clusters_apart(lesson):
+    features, labels = clusters(40)
+    probe, call = fit_probe(lesson, features, labels, 4)
+    others, truth = clusters(400, seed=7)
+    with torch.no_grad():
+        share = (probe(others).argmax(1) == truth).float().mean().item()
+    if share < 0.9:
+        raise Wrong(
+            f"{call}: on new features of four well-separated clusters it gets {share:.0%} right, expected 90 %."
+        )
+
+
+@pytest.mark.task("5.3")
+def test_probe_leaves_no_graph_behind(lesson):
+    features, labels = clusters(30)
+    features.requires_grad_()
+    with calling("linear_probe(features, labels, 4)"):
+        lesson.linear_probe(features.detach(), labels, 4)
+    if features.grad is not None:
+        raise Wrong("linear_probe trains the features. Only the probe's parameters belong to the optimiser.")
+
+
+# --- 5.4 ------------------------------------------------------------------------------------------------------------
+
+PARTS = ("fc", "layer4", "layer3", "layer2", "layer1", "stem")
+
+
+@pytest.mark.task("5.4")
+@pytest.mark.parametrize("lr, factor", [(0.1, 0.5), (0.02, 1.0), (1.0, 0.1)])
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_every_parameter_has_one_rate(lesson, block, lr, factor):
+    model = make_model(block)
+    call = f"parameter_groups(model, {lr}, {factor})"
+    with calling(call):
+        groups = [{**group, "params": list(group["params"])} for group in lesson.parameter_groups(model, lr, factor)]
+    rates = {}
+    for group in groups:
+        if "lr" not in group:
+            raise Wrong(f'{call}: a group has no "lr".')
+        for parameter in group["params"]:
+            if id(parameter) in rates:
+                raise Wrong(f"{call}: a parameter of the shape {shape(parameter)} is in two groups.")
+            rates[id(parameter)] = group["lr"]
+    for name, parameter in model.named_parameters():
+        part = name.split(".")[0]
+        part = "stem" if part in ("conv1", "bn1") else part
+        expected = lr * factor ** PARTS.index(part)
+        got = rates.pop(id(parameter), None)
+        if got is None:
+            raise Wrong(f"{call}: {name} is in no group, so it is never trained.")
+        if abs(got - expected) > 1e-9 + 1e-6 * expected:
+            backwards = lr * factor ** (5 - PARTS.index(part))
+            cause = "the order is turned round; the head learns fastest" if abs(got - backwards) < 1e-9 else None
+            advice = f"\nThe likeliest mistake: {cause}." if cause else ""
+            raise Wrong(
+                f"{call}: {name}, which belongs to {part}, has the rate {got:.6g}, expected {expected:.6g}.{advice}"
+            )
+    if rates:
+        raise Wrong(f"{call}: {len(rates)} parameters in the groups are not the model's.")
+    torch.optim.SGD(groups, lr=1.0)
+
+
+# --- 5.5 ------------------------------------------------------------------------------------------------------------
+
+
+def by_hand(model, batches, after=None):
+    """A copy whose statistics are the means over the batches of each batch's own mean and variance."""
+    model = copy.deepcopy(model).train()
+    norms, sums = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], {}
+
+    def add(norm, inputs):
+        x = inputs[0].detach().transpose(0, 1).flatten(1)
+        sums.setdefault(norm, []).append((x.mean(dim=1), x.var(dim=1)))
+
+    for norm in norms:
+        norm.register_forward_pre_hook(add)
+    with torch.no_grad():
+        for images in batches:
+            model(images)
+    return [[torch.stack(part).mean(dim=0) for part in zip(*sums[norm])] for norm in norms]
+
+
+@pytest.mark.task("5.5")
+@MODES
+@pytest.mark.parametrize("sizes", [(12,), (4, 4, 4), (6, 4, 2)], ids=["one batch", "three", "uneven"])
+def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
+    model, batches = make_model(training=training), list((5 + 2 * make_images()).split(sizes))
+    expected, old = by_hand(model, batches), copy.deepcopy(model)
+    what = f"adapt_batchnorm(model, batches of {', '.join(map(str, sizes))})"
+    kept = [images.clone() for images in batches]
+    with calling(what):
+        got = lesson.adapt_batchnorm(model, iter(batches))
+    if got is not model:
+        raise Wrong(f"{what} returned {type(got).__name__}, expected the model itself.")
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [m for m in old.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm, was, (mean, variance) in zip(norms, before, expected):
+        if is_close(norm.running_mean, mean, 1e-3) and is_close(norm.running_var, variance, 1e-3):
+            continue
+        if torch.equal(norm.running_mean, was.running_mean):
+            raise Wrong(f"{what} leaves the running statistics as they were. In eval mode they do not move.")
+        raise Wrong(
+            f"{what}: a running mean starts with {norm.running_mean[:3].tolist()}, expected {mean[:3].tolist()}.\n"
+            "The likeliest mistake: " + name_statistics(norm, was, mean, variance) + "."
+        )
+    for name, parameter in model.named_parameters():
+        if not torch.equal(parameter, dict(old.named_parameters())[name]):
+            raise Wrong(f"{what} changes the parameter {name}. Only statistics may change.")
+    if any(norm.momentum != was.momentum for norm, was in zip(norms, before)):
+        raise Wrong(f"{what} leaves the momentum at {norms[0].momentum}. Put back what it was, {before[0].momentum}.")
+    if any(module.training is not training for module in model.modules()):
+        raise Wrong(f"{what} leaves the model in another mode.")
+    if any(not torch.equal(a, b) for a, b in zip(kept, batches)):
+        raise Wrong(f"{what} changes the images that it is given.")
+
+
+def name_statistics(norm, was, mean, variance):
+    """The known mistake that a batch norm's statistics look like."""
+    if is_close(norm.running_mean, mean, 1e-3):
+        return "the means are right, the variances are not; batch norm keeps the unbiased variance"
+    share = ((norm.running_mean - was.running_mean) / (mean - was.running_mean)).median().item()
+    if 0.02 < share < 0.98:
+        return "a moving average still holds part of the old statistics: reset them, and set momentum to None"
+    if is_close(norm.running_mean, 0.1 * mean, 1e-2):
+        return "after the reset the momentum is still 0.1; set it to None for the mean over all batches"
+    return "the mean is not taken over all batches alike: reset the statistics, and set momentum to None"
+
+
+@pytest.mark.task("5.5")
+def test_adaptation_needs_no_gradients(lesson):
+    model = make_model()
+    with calling("adapt_batchnorm(model, batches)"):
+        lesson.adapt_batchnorm(model, [make_images(4)])
+    if any(p.grad is not None for p in model.parameters()):
+        raise Wrong("adapt_batchnorm(model, batches) computes gradients. It only needs forward passes.")
+
+
+@pytest.mark.task("5.5")
+def test_adaptation_forgets_what_was_before(lesson):
+    batches = [make_images(6, seed) for seed in range(2)]
+    first, second = make_model(), make_model()
+    with calling("adapt_batchnorm(model, batches), twice,"):
+        lesson.adapt_batchnorm(first, batches)
+        lesson.adapt_batchnorm(second, [100 + make_images(6, 9)])
+        lesson.adapt_batchnorm(second, batches)
+    for (name, a), b in zip(first.state_dict().items(), second.state_dict().values()):
+        if "running" in name and not is_close(b, a, 1e-3):
+            raise Wrong(
+                f"adapt_batchnorm: {name} depends on what the model was adapted to before. Reset the statistics."
+            )
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.task("5.4")
+@pytest.mark.timeout(90)
+def test_fine_tuning_learns_cifar10(lesson, cifar10_dir):
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    args = SimpleNamespace(
+        data="cifar10", data_dir=cifar10_dir, train_images=64, test_images=64, device=device, epochs=1
+    )
+    data = lesson.load_data(args)
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(num_classes=10).to(device)
+    with calling("parameter_groups(model, 0.002, 0.6)"):
+        optimizer = torch.optim.AdamW(lesson.parameter_groups(model, 0.002, 0.6))
+    images, labels, losses = lesson.normalise(data.train_images, data), data.train_labels, []
+    for _ in range(8):
+        losses.append(F.cross_entropy(model(images), labels))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    if not losses[-1] < 0.7 * losses[0]:
+        raise Wrong(
+            f"eight steps with parameter_groups on CIFAR-10 took the loss from {losses[0]:.2f} to {losses[-1]:.2f}."
+        )
+
+
+@pytest.mark.task("5.5")
+@pytest.mark.timeout(120)
+def test_script_runs_from_data_to_figure(script, tmp_path):
+    command = [sys.executable, script, "--dry-run", "--data", "shapes", "--out", tmp_path]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
+    if done.returncode:
+        raise Wrong((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    for name in ("exercise_05.json", "exercise_05.png"):
+        if not (tmp_path / name).is_file():
+            raise Wrong(f"python {script.name} --dry-run wrote no {name}")
+    found = json.loads((tmp_path / "exercise_05.json").read_text("utf-8"))
+    shares = list(itertools.chain(*found["before_and_after_adaptation"].values()))
+    if not all(0 <= share <= 1 for share in shares):
+        raise Wrong(f"python {script.name} --dry-run: an accuracy in exercise_05.json is not between 0 and 1.")
