@@ -280,7 +280,7 @@ def load_weights(name):
         sys.exit(f"--weights {name}: refused, for it is no checkpoint, or holds more than tensors and could run code; "
                  "write one with torch.save(model.state_dict(), FILE)")
     except Exception as error:  # torch and urllib each raise their own
-        sys.exit(f"--weights {name}: cannot be loaded ({str(error).splitlines()[0]})" +
+        sys.exit(f"--weights {name}: cannot be loaded ({(str(error).splitlines() or [type(error).__name__])[0]})" +
                  ("; get online once, or leave --weights out" if name == "imagenet" else ""))
     for make in (small_resnet, resnet18):
         with contextlib.suppress(RuntimeError, KeyError, TypeError, AttributeError):
@@ -324,7 +324,7 @@ def read_folders(args, form):
                 for part, limit in zip(files, limits)]
         if len(read) == 1:  # three in ten for testing
             tests = min(limits[1], max(1, round(0.3 * len(read[0]))))
-            read = [read[0][tests:], read[0][:tests]]
+            read = [read[0][tests : tests + limits[0]], read[0][:tests]]
         for half, images in zip(halves, read):
             if not images:
                 sys.exit(f"--images {args.images}: class {name} has too few pictures that can be read; it needs one to "
@@ -347,7 +347,7 @@ def read_pictures(paths, form, limit):
             picture = pictures.resize(default_loader(path), form.shrink, antialias=True)
             images.append(pictures.pil_to_tensor(pictures.center_crop(picture, form.size)))
         except Exception as error:  # Pillow raises many kinds
-            print(f"Skipped {path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            print(f"Skipped {path}: {(str(error).splitlines() or [type(error).__name__])[0]}")
     return images
 
 
@@ -443,7 +443,8 @@ def draw_figure(labels, curves, shifts, target, domain):
         y = min(mean(found[-1]), y - 5.5)  # labels of equal values stand below each other
         ways.annotate(name, (labels[-1], y), (10, 0), textcoords="offset points", color=colours[name], va="center",
                       annotation_clip=False)
-    ways.set(xscale="log", xlabel=f"labelled pictures a class (band: {len(found[0])} seeds)", ylabel="test accuracy (%)", ylim=(0, 102))
+    ways.set(xscale="log", xlabel=f"labelled pictures a class (band: {len(found[0])} seeds)", ylim=(0, 102),
+             ylabel="test accuracy (%)")
     ways.set_xticks(labels, labels=map(str, labels))
     ways.minorticks_off()
     first, last = best(curves, 0), best(curves, -1)
@@ -484,9 +485,10 @@ def describe(labels, curves, shifts, domain):
         if place == 0 or best(curves, place) != best(curves, place - 1):
             print(f"With {count} labels a class the most accurate is: {best(curves, place)}.")
         scratch = mean(curves["from scratch"][place])
-        worse = [name for name, found in curves.items() if mean(found[place]) < scratch]
-        if worse:
-            print(f"Negative transfer with {count} labels a class: {', '.join(worse)} below from scratch.")
+        for name, found in curves.items():
+            lost = 100 * (scratch - mean(found[place]))
+            if lost > 1:
+                print(f"Negative transfer with {count} labels a class: {name} is {lost:.1f} points below from scratch.")
     gains = {name: 100 * (after - before) for name, (before, after) in shifts.items()}
     for said, wanted in (("gains 5 points or more on", lambda gain: gain >= 5), ("changes little on", lambda gain:
                          -5 < gain < 5), ("loses 5 points or more on", lambda gain: gain <= -5)):
