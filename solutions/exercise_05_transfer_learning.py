@@ -452,7 +452,7 @@ def draw_figure(labels, curves, shifts, target, domain):
         f",\n{last} with {labels[-1]} labels a class" if len(labels) > 1 else ""))
 
     for place, (before, after) in enumerate(reversed(shifts.values())):
-        colour = BLUE if after > before else VERMILION
+        colour = BLUE if after - before > 0.005 else VERMILION if before - after > 0.005 else GREY
         norms.annotate("", (100 * after, place), (100 * before, place),
                        arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0})
         norms.plot(100 * before, place, "o", color=GREY)

@@ -251,6 +251,8 @@ def test_network_takes_a_width(lesson, depth):
 
 @pytest.mark.task("4.2")
 def test_network_refuses_other_depths(lesson):
+    with calling("build_resnet(18, width=16)"):
+        lesson.build_resnet(18, width=16)
     try:
         lesson.build_resnet(20)
     except ValueError:
