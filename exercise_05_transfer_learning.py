@@ -165,7 +165,7 @@ def run(args):
     shifts = adapt_to_shifts(judge, domain, others, args.seed)
     save_results(args, draw_figure(labels, curves, shifts, target, domain), {
         "labels_a_class": labels, "accuracy": curves, "before_and_after_adaptation": shifts, "classes": target.classes})
-    describe(labels, curves, shifts, domain)
+    describe(labels, curves, len(target.test_labels), shifts, domain)
 
 
 def make_source(args):
@@ -407,12 +407,12 @@ def draw_figure(labels, curves, shifts, target, domain):
              ylabel="test accuracy (%)")
     ways.set_xticks(labels, labels=map(str, labels))
     ways.minorticks_off()
-    first, last = best(curves, 0), best(curves, -1)
-    ways.set_title(f"to {target.name}: {first} is best with {labels[0]}" + (
-        f",\n{last} with {labels[-1]} labels a class" if len(labels) > 1 else ""))
+    leaders = [max(curves, key=lambda name: mean(curves[name][place])) for place in (0, -1)]
+    ways.set_title(f"to {target.name}: {leaders[0]} leads with {labels[0]},\n"
+                   f"{leaders[1]} with {labels[-1]} labels a class")
 
     for place, (before, after) in enumerate(reversed(shifts.values())):
-        colour = BLUE if after > before else VERMILION
+        colour = BLUE if after - before > 0.005 else VERMILION if before - after > 0.005 else GREY
         norms.annotate("", (100 * after, place), (100 * before, place),
                        arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0})
         norms.plot(100 * before, place, "o", color=GREY)
@@ -431,24 +431,22 @@ def mean(values):
     return sum(values) / len(values)
 
 
-def best(curves, place):
-    """The strategy with the highest mean accuracy at a place of the curves."""
-    return max(curves, key=lambda name: mean(curves[name][place]))
-
-
-def describe(labels, curves, shifts, domain):
-    """Print the table, and say what this run's numbers show."""
+def describe(labels, curves, tests, shifts, domain):
+    """Print the table, and say what this run's numbers show; differences within chance are not called differences."""
     print("labels a class  " + "".join(f"{name:>14}" for name in curves))
     for place, count in enumerate(labels):
         print(f"{count:14}  " + "".join(f"{mean(found[place]):14.1%}" for found in curves.values()))
     for place, count in enumerate(labels):
-        if place == 0 or best(curves, place) != best(curves, place - 1):
-            print(f"With {count} labels a class the most accurate is: {best(curves, place)}.")
-        scratch = mean(curves["from scratch"][place])
-        for name, found in curves.items():
-            lost = 100 * (scratch - mean(found[place]))
-            if lost > 1:
-                print(f"Negative transfer with {count} labels a class: {name} is {lost:.1f} points below from scratch.")
+        share = {name: mean(found[place]) for name, found in curves.items()}
+        top, scratch = max(share.values()), share["from scratch"]
+        seen = tests * len(curves["from scratch"][place])
+        chance = 2 * math.sqrt(2 * top * (1 - top) / seen)  # two standard errors of a difference
+        leaders = [name for name in share if share[name] >= top - chance]
+        print(f"With {count} labels a class, the most accurate{' within chance' * (len(leaders) > 1)}: "
+              f"{', '.join(leaders)}.")
+        for name in share:
+            if share[name] < scratch - chance:
+                print(f"Negative transfer: {name} is {100 * (scratch - share[name]):.1f} points below from scratch.")
     gains = {name: 100 * (after - before) for name, (before, after) in shifts.items()}
     for said, wanted in (("gains 5 points or more on", lambda gain: gain >= 5), ("changes little on", lambda gain:
                          -5 < gain < 5), ("loses 5 points or more on", lambda gain: gain <= -5)):
