@@ -51,7 +51,7 @@ from torchvision.transforms import functional as pictures
 from tqdm import tqdm
 
 BUDGET = {  # epochs, train_images and batch_size are for pretraining; on a CPU, pictures are averaged down to 16x16
-    "cpu": {"epochs": 6, "train_images": 2_400, "test_images": 800, "batch_size": 64, "size": 16, "seeds": 2},
+    "cpu": {"epochs": 6, "train_images": 2_400, "test_images": 600, "batch_size": 64, "size": 16, "seeds": 2},
     "gpu": {"epochs": 15, "train_images": 20_000, "test_images": 5_000, "batch_size": 128, "size": 32, "seeds": 5},
 }
 FLAGS = {
@@ -197,7 +197,7 @@ def run(args):
         for count, name in itertools.product(labels, STRATEGIES):
             curves[name].append([])
             for seed in seeds:
-                tuned = transfer(name, network, target, count, seed, 1 if args.dry_run else 25 + 3 * count // 4)
+                tuned = transfer(name, network, target, count, seed, 1 if args.dry_run else 20 + 3 * count // 5)
                 curves[name][-1].append(accuracy(tuned, batches_of(target.test_images, target, target.test_labels)))
                 bar.update()
     judge, domain = (network, source) if args.weights is None else (tuned, target)

@@ -1,6 +1,7 @@
 """How a test tells a learner what is wrong: one exception, one comparison, one way to call the learner's code."""
 
 import contextlib
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -24,7 +25,11 @@ def calling(what):
         while trace:
             frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
             trace = trace.tb_next
-        own = [f"{name.rsplit('/', 1)[-1]}, line {line}" for name, line in frames if "exercise_0" in name]
+        own = [
+            f"{name.rsplit('/', 1)[-1]}, line {line}"
+            for name, line in frames
+            if Path(name).name.startswith("exercise_0")
+        ]
         text = (str(error).strip().splitlines() or ["no message"])[0]
         raise Wrong(f"{what} raised {type(error).__name__}: {text}" + (f" ({own[-1]})" if own else "")) from error
 

@@ -457,6 +457,24 @@ def train_by_hand(network, batches, make_optimizer, clear=True, training=True):
     return twin, rows
 
 
+def after_each_step(network, batches, make_optimizer):
+    """The norms for each batch after the step that was taken with it."""
+    twin = copy.deepcopy(network).train()
+    optimizer, rows = make_optimizer(twin), []
+    for batch in batches:
+        optimizer.zero_grad()
+        F.cross_entropy(twin(batch[0]), batch[1]).backward()
+        optimizer.step()
+        rows.append(weight_mistakes(twin, batch)[0])
+    return rows
+
+
+def on_top_of_ones(network, batch):
+    """The first row, if the gradients are added to ones."""
+    _, convs, loss = oracle_loss(network, *batch)
+    return [euclid(1 + g for g in torch.autograd.grad(loss, [conv.weight for conv in convs]))]
+
+
 def momentum(model):
     return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
 
@@ -501,6 +519,13 @@ def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optim
         "the optimizer takes no step": still,
         "each row is recorded after the step; the norms are those before it": expected[1:] + expected[-1:],
         "the layers come in reverse order": [row[::-1] for row in expected],
+        "every row is one and the same list; make a new one for each step": [expected[-1]] * STEPS,
+        "the norms are measured after the step; take those before it": after_each_step(
+            untouched, batches, make_optimizer
+        ),
+        "the gradients that p.grad held before are not cleared before the first step": on_top_of_ones(
+            untouched, batches[0]
+        ),
     }
     for t, row in enumerate(expected):
         if not agree(table[t].tolist(), row, 1e-3):
@@ -508,9 +533,9 @@ def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optim
                 (
                     cause
                     for cause, wrong in mistakes.items()
-                    if all(agree(a, b, 1e-3) for a, b in zip(table.tolist()[:-1], wrong[:-1]))
+                    if all(agree(a, b, 1e-3) for a, b in zip(table.tolist()[:-1], wrong[: STEPS - 1]))
                 ),
-                "the gradients that p.grad held before are not cleared" if t == 0 else None,
+                None,
             )
             i = next(i for i in range(13) if not agree([table[t, i].item()], row[i : i + 1], 1e-3))
             raise Wrong(

@@ -298,7 +298,7 @@ def check_macs(lesson, model, size, name):
         raise Wrong(f"{what} returned {type(got).__name__}, expected a number.")
     linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
     causes = {
-        "it counts floating-point operations: a multiply-add is two of them": 2 * expected,
+        "it is twice as many: it counts operations, two for each multiply-add, or two pictures": 2 * expected,
         "it leaves the linear layers out": expected - linear,
         "it counts parameters, not multiply-adds": sum(p.numel() for p in model.parameters()),
         "a hook of an earlier call is still there and counts again": 0,

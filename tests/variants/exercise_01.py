@@ -1,0 +1,1331 @@
+"""Answers to exercise 1, wrong and right."""
+
+from changes import definition, edit, right, wrong
+
+VARIANTS = [
+    wrong(
+        "1.1",
+        "b no skip",
+        "batch norm or linear layer used the parameter shortcut",
+        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch)"),
+    ),
+    wrong(
+        "1.1",
+        "b skip after relu",
+        "the shortcut is added after the last ReLU",
+        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch) + self.shortcut(x)"),
+    ),
+    wrong(
+        "1.1",
+        "b skip sub",
+        "the shortcut is subtracted, not added",
+        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch - self.shortcut(x))"),
+    ),
+    wrong(
+        "1.1",
+        "b skip detach",
+        "the shortcut or the branch is detached (",
+        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch + self.shortcut(x).detach())"),
+    ),
+    wrong(
+        "1.1",
+        "b branch detach",
+        "the shortcut or the branch is detached (",
+        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch.detach() + self.shortcut(x))"),
+    ),
+    wrong(
+        "1.1",
+        "b skip twice",
+        "the shortcut is added twice",
+        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch + 2 * self.shortcut(x))"),
+    ),
+    wrong(
+        "1.1",
+        "b skip train only",
+        "the shortcut is never added",
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu(branch + self.shortcut(x)) if self.training else F.relu(branch)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b skip from conv1 keep",
+        "the shortcut starts after the first convolution, not at the block's input",
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu(branch + (mid if isinstance(self.shortcut, nn.Identity) else self.shortcut(x)))",
+        ),
+        edit(
+            "branch = F.relu(self.bn1(self.conv1(x)))",
+            """branch = F.relu(self.bn1(self.conv1(x)))
+        mid = branch""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b shortcut of branch",
+        None,
+        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch + self.shortcut(branch))"),
+    ),
+    wrong(
+        "1.1",
+        "b relu mid missing",
+        "the ReLU between the two convolutions is missing",
+        edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = self.bn1(self.conv1(x))"),
+    ),
+    wrong(
+        "1.1",
+        "b relu last missing",
+        "the last ReLU, after the addition, is missing",
+        edit("return F.relu(branch + self.shortcut(x))", "return branch + self.shortcut(x)"),
+    ),
+    wrong(
+        "1.1",
+        "b relu branch extra",
+        "a ReLU is applied to the branch before the addition",
+        edit("branch = self.bn2(self.conv2(branch))", "branch = F.relu(self.bn2(self.conv2(branch)))"),
+    ),
+    wrong(
+        "1.1",
+        "b bn1 missing",
+        "batch norm or linear layer used the parameter bn",
+        edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = F.relu(self.conv1(x))"),
+    ),
+    wrong(
+        "1.1",
+        "b bn2 missing",
+        "batch norm or linear layer used the parameter bn",
+        edit("branch = self.bn2(self.conv2(branch))", "branch = self.conv2(branch)"),
+    ),
+    wrong(
+        "1.1",
+        "b bn shared",
+        "ran one batch norm twice. Each place needs a layer of its own",
+        edit("branch = self.bn2(self.conv2(branch))", "branch = self.bn1(self.conv2(branch))"),
+    ),
+    wrong(
+        "1.1",
+        "b bn after relu",
+        "the ReLU comes before the batch norm of its",
+        edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = self.bn1(F.relu(self.conv1(x)))"),
+    ),
+    wrong(
+        "1.1",
+        "b bn2 after add",
+        "channels puts out. Each convolution is followed by its own",
+        edit("branch = self.bn2(self.conv2(branch))", "branch = self.conv2(branch)"),
+        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(self.bn2(branch + self.shortcut(x)))"),
+    ),
+    wrong(
+        "1.1",
+        "b bn nostats",
+        "a batch norm keeps no running statistics",
+        edit(
+            "self.bn1 = nn.BatchNorm2d(out_channels)",
+            "self.bn1 = nn.BatchNorm2d(out_channels, track_running_stats=False)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b groupnorm",
+        "expected batch norms only",
+        edit("self.bn1 = nn.BatchNorm2d(out_channels)", "self.bn1 = nn.GroupNorm(2, out_channels)"),
+        edit("self.bn2 = nn.BatchNorm2d(out_channels)", "self.bn2 = nn.GroupNorm(2, out_channels)"),
+    ),
+    wrong(
+        "1.1",
+        "b stride second",
+        "the stride is on the second 3x3 convolution",
+        edit(
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)",
+        ),
+        edit(
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride, padding=1, bias=False)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b stride both",
+        "raised RuntimeError: The size of tensor a",
+        edit(
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride, padding=1, bias=False)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b stride ignored",
+        "raised RuntimeError: The size of tensor a",
+        edit(
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b pad0",
+        "raised RuntimeError: The size of tensor a",
+        edit(
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, bias=False)",
+        ),
+        edit(
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, bias=False)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b 5x5",
+        "on an input",
+        edit(
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 5, padding=2, bias=False)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b bias",
+        "channels has a bias. The batch norm after it has one: say bias=False",
+        edit(
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)",
+        ),
+        edit(
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b leaky",
+        None,
+        edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = F.leaky_relu(self.bn1(self.conv1(x)))"),
+        edit("return F.relu(branch + self.shortcut(x))", "return F.leaky_relu(branch + self.shortcut(x))"),
+    ),
+    wrong(
+        "1.1",
+        "b proj ignored",
+        "raised RuntimeError: The size of tensor a",
+        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch + x)"),
+    ),
+    wrong(
+        "1.1",
+        "b pylist",
+        "so no optimizer trains it. Make layers in __init__ and keep them as",
+        edit("self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)", "self.layers = ["),
+        edit(
+            "self.bn1 = nn.BatchNorm2d(out_channels)",
+            "    nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out_channels),",
+        ),
+        edit(
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
+            "    nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels)",
+        ),
+        edit("self.bn2 = nn.BatchNorm2d(out_channels)", "]"),
+        edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = F.relu(self.layers[1](self.layers[0](x)))"),
+        edit("branch = self.bn2(self.conv2(branch))", "branch = self.layers[3](self.layers[2](branch))"),
+    ),
+    wrong(
+        "1.1",
+        "b in forward",
+        "so no optimizer trains it. Make layers in __init__ and keep them as",
+        edit(
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
+            "self.a = (in_channels, out_channels, stride)",
+        ),
+        edit(
+            "branch = F.relu(self.bn1(self.conv1(x)))",
+            """i, o, s = self.a
+        branch = F.relu(self.bn1(nn.Conv2d(i, o, 3, s, padding=1, bias=False)(x)))""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b inplace relu x",
+        "changed the input itself. Avoid += and inplace=True on x: whoever",
+        edit(
+            "branch = F.relu(self.bn1(self.conv1(x)))",
+            """F.relu(x, inplace=True)
+        branch = F.relu(self.bn1(self.conv1(x)))""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b F bn training true",
+        "in eval mode a batch norm still uses the batch's own statistics, not the running ones",
+        edit(
+            "branch = F.relu(self.bn1(self.conv1(x)))",
+            "branch = F.relu(F.batch_norm(self.conv1(x), self.bn1.running_mean, self.bn1.running_var, self.bn1.weight, self.bn1.bias, training=True))",
+        ),
+        edit(
+            "branch = self.bn2(self.conv2(branch))",
+            "branch = F.batch_norm(self.conv2(branch), self.bn2.running_mean, self.bn2.running_var, self.bn2.weight, self.bn2.bias, training=True)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b average",
+        "branch and shortcut are averaged, not added",
+        edit("return F.relu(branch + self.shortcut(x))", "return F.relu((branch + self.shortcut(x)) / 2)"),
+    ),
+    wrong(
+        "1.1",
+        "b cat",
+        "has the shape",
+        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(torch.cat([branch, self.shortcut(x)], dim=1))"),
+    ),
+    wrong(
+        "1.1",
+        "b conv1 twice",
+        "d twice. Each place needs a layer of its own",
+        edit("branch = self.bn2(self.conv2(branch))", "branch = self.bn2(self.conv1(branch))"),
+    ),
+    wrong(
+        "1.1",
+        "b no return",
+        "not a tensor. Does it end with a return?",
+        edit("return F.relu(branch + self.shortcut(x))", "F.relu(branch + self.shortcut(x))"),
+    ),
+    wrong(
+        "1.1",
+        "b unused layer",
+        "batch norm or linear layer used the parameter extra.weight. Leave out",
+        edit(
+            "self.bn2 = nn.BatchNorm2d(out_channels)",
+            """self.bn2 = nn.BatchNorm2d(out_channels)
+        self.extra = nn.Conv2d(in_channels, out_channels, 1)""",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n imagenet stem",
+        None,
+        edit(
+            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
+            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n maxpool kept",
+        "everything is right up to the stem's convolution",
+        edit(
+            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
+            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n stem stride2",
+        "everything is right up to the stem's convolution",
+        edit(
+            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
+            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, 2, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n stem norelu",
+        "everything is right up to the stem's convolution",
+        edit(
+            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
+            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n stem nobn",
+        "parameters",
+        edit(
+            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
+            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.ReLU())",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n widths cifar",
+        "parameters",
+        edit(
+            "for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):",
+            "for out_channels, stride in ((64, 1), (64, 2), (128, 2), (256, 2)):",
+        ),
+        edit(
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, num_classes))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n strides all1",
+        "everything is right up to stage 2, block 1, convolution 1",
+        edit(
+            "for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):",
+            "for out_channels, stride in ((64, 1), (128, 1), (256, 1), (512, 1)):",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n strides first2",
+        "parameters",
+        edit(
+            "for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):",
+            "for out_channels, stride in ((64, 2), (128, 2), (256, 2), (512, 2)):",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n stride both",
+        None,
+        edit(
+            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
+            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels, stride)]",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n one block",
+        "parameters",
+        edit(
+            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
+            "blocks += [BasicBlock(in_channels, out_channels, stride)]",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n three blocks",
+        "parameters",
+        edit(
+            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
+            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels), BasicBlock(out_channels, out_channels)]",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n in channels not updated",
+        "raised RuntimeError: Given groups=",
+        edit(
+            """            in_channels = out_channels
+""",
+            "",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n shared blocks",
+        "convolutions",
+        edit(
+            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
+            "blocks += [BasicBlock(in_channels, out_channels, stride)] + [BasicBlock(out_channels, out_channels)] * 2",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n softmax",
+        "returns probabilities. Return logits: the loss",
+        edit(
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes), nn.Softmax(dim=1))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n head relu",
+        "the stages are right, so it is the head",
+        edit(
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes), nn.ReLU())",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n head maxpool",
+        "the stages are right, so it is the head",
+        edit(
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
+            "self.head = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n classes ignored",
+        "has the shape",
+        edit(
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n no pool",
+        "parameters",
+        edit(
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
+            "self.head = nn.Sequential(nn.Flatten(), nn.Linear(512 * 16, num_classes))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n head noflatten",
+        "raised RuntimeError: addmm: mat",
+        edit(
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Linear(512, num_classes))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n head dropout",
+        "the stages are right, so it is the head",
+        edit(
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(512, num_classes))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n pylist stages",
+        "parameters",
+        edit(
+            "self.stages = nn.Sequential(*blocks)",
+            "self.stages = lambda x: __import__('functools').reduce(lambda a, b: b(a), blocks, x)",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n no return",
+        "not a tensor. Does it end with a return?",
+        edit("return self.head(self.stages(self.stem(images)))", "self.head(self.stages(self.stem(images)))"),
+    ),
+    wrong(
+        "1.3",
+        "s only channels",
+        "expected a projection: the size changes",
+        edit("if stride == 1 and in_channels == out_channels:", "if in_channels == out_channels:"),
+    ),
+    wrong(
+        "1.3",
+        "s only stride",
+        "expected a projection: the channels change",
+        edit("if stride == 1 and in_channels == out_channels:", "if stride == 1:"),
+    ),
+    wrong(
+        "1.3",
+        "s always",
+        "expected the identity: input and output have the same shape",
+        edit("if stride == 1 and in_channels == out_channels:", "if False:"),
+    ),
+    wrong(
+        "1.3",
+        "s never",
+        "expected a projection: the channels change",
+        edit("if stride == 1 and in_channels == out_channels:", "if True:"),
+    ),
+    wrong(
+        "1.3",
+        "s inverted",
+        "expected the identity: input and output have the same shape",
+        edit(
+            "if stride == 1 and in_channels == out_channels:", "if not (stride == 1 and in_channels == out_channels):"
+        ),
+    ),
+    wrong(
+        "1.3",
+        "s 3x3",
+        "on an input",
+        edit(
+            "projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)",
+            "projection = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "s nobn",
+        "channels puts out. Each convolution is followed by its own",
+        edit("return nn.Sequential(projection, nn.BatchNorm2d(out_channels))", "return projection"),
+    ),
+    wrong(
+        "1.3",
+        "s bias",
+        "channels has a bias. The batch norm after it has one: say bias=False",
+        edit(
+            "projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)",
+            "projection = nn.Conv2d(in_channels, out_channels, 1, stride)",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "s relu",
+        "applies a ReLU. The shortcut has none: the block",
+        edit(
+            "return nn.Sequential(projection, nn.BatchNorm2d(out_channels))",
+            "return nn.Sequential(projection, nn.BatchNorm2d(out_channels), nn.ReLU())",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "s bn first",
+        "channels puts out. Each convolution is followed by its own",
+        edit(
+            "return nn.Sequential(projection, nn.BatchNorm2d(out_channels))",
+            "return nn.Sequential(nn.BatchNorm2d(in_channels), projection)",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "s stride ignored",
+        "has the shape",
+        edit(
+            "projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)",
+            "projection = nn.Conv2d(in_channels, out_channels, 1, bias=False)",
+        ),
+    ),
+    wrong(
+        "1.3", "s none", "expected an nn.Module that gives its input back", edit("return nn.Identity()", "return None")
+    ),
+    wrong(
+        "1.3",
+        "s relu identity",
+        "expected the identity. A ReLU belongs to the block",
+        edit("return nn.Identity()", "return nn.ReLU()"),
+    ),
+    wrong(
+        "1.3",
+        "s swapped",
+        "raised RuntimeError: Given groups=",
+        edit(
+            "projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)",
+            "projection = nn.Conv2d(out_channels, in_channels, 1, stride, bias=False)",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "s groupnorm",
+        "expected batch norms only",
+        edit(
+            "return nn.Sequential(projection, nn.BatchNorm2d(out_channels))",
+            "return nn.Sequential(projection, nn.GroupNorm(2, out_channels))",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "s optionA",
+        "convolutions",
+        edit(
+            "projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)",
+            """class Pad(nn.Module):
+        def forward(self, x):
+            extra = out_channels - x.shape[1]
+            return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, extra))
+    return Pad()""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a mean of means",
+        "it averages the batches' accuracies, though the last batch is smaller",
+        definition(
+            "accuracy",
+            """def accuracy(model, batches):
+    model.eval()
+    values = []
+    with torch.no_grad():
+        for images, labels in batches:
+            values.append((model(images).argmax(1) == labels).float().mean())
+    return sum(values) / len(values)""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a no eval",
+        "ran the model in train mode: batch norm would use the batch",
+        edit(
+            """    # Task 1.4: count the pictures that the model gets right, and all of them, over every batch.
+    model.eval()
+    right = total = 0
+    with torch.no_grad():
+        for images, labels in batches:
+            right += (model(images).argmax(dim=1) == labels).sum().item()
+            total += len(labels)
+    return right / total
+
+
+""",
+            """    # Task 1.4: count the pictures that the model gets right, and all of them, over every batch.
+    right = total = 0
+    with torch.no_grad():
+        for images, labels in batches:
+            right += (model(images).argmax(dim=1) == labels).sum().item()
+            total += len(labels)
+    return right / total
+
+
+""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a no nograd",
+        "which costs memory and time. Use torch.no_grad",
+        edit(
+            """    # Task 1.4: count the pictures that the model gets right, and all of them, over every batch.
+    model.eval()
+    right = total = 0
+    with torch.no_grad():
+        for images, labels in batches:
+            right += (model(images).argmax(dim=1) == labels).sum().item()
+            total += len(labels)
+    return right / total
+
+
+""",
+            """    # Task 1.4: count the pictures that the model gets right, and all of them, over every batch.
+    model.eval()
+    right = total = 0
+    if True:
+        for images, labels in batches:
+            right += (model(images).argmax(dim=1) == labels).sum().item()
+            total += len(labels)
+    return right / total
+
+
+""",
+        ),
+    ),
+    wrong("1.4", "a percent", "it is a percentage", edit("return right / total", "return 100 * right / total")),
+    wrong("1.4", "a count", "it is a number of pictures", edit("return right / total", "return right")),
+    wrong(
+        "1.4",
+        "a argmax0",
+        None,
+        edit(
+            "right += (model(images).argmax(dim=1) == labels).sum().item()",
+            "right += (model(images).argmax(dim=0) == labels).sum().item()",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a max values",
+        None,
+        edit(
+            "right += (model(images).argmax(dim=1) == labels).sum().item()",
+            "right += (model(images).max(dim=1).values == labels).sum().item()",
+        ),
+    ),
+    wrong("1.4", "a total batches", "it is a number of pictures", edit("total += len(labels)", "total += 1")),
+    wrong(
+        "1.4",
+        "a len batches",
+        "raised TypeError: object of type",
+        edit("return right / total", "return right / len(batches)"),
+    ),
+    wrong(
+        "1.4",
+        "a two pass",
+        None,
+        definition(
+            "accuracy",
+            """def accuracy(model, batches):
+    model.eval()
+    with torch.no_grad():
+        right = sum((model(x).argmax(1) == y).sum().item() for x, y in batches)
+        total = sum(len(y) for _, y in batches)
+    return right / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a return in loop",
+        "it counts the first batch only",
+        edit(
+            "total += len(labels)",
+            """total += len(labels)
+            return right / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a drop last",
+        "it counts the first batch only",
+        definition(
+            "accuracy",
+            """def accuracy(model, batches):
+    model.eval()
+    right = total = 0
+    batches = list(batches)
+    with torch.no_grad():
+        for images, labels in batches[:-1] or batches:
+            right += (model(images).argmax(dim=1) == labels).sum().item()
+            total += len(labels)
+    return right / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a loss",
+        None,
+        edit(
+            "right += (model(images).argmax(dim=1) == labels).sum().item()",
+            "right += F.cross_entropy(model(images), labels).item() * len(labels)",
+        ),
+    ),
+    wrong("1.4", "a intdiv", None, edit("return right / total", "return right // total")),
+    wrong("1.4", "a none", "expected a number", edit("return right / total", "right / total")),
+    wrong("1.4", "a const1", None, edit("return right / total", "return 1.0")),
+    right(
+        "1.2",
+        "names",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.downsample = make_shortcut(in_channels, out_channels, stride)
+        self.a = nn.Conv2d(in_channels, out_channels, (3, 3), (stride, stride), (1, 1), (1, 1), 1, False)
+        self.b = nn.BatchNorm2d(out_channels)
+        self.c = nn.Conv2d(out_channels, out_channels, 3, 1, 1, 1, 1, False)
+        self.d = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        out = self.relu(self.b(self.a(x)))
+        out = self.d(self.c(out))
+        out += self.downsample(x)
+        return self.relu(out)""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b seq",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(), nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(out_channels))
+        self.short = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return F.relu(self.branch(x) + self.short(x))""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b torch add",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(), nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(out_channels))
+        self.short = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return torch.add(self.branch(x), self.short(x)).relu()""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b clamp",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(), nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(out_channels))
+        self.short = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return torch.clamp(self.branch(x) + self.short(x), min=0)""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b sum",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(), nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(out_channels))
+        self.short = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return sum((self.branch(x), self.short(x))).relu()""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b short first",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(), nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(out_channels))
+        self.short = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        s = self.short(x)
+        y = self.branch(x)
+        return (s + y).relu_()""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b clone inplace",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(), nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(out_channels))
+        self.short = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        s = self.short(x.clone())
+        s += self.branch(x)
+        return F.relu_(s)""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b add ",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(), nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(out_channels))
+        self.short = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return self.branch(x).add_(self.short(x)).relu_()""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b order",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        from collections import OrderedDict
+        self.net = nn.Sequential(OrderedDict(conv1=nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), bn1=nn.BatchNorm2d(out_channels), relu=nn.ReLU(True), conv2=nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False), bn2=nn.BatchNorm2d(out_channels)))
+        self.add_module('skip', make_shortcut(in_channels, out_channels, stride))
+
+    def forward(self, x):
+        return torch.relu(self.net(x) + self.skip(x))""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b modulelist",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.s = make_shortcut(in_channels, out_channels, stride)
+        self.convs = nn.ModuleList([nn.Conv2d(a, out_channels, 3, b, 1, bias=False) for a, b in ((in_channels, stride), (out_channels, 1))])
+        self.bns = nn.ModuleList(nn.BatchNorm2d(out_channels) for _ in range(2))
+
+    def forward(self, x):
+        out = x
+        for i, (c, b) in enumerate(zip(self.convs, self.bns)):
+            out = b(c(out))
+            if i == 1:
+                out = out + self.s(x)
+            out = F.relu(out)
+        return out""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b setattr",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.s = make_shortcut(in_channels, out_channels, stride)
+        for i, (a, b) in enumerate(((in_channels, stride), (out_channels, 1))):
+            setattr(self, f'c{i}', nn.Conv2d(a, out_channels, 3, b, 1, bias=False))
+            setattr(self, f'n{i}', nn.BatchNorm2d(out_channels))
+
+    def forward(self, x):
+        return F.relu(self.n1(self.c1(F.relu(self.n0(self.c0(x))))) + self.s(x))""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b functional",
+        definition(
+            "BasicBlock",
+            """class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.s = make_shortcut(in_channels, out_channels, stride)
+        self.stride = stride
+        self.w1 = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3) * (2 / 9 / out_channels) ** 0.5)
+        self.w2 = nn.Parameter(torch.randn(out_channels, out_channels, 3, 3) * (2 / 9 / out_channels) ** 0.5)
+        for i in (1, 2):
+            self.register_parameter(f'g{i}', nn.Parameter(torch.ones(out_channels)))
+            self.register_parameter(f'b{i}', nn.Parameter(torch.zeros(out_channels)))
+            self.register_buffer(f'm{i}', torch.zeros(out_channels))
+            self.register_buffer(f'v{i}', torch.ones(out_channels))
+
+    def forward(self, x):
+        y = F.conv2d(x, self.w1, stride=self.stride, padding=1)
+        y = F.relu(F.batch_norm(y, self.m1, self.v1, self.g1, self.b1, self.training))
+        y = F.conv2d(y, self.w2, padding=1)
+        y = F.batch_norm(y, self.m2, self.v2, self.g2, self.b2, self.training, 0.1, 1e-5)
+        return F.relu(y + self.s(x))""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b lazy",
+        edit(
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
+            "self.conv1 = nn.LazyConv2d(out_channels, 3, stride, padding=1, bias=False)",
+        ),
+        edit("self.bn1 = nn.BatchNorm2d(out_channels)", "self.bn1 = nn.LazyBatchNorm2d()"),
+        edit(
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
+            "self.conv2 = nn.LazyConv2d(out_channels, 3, padding=1, bias=False)",
+        ),
+        edit("self.bn2 = nn.BatchNorm2d(out_channels)", "self.bn2 = nn.LazyBatchNorm2d()"),
+    ),
+    right(
+        "1.1",
+        "b subclass conv",
+        definition(
+            "BasicBlock",
+            """class Conv3x3(nn.Conv2d):
+    def __init__(self, i, o, stride=1):
+        super().__init__(i, o, 3, stride, 0, bias=False)
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (1, 1, 1, 1)), self.weight, None, self.stride)
+
+
+class BN(nn.BatchNorm2d):
+    pass
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.conv1, self.conv2 = Conv3x3(in_channels, out_channels, stride), Conv3x3(out_channels, out_channels)
+        self.bn1, self.bn2 = BN(out_channels), BN(out_channels)
+        self.s = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.s(x))""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b convbn module",
+        definition(
+            "BasicBlock",
+            """class ConvBN(nn.Module):
+    def __init__(self, i, o, stride=1):
+        super().__init__()
+        self.conv = nn.Conv2d(i, o, 3, stride, 1, bias=False)
+        self.bn = nn.BatchNorm2d(o)
+
+    def forward(self, x):
+        return self.bn(self.conv(x))
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.a, self.b = ConvBN(in_channels, out_channels, stride), ConvBN(out_channels, out_channels)
+        self.s = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return F.relu(self.b(F.relu(self.a(x))) + self.s(x))""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b zero init",
+        edit(
+            "self.bn2 = nn.BatchNorm2d(out_channels)",
+            """self.bn2 = nn.BatchNorm2d(out_channels)
+        nn.init.zeros_(self.bn2.weight)""",
+        ),
+    ),
+    right(
+        "1.1",
+        "b same padding",
+        edit(
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding='same', bias=False)",
+        ),
+    ),
+    right(
+        "1.1",
+        "b bias none",
+        edit(
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=None)",
+        ),
+    ),
+    right(
+        "1.2",
+        "n names",
+        definition(
+            "ResNet18",
+            """class ResNet18(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.in_planes = 64
+        self.layer1 = self._make_layer(64, 2, 1)
+        self.layer2 = self._make_layer(128, 2, 2)
+        self.layer3 = self._make_layer(256, 2, 2)
+        self.layer4 = self._make_layer(512, 2, 2)
+        self.fc = nn.Linear(512, num_classes)
+
+    def forward(self, images):
+        x = self.relu(self.bn1(self.conv1(images)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = F.adaptive_avg_pool2d(x, (1, 1))
+        x = torch.flatten(x, 1)
+        return self.fc(x)
+
+    def _make_layer(self, planes, n, stride):
+        layers = []
+        for s in [stride] + [1] * (n - 1):
+            layers.append(BasicBlock(self.in_planes, planes, s))
+            self.in_planes = planes
+        return nn.Sequential(*layers)""",
+        ),
+    ),
+    right(
+        "1.2",
+        "n mean23",
+        edit(
+            "return self.head(self.stages(self.stem(images)))",
+            """x = self.stages(self.stem(images)).mean((2, 3))
+        return self.head[2](x)""",
+        ),
+    ),
+    right(
+        "1.2",
+        "n avgpool size",
+        edit(
+            "return self.head(self.stages(self.stem(images)))",
+            """x = self.stages(self.stem(images))
+        x = F.avg_pool2d(x, x.shape[2:]).view(len(x), -1)
+        return self.head[2](x)""",
+        ),
+    ),
+    right(
+        "1.2",
+        "n modulelist",
+        edit("self.stages = nn.Sequential(*blocks)", "self.stages = nn.ModuleList(blocks)"),
+        edit(
+            "return self.head(self.stages(self.stem(images)))",
+            """x = self.stem(images)
+        for block in self.stages:
+            x = block(x)
+        return self.head(x)""",
+        ),
+    ),
+    right(
+        "1.2",
+        "n nested stages",
+        edit(
+            "for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):",
+            "for out_channels, stride in zip([64, 128, 256, 512], [1, 2, 2, 2]):",
+        ),
+        edit(
+            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
+            "blocks.append(nn.Sequential(BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels, 1)))",
+        ),
+    ),
+    right(
+        "1.2",
+        "n stem F",
+        edit(
+            "return self.head(self.stages(self.stem(images)))",
+            """x = F.relu(self.stem[1](self.stem[0](images)))
+        return self.head(self.stages(x))""",
+        ),
+    ),
+    right(
+        "1.2",
+        "n kaiming",
+        edit(
+            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
+            """self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
+            elif isinstance(m, nn.BatchNorm2d):
+                nn.init.constant_(m.weight, 1)
+                nn.init.constant_(m.bias, 0)""",
+        ),
+    ),
+    right(
+        "1.2",
+        "n tv",
+        definition(
+            "ResNet18",
+            """class ResNet18(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.m = torchvision.models.resnet18(num_classes=num_classes)
+        self.m.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.m.maxpool = nn.Identity()
+
+    def forward(self, images):
+        return self.m(images)""",
+        ),
+    ),
+    right(
+        "1.2",
+        "n kwargs block",
+        edit(
+            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
+            "blocks += [BasicBlock(in_channels=in_channels, out_channels=out_channels, stride=stride), BasicBlock(in_channels=out_channels, out_channels=out_channels)]",
+        ),
+    ),
+    right("1.3", "s empty seq", edit("return nn.Identity()", "return nn.Sequential()")),
+    right(
+        "1.3",
+        "s module class",
+        definition(
+            "make_shortcut",
+            """def make_shortcut(in_channels, out_channels, stride):
+    class Shortcut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+            self.bn = nn.BatchNorm2d(out_channels)
+        def forward(self, x):
+            return self.bn(self.conv(x))
+    class Same(nn.Module):
+        def forward(self, x):
+            return x
+    if stride != 1 or in_channels != out_channels:
+        return Shortcut()
+    return Same()""",
+        ),
+    ),
+    right(
+        "1.3",
+        "s slice",
+        edit(
+            "projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)",
+            """class Sub(nn.Module):
+        def forward(self, x):
+            return x[:, :, ::stride, ::stride]
+    projection = nn.Sequential(Sub(), nn.Conv2d(in_channels, out_channels, 1, bias=False))""",
+        ),
+    ),
+    right(
+        "1.3",
+        "s ternary",
+        definition(
+            "make_shortcut",
+            """def make_shortcut(in_channels, out_channels, stride):
+    same = in_channels == out_channels and stride == 1
+    return nn.Identity() if same else nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, 0, bias=False), nn.BatchNorm2d(out_channels))""",
+        ),
+    ),
+    right(
+        "1.4",
+        "a restoring",
+        definition(
+            "accuracy",
+            """def accuracy(model, batches):
+    was = model.training
+    model.eval()
+    right, total = 0, 0
+    with torch.inference_mode():
+        for images, labels in batches:
+            right += int((model(images).argmax(-1) == labels).sum())
+            total += labels.size(0)
+    model.train(was)
+    return right / total""",
+        ),
+    ),
+    right(
+        "1.4",
+        "a tensor",
+        definition(
+            "accuracy",
+            """def accuracy(model, batches):
+    model.train(False)
+    hits = []
+    for images, labels in batches:
+        with torch.no_grad():
+            hits.append(model(images).max(1)[1].eq(labels))
+    return torch.cat(hits).float().mean()""",
+        ),
+    ),
+    right(
+        "1.4",
+        "a numpy",
+        definition(
+            "accuracy",
+            """def accuracy(model, batches):
+    import numpy as np
+    model.eval()
+    a, b = [], []
+    with torch.no_grad():
+        for images, labels in batches:
+            a.append(model(images).numpy(force=True).argmax(1))
+            b.append(labels.numpy(force=True))
+    return (np.concatenate(a) == np.concatenate(b)).mean()""",
+        ),
+    ),
+    right(
+        "1.4",
+        "a weighted",
+        definition(
+            "accuracy",
+            """def accuracy(model, batches):
+    model.eval()
+    s = n = 0
+    with torch.no_grad():
+        for images, labels in batches:
+            s += (model(images).argmax(1) == labels).float().mean().item() * len(images)
+            n += images.shape[0]
+    return s / n""",
+        ),
+    ),
+    right(
+        "1.4",
+        "a topk",
+        edit(
+            "right += (model(images).argmax(dim=1) == labels).sum().item()",
+            "right += (model(images).topk(1, dim=1).indices[:, 0] == labels).sum().item()",
+        ),
+    ),
+    right(
+        "1.4",
+        "a list once",
+        definition(
+            "accuracy",
+            """def accuracy(model, batches):
+    model.eval()
+    batches = list(batches)
+    with torch.no_grad():
+        right = sum((model(x).argmax(1) == y).sum().item() for x, y in batches)
+    return right / sum(len(y) for _, y in batches)""",
+        ),
+    ),
+]

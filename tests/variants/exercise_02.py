@@ -1,0 +1,336 @@
+"""Answers to exercise 2, wrong and right."""
+
+from changes import edit, hole, right, wrong
+
+VARIANTS = [
+    wrong(
+        "2.1",
+        "noskip",
+        "the shortcut is never added",
+        edit(
+            """            out = out + self.shortcut(x)
+""",
+            """            pass
+""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "always",
+        "the shortcut is added although skip is false",
+        edit(
+            """        if self.skip:
+            out = out + self.shortcut(x)
+""",
+            """        out = out + self.shortcut(x)
+""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "after",
+        "the last ReLU comes before the addition",
+        edit(
+            """        if self.skip:
+            out = out + self.shortcut(x)
+        return F.relu(out)""",
+            """        out=F.relu(out)
+        if self.skip:
+            out = out + self.shortcut(x)
+        return out""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "norelu plain",
+        "the last ReLU is missing",
+        edit(
+            """            out = out + self.shortcut(x)
+        return F.relu(out)""",
+            """            out = F.relu(out + self.shortcut(x))
+        return out""",
+        ),
+    ),
+    wrong("2.1", "inverted", None, edit("if self.skip:", "if not self.skip:")),
+    wrong(
+        "2.1", "x not shortcut", "raised RuntimeError: The size of tensor a", edit("out + self.shortcut(x)", "out + x")
+    ),
+    wrong(
+        "2.1",
+        "detach",
+        "gives a wrong gradient for its input. Is the shortcut or the branch",
+        edit("out + self.shortcut(x)", "out + self.shortcut(x).detach()"),
+    ),
+    wrong(
+        "2.1",
+        "plain is identity",
+        "without skip the block gives back its input",
+        edit(
+            """        if self.skip:
+            out = out + self.shortcut(x)
+        return F.relu(out)""",
+            """        if not self.skip:
+            return self.shortcut(x)
+        return F.relu(out + self.shortcut(x))""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "skip dropped",
+        "has working shortcuts. Hand skip on to Block",
+        edit("stride if i == 0 else 1, skip))", "stride if i == 0 else 1))"),
+    ),
+    wrong("2.2", "stride all", "on pictures", edit("stride if i == 0 else 1, skip", "stride, skip")),
+    wrong(
+        "2.2",
+        "n wrong2",
+        "blocks in each of three stages of width",
+        edit("range((depth - 2) // 6)", "range((depth - 2) // 3)"),
+    ),
+    wrong(
+        "2.2",
+        "widths",
+        "blocks in each of three stages of width",
+        edit("(2 * width, 2), (4 * width, 2)):", "(2 * width, 2), (2 * width, 2)):"),
+    ),
+    wrong(
+        "2.2", "no stride", "on pictures", edit("(2 * width, 2), (4 * width, 2)):", "(2 * width, 1), (4 * width, 2)):")
+    ),
+    wrong("2.2", "stem stride", "on pictures", edit("((width, 1),", "((width, 2),")),
+    wrong(
+        "2.2",
+        "nohead",
+        "blocks in each of three stages of width",
+        edit(
+            """return nn.Sequential(stem, nn.Sequential(*blocks), head)
+
+
+def run""",
+            """return nn.Sequential(stem, nn.Sequential(*blocks))
+
+
+def run""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "flat",
+        "raised ValueError: too many values to unpack",
+        edit(
+            """return nn.Sequential(stem, nn.Sequential(*blocks), head)
+
+
+def run""",
+            """return nn.Sequential(stem, *blocks, head)
+
+
+def run""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "shared",
+        "blocks in each of three stages of width",
+        edit(
+            """            channels = out_channels
+""",
+            """            channels = out_channels
+        blocks[-1] = blocks[-2]
+""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "seed once b",
+        "start from different weights. Call torch.manual_seed",
+        edit(
+            """        torch.manual_seed(seed)
+        network = build""",
+            "        network = build",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "noinit",
+        "Apply initialise to each network: network.apply",
+        edit(
+            """.apply(initialise)
+        hist""",
+            """
+        hist""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "swapped",
+        "the plain network was built with skip=True",
+        edit('skip=kind == "residual")', 'skip=kind == "plain")'),
+    ),
+    wrong(
+        "2.3",
+        "same depth",
+        "the network of depth",
+        edit("build_network(depth, skip=kind", "build_network(depths[0], skip=kind"),
+    ),
+    wrong(
+        "2.3",
+        "key order",
+        "returned the keys",
+        edit("histories[kind, depth, seed] = fit", "histories[kind, seed, depth] = fit"),
+    ),
+    wrong(
+        "2.3",
+        "fixed seed",
+        "give the same weights. Seed torch with the seed of the run",
+        edit(
+            """torch.manual_seed(seed)
+        network""",
+            """torch.manual_seed(0)
+        network""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "first seed",
+        "returned the keys",
+        edit(
+            "for seed, depth, kind in itertools.product(seeds,", "for seed, depth, kind in itertools.product(seeds[:1],"
+        ),
+    ),
+    wrong(
+        "2.4",
+        "neg",
+        "it is shallow minus deep",
+        edit(
+            "final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))",
+            "final_loss(histories, kind, min(depths)) - final_loss(histories, kind, max(depths))",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "order",
+        "it is shallow minus deep",
+        edit(
+            "final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))",
+            "final_loss(histories, kind, depths[-1]) - final_loss(histories, kind, depths[0])",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "ratio",
+        None,
+        edit(
+            "final_loss(histories, kind, max(depths)) - final_loss",
+            "final_loss(histories, kind, max(depths)) / final_loss",
+        ),
+    ),
+    wrong("2.4", "fixed", None, edit("kind, max(depths)) -", "kind, 56) -")),
+    wrong(
+        "2.5", "all", "no block is missing", edit("kept = [block.shortcut if i == index else block", "kept = [block")
+    ),
+    wrong("2.5", "offby", "no block is missing", edit("if i == index else", "if i == index - 1 else")),
+    wrong(
+        "2.5",
+        "drop",
+        None,
+        edit(
+            "kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]",
+            "kept = [block for i, block in enumerate(blocks) if i != index]",
+        ),
+    ),
+    wrong("2.5", "identity", None, edit("block.shortcut if i == index", "nn.Identity() if i == index")),
+    wrong(
+        "2.5",
+        "inplace",
+        "changed the network itself. Build a new one from its parts",
+        hole(
+            "without_block",
+            """blocks[index] = blocks[index].shortcut
+return network""",
+        ),
+    ),
+    right(
+        "2.5",
+        "copy",
+        edit(
+            "    kept = [block.shortcut",
+            """    import copy
+    stem = copy.deepcopy(stem)
+    kept = [block.shortcut""",
+        ),
+    ),
+    right(
+        "2.1",
+        "ifexp",
+        hole("Block.forward", "return torch.relu(self.branch(x) + self.shortcut(x) if self.skip else self.branch(x))"),
+    ),
+    right("2.1", "inplace", edit("            out = out + self.shortcut(x)", "            out += self.shortcut(x)")),
+    right(
+        "2.2",
+        "recur",
+        edit(
+            """    blocks, channels = [], width
+    for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+        for i in range((depth - 2) // 6):
+            blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
+            channels = out_channels
+""",
+            """    n = (depth - 2) // 6
+    blocks = [Block(width, width, 1, skip=skip) for _ in range(n)]
+    blocks += [Block(width, width*2, 2, skip=skip)] + [Block(2*width, width*2, skip=skip) for _ in range(n-1)]
+    blocks += [Block(2*width, width*4, 2, skip=skip)] + [Block(4*width, width*4, skip=skip) for _ in range(n-1)]
+""",
+        ),
+    ),
+    right(
+        "2.3",
+        "loops",
+        edit(
+            """    for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+        torch.manual_seed(seed)
+        network = build_network(depth, skip=kind == "residual").apply(initialise)
+        histories[kind, depth, seed] = fit(network, kind, depth, seed)""",
+            """    for kind in ['residual', 'plain']:
+        for depth in depths:
+            for seed in seeds:
+                torch.manual_seed(seed)
+                net = build_network(depth, kind == 'residual')
+                for m in net.modules():
+                    initialise(m)
+                histories[(kind, depth, seed)] = fit(net, kind, depth, seed)""",
+        ),
+    ),
+    right(
+        "2.4",
+        "numpy",
+        edit(
+            """    depths = [depth for _, depth, _ in histories]
+""",
+            """    import numpy as np
+    depths = np.array([d for _, d, _ in histories])
+""",
+        ),
+    ),
+    right(
+        "2.5",
+        "list",
+        edit(
+            """    kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+""",
+            """    kept = list(blocks)
+    kept[index] = blocks[index].shortcut
+""",
+        ),
+    ),
+    right(
+        "2.5",
+        "setitem",
+        edit(
+            """    kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+""",
+            """    kept = nn.Sequential(*blocks)
+    kept[index] = kept[index].shortcut
+""",
+        ),
+    ),
+]

@@ -1,0 +1,867 @@
+"""Answers to exercise 4, wrong and right."""
+
+from changes import edit, hole, right, wrong
+
+VARIANTS = [
+    wrong(
+        "4.1",
+        "noskip",
+        "the shortcut is never added",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        return F.relu(self.branch(x))
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "afterrelu",
+        "the shortcut is added after the last ReLU",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        return F.relu(self.branch(x)) + self.shortcut(x)
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "nolastrelu",
+        "the last ReLU, after the addition, is missing",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        return self.branch(x) + self.shortcut(x)
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "relubranch",
+        "a ReLU is applied to the branch before the addition",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        return F.relu(F.relu(self.branch(x)) + self.shortcut(x))
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "minus",
+        "the shortcut is subtracted, not added",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        return F.relu(self.branch(x) - self.shortcut(x))
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "twice",
+        "the shortcut is added twice",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        return F.relu(self.branch(x) + 2*self.shortcut(x))
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "detach",
+        "the shortcut or the branch is detached (",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        return F.relu(self.branch(x) + self.shortcut(x).detach())
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "detachbranch",
+        "the shortcut or the branch is detached (",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        return F.relu(self.branch(x).detach() + self.shortcut(x))
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "onlyskip",
+        "batch norm or linear layer used the parameter branch",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        return F.relu(self.shortcut(x))
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "evalonly",
+        "the shortcut is never added",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        return F.relu(self.branch(x) + (self.shortcut(x) if self.training else 0))
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "gelu",
+        None,
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        return F.gelu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+        ),
+    ),
+    right(
+        "4.1",
+        "shortcutfirst",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        s = self.shortcut(x)
+        return (s + self.branch(x)).relu()
+
+
+LAYERS""",
+        ),
+    ),
+    right(
+        "4.1",
+        "inplace",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        out = self.branch(x)
+        out += self.shortcut(x)
+        return F.relu(out, inplace=True)
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "norelu1",
+        "the ReLU after the first convolution's batch norm is missing",
+        edit(
+            "nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
+            "nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels),",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "norelu2",
+        "the ReLU after the 3x3 convolution's batch norm is missing",
+        edit(
+            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels""",
+            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, out_channels""",
+        ),
+    ),
+    right(
+        "4.1",
+        "paperstride",
+        edit(
+            "nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
+            "nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
+        ),
+        edit(
+            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels""",
+            """nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "stridelast",
+        None,
+        edit(
+            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels""",
+            """nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels""",
+        ),
+        edit(
+            "nn.Conv2d(channels, out_channels, 1, bias=False)",
+            "nn.Conv2d(channels, out_channels, 1, stride, bias=False)",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "stridetwice",
+        "raised RuntimeError: The size of tensor a",
+        edit(
+            "nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
+            "nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "projsmall",
+        "raised RuntimeError: The size of tensor a",
+        edit(
+            '''self.shortcut = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        """Features in''',
+            '''self.shortcut = make_shortcut(in_channels, channels, stride)
+
+    def forward(self, x):
+        """Features in''',
+        ),
+    ),
+    wrong(
+        "4.1",
+        "projonlystride",
+        "raised RuntimeError: The size of tensor a",
+        edit(
+            '''self.shortcut = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        """Features in''',
+            '''self.shortcut = make_shortcut(in_channels, out_channels, stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x):
+        """Features in''',
+        ),
+    ),
+    wrong(
+        "4.1",
+        "nopad",
+        "raised RuntimeError: The size of tensor a",
+        edit(
+            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels""",
+            """nn.Conv2d(channels, channels, 3, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "bias",
+        "channels has a bias. The batch norm after it has one: say bias=False",
+        edit(
+            "nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
+            "nn.Conv2d(in_channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU(),",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "nobn3",
+        "channels puts out. Each convolution is followed by its own",
+        edit(
+            "nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))",
+            "nn.Conv2d(channels, out_channels, 1, bias=False))",
+        ),
+    ),
+    right(
+        "4.1",
+        "zeroinit",
+        edit(
+            '''        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        """Features in''',
+            '''        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        """Features in''',
+        ),
+    ),
+    wrong(
+        "4.1",
+        "groups",
+        "channels where one from",
+        edit(
+            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels""",
+            """nn.Conv2d(channels, channels, 3, stride, padding=1, groups=2, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "expansion2",
+        "It puts out expansion * channels =",
+        edit("        out_channels = self.expansion * channels", "        out_channels = 2 * channels"),
+    ),
+    wrong(
+        "4.2", "stagestride0", "parameters", edit("stride=2 if i > 0 and j == 0 else 1", "stride=2 if j == 0 else 1")
+    ),
+    wrong(
+        "4.2",
+        "nostride",
+        "what reaches stage 1, block 0 is not right (both counted from 0)",
+        edit("stride=2 if i > 0 and j == 0 else 1", "stride=1"),
+    ),
+    wrong(
+        "4.2", "inch", "parameters", edit("in_channels = block.expansion * width * 2**i", "in_channels = width * 2**i")
+    ),
+    wrong(
+        "4.2",
+        "width64",
+        "raised RuntimeError: Given groups=",
+        edit("block(in_channels, width * 2**i,", "block(in_channels, 64 * 2**i,"),
+    ),
+    wrong(
+        "4.2",
+        "onefewer",
+        "parameters",
+        edit(
+            """for j in range(count):
+            blocks""",
+            """for j in range(count - 1):
+            blocks""",
+        ),
+    ),
+    wrong(
+        "4.2", "stemignored", "parameters", edit("make_stem(stem, width), nn.Seq", 'make_stem("cifar", width), nn.Seq')
+    ),
+    wrong(
+        "4.2",
+        "classes10",
+        "parameters",
+        edit(
+            """nn.Linear(in_channels, num_classes))
+    return""",
+            """nn.Linear(in_channels, 10))
+    return""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "softmax",
+        "the stages are right, so it is the head",
+        edit(
+            """nn.Linear(in_channels, num_classes))
+    return""",
+            """nn.Linear(in_channels, num_classes), nn.Softmax(1))
+    return""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "maxpool",
+        "the stages are right, so it is the head",
+        edit("head = nn.Sequential(nn.AdaptiveAvgPool2d(1)", "head = nn.Sequential(nn.AdaptiveMaxPool2d(1)"),
+    ),
+    wrong(
+        "4.2",
+        "same",
+        "parameters",
+        edit(
+            "blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))",
+            "blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1) if j < 2 else blocks[-1])",
+        ),
+    ),
+    right(
+        "4.2",
+        "layerslist",
+        edit(
+            "return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)",
+            """stages = nn.ModuleList(blocks)
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = make_stem(stem, width), stages, head
+        def forward(self, x):
+            x = self.a(x)
+            for b in self.b: x = b(x)
+            return self.c(x)
+    return Net()""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "trainable",
+        "it leaves out what is frozen",
+        hole("count_parameters", "return sum(p.numel() for p in model.parameters() if p.requires_grad)"),
+    ),
+    wrong("4.3", "state", None, hole("count_parameters", "return sum(p.numel() for p in model.state_dict().values())")),
+    right(
+        "4.3",
+        "named",
+        hole(
+            "count_parameters",
+            """total = 0
+for _, p in model.named_parameters():
+    total += torch.tensor(p.shape).prod().item()
+return total""",
+        ),
+    ),
+    right(
+        "4.3",
+        "base",
+        hole(
+            "count_macs",
+            """macs, mode = [], model.training
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, (nn.Conv2d, nn.Linear))]
+with torch.no_grad():
+    model.eval()(torch.zeros(1, *shape))
+[k.remove() for k in hooks]
+model.train(mode)
+return sum(macs)""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "flops",
+        "it counts floating-point operations",
+        hole(
+            "count_macs",
+            """macs, mode = [], model.training
+def count(layer, inputs, output):
+    macs.append(2*output.numel() * layer.weight[0].numel())
+hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, (nn.Conv2d, nn.Linear))]
+with torch.no_grad():
+    model.eval()(torch.zeros(1, *shape))
+[k.remove() for k in hooks]
+model.train(mode)
+return sum(macs)""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "nolinear",
+        "it leaves the linear layers out",
+        hole(
+            "count_macs",
+            """macs, mode = [], model.training
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, nn.Conv2d)]
+with torch.no_grad():
+    model.eval()(torch.zeros(1, *shape))
+[k.remove() for k in hooks]
+model.train(mode)
+return sum(macs)""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "nogroups",
+        "Mind: groups divide the input channels",
+        hole(
+            "count_macs",
+            """macs, mode = [], model.training
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel() * getattr(layer, "groups", 1))
+hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, (nn.Conv2d, nn.Linear))]
+with torch.no_grad():
+    model.eval()(torch.zeros(1, *shape))
+[k.remove() for k in hooks]
+model.train(mode)
+return sum(macs)""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "hooksleft",
+        "aves hooks on the model. Call remove",
+        hole(
+            "count_macs",
+            """macs, mode = [], model.training
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, (nn.Conv2d, nn.Linear))]
+with torch.no_grad():
+    model.eval()(torch.zeros(1, *shape))
+pass
+model.train(mode)
+return sum(macs)""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "trainmode",
+        "running_mean: run the model in eval mode",
+        hole(
+            "count_macs",
+            """macs, mode = [], model.training
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, (nn.Conv2d, nn.Linear))]
+with torch.no_grad():
+    model(torch.zeros(1, *shape))
+[k.remove() for k in hooks]
+model.train(mode)
+return sum(macs)""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "inputsize",
+        None,
+        hole(
+            "count_macs",
+            """macs, mode = [], model.training
+def count(layer, inputs, output):
+    macs.append(inputs[0].numel() * layer.weight[:, 0].numel())
+hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, (nn.Conv2d, nn.Linear))]
+with torch.no_grad():
+    model.eval()(torch.zeros(1, *shape))
+[k.remove() for k in hooks]
+model.train(mode)
+return sum(macs)""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "square",
+        None,
+        hole(
+            "count_macs",
+            """macs, mode = [], model.training
+def count(layer, inputs, output):
+    macs.append(output.shape[-1]**2 * layer.weight.numel() if output.dim() == 4 else layer.weight.numel())
+hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, (nn.Conv2d, nn.Linear))]
+with torch.no_grad():
+    model.eval()(torch.zeros(1, *shape))
+[k.remove() for k in hooks]
+model.train(mode)
+return sum(macs)""",
+        ),
+    ),
+    right(
+        "4.3",
+        "flopcounter",
+        hole(
+            "count_macs",
+            """from torch.utils.flop_counter import FlopCounterMode
+mode = model.training
+model.eval()
+with FlopCounterMode(display=False) as c, torch.no_grad():
+    model(torch.zeros(1, *shape))
+model.train(mode)
+return c.get_total_flops() // 2""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "evalleft",
+        "aves the model in another mode. Put it back: model.train",
+        hole(
+            "count_macs",
+            """macs, mode = [], model.training
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, (nn.Conv2d, nn.Linear))]
+with torch.no_grad():
+    model.eval()(torch.zeros(1, *shape))
+[k.remove() for k in hooks]
+return sum(macs)""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "batch2",
+        "or two pictures",
+        hole(
+            "count_macs",
+            """macs, mode = [], model.training
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, (nn.Conv2d, nn.Linear))]
+with torch.no_grad():
+    model.eval()(torch.zeros(2, *shape))
+[k.remove() for k in hooks]
+model.train(mode)
+return sum(macs)""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "seedout",
+        "starts from other weights than in a run by one process. Call",
+        hole(
+            "train_depths",
+            """rows = {}
+torch.manual_seed(0)
+for depth, seed in list(itertools.product(depths, seeds))[rank::world_size]:
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "seedonce",
+        "but returns rows for",
+        hole(
+            "train_depths",
+            """rows = {}
+for seed in seeds:
+    torch.manual_seed(seed)
+    for depth in depths:
+        rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return {k: v for i, (k, v) in enumerate(rows.items()) if i % world_size == rank}""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "norank",
+        "is in the share of another process",
+        hole(
+            "train_depths",
+            """rows = {}
+for depth, seed in itertools.product(depths, seeds):
+    torch.manual_seed(seed)
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "contig",
+        "rocesses none trains",
+        hole(
+            "train_depths",
+            """jobs = list(itertools.product(depths, seeds))
+n = len(jobs)//world_size
+rows = {}
+for depth, seed in jobs[rank*n:(rank+1)*n]:
+    torch.manual_seed(seed)
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "bydepth",
+        "trainings. Deal them out evenly",
+        hole(
+            "train_depths",
+            """rows = {}
+for depth, seed in list(itertools.product(list(depths)[rank::world_size], seeds)):
+    torch.manual_seed(seed)
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "noinit",
+        "the convolutions are not drawn by initialise. Say network.apply",
+        hole(
+            "train_depths",
+            """rows = {}
+for depth, seed in list(itertools.product(depths, seeds))[rank::world_size]:
+    torch.manual_seed(seed)
+    rows[depth, seed] = fit(build_resnet(depth, width), depth, seed)
+return rows""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "nowidth",
+        "Hand width on",
+        hole(
+            "train_depths",
+            """rows = {}
+for depth, seed in list(itertools.product(depths, seeds))[rank::world_size]:
+    torch.manual_seed(seed)
+    rows[depth, seed] = fit(build_resnet(depth).apply(initialise), depth, seed)
+return rows""",
+        ),
+    ),
+    right(
+        "4.4",
+        "seedfirst",
+        hole(
+            "train_depths",
+            """rows = {}
+for depth, seed in [(d, s) for s in seeds for d in depths][rank::world_size]:
+    torch.manual_seed(seed)
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows""",
+        ),
+    ),
+    right(
+        "4.4",
+        "enumerate",
+        hole(
+            "train_depths",
+            """rows = {}
+i = 0
+for depth in depths:
+    for seed in seeds:
+        if i % world_size == rank:
+            torch.manual_seed(seed)
+            net = build_resnet(depth, width)
+            net.apply(initialise)
+            rows[(depth, seed)] = fit(net, depth, seed)
+        i += 1
+return rows""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "initfirst",
+        "starts from other weights than in a run by one process. Call",
+        hole(
+            "train_depths",
+            """rows = {}
+for depth, seed in list(itertools.product(depths, seeds))[rank::world_size]:
+    net = build_resnet(depth, width)
+    torch.manual_seed(seed)
+    rows[depth, seed] = fit(net.apply(initialise), depth, seed)
+return rows""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "keyswap",
+        "it has what fit returned for another network",
+        hole(
+            "train_depths",
+            """rows = {}
+for depth, seed in list(itertools.product(depths, seeds))[rank::world_size]:
+    torch.manual_seed(seed)
+    rows[seed, depth] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "share",
+        "accuracies are shares from 0 to 1",
+        hole(
+            "marginal_gains",
+            """ordered = sorted(rows, key=lambda r: r["macs"])
+return [(b["accuracy"]-a["accuracy"])/((b["macs"]-a["macs"])/1e9) for a,b in zip(ordered,ordered[1:])]""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "nosort",
+        "the rows are not sorted by multiply-adds",
+        hole(
+            "marginal_gains",
+            'return [100*(b["accuracy"]-a["accuracy"])/((b["macs"]-a["macs"])/1e9) for a,b in zip(rows,rows[1:])]',
+        ),
+    ),
+    wrong(
+        "4.5",
+        "nog",
+        "it divides by multiply-adds",
+        hole(
+            "marginal_gains",
+            """ordered = sorted(rows, key=lambda r: r["macs"])
+return [100*(b["accuracy"]-a["accuracy"])/(b["macs"]-a["macs"]) for a,b in zip(ordered,ordered[1:])]""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "first",
+        "each network is compared with the smallest, not with the one before",
+        hole(
+            "marginal_gains",
+            """ordered = sorted(rows, key=lambda r: r["macs"])
+return [100*(b["accuracy"]-ordered[0]["accuracy"])/((b["macs"]-ordered[0]["macs"])/1e9) for b in ordered[1:]]""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "sign",
+        "smaller minus larger",
+        hole(
+            "marginal_gains",
+            """ordered = sorted(rows, key=lambda r: r["macs"])
+return [100*(a["accuracy"]-b["accuracy"])/((b["macs"]-a["macs"])/1e9) for a,b in zip(ordered,ordered[1:])]""",
+        ),
+    ),
+    right(
+        "4.5",
+        "numpy",
+        hole(
+            "marginal_gains",
+            """import numpy as np
+a=np.array(sorted((r["macs"],r["accuracy"]) for r in rows)).reshape(-1,2)
+return 1e11*np.diff(a[:,1])/np.diff(a[:,0])""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "abs",
+        None,
+        hole(
+            "marginal_gains",
+            """ordered = sorted(rows, key=lambda r: r["macs"])
+return [abs(100*(b["accuracy"]-a["accuracy"])/((b["macs"]-a["macs"])/1e9)) for a,b in zip(ordered,ordered[1:])]""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "sortacc",
+        None,
+        hole(
+            "marginal_gains",
+            """ordered = sorted(rows, key=lambda r: r["accuracy"])
+return [100*(b["accuracy"]-a["accuracy"])/((b["macs"]-a["macs"])/1e9) for a,b in zip(ordered,ordered[1:])]""",
+        ),
+    ),
+]
