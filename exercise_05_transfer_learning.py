@@ -149,6 +149,9 @@ def run(args):
     print(f"Target: {target.name}, {len(target.train_labels):,} training, {len(target.test_labels):,} test pictures of "
           f"{len(target.classes)} classes, {form.size} px")
     network = (network or pretrain(args, source)).to(args.device)
+    if form.size > 64 and args.device.type == "cpu" and args.seeds > 1:
+        args.seeds = 1
+        print("Pictures of this size take long without a GPU: each training is done once")
 
     most = 1 if args.dry_run else min(LABELS[-1], target.train_labels.bincount().min().item())
     labels, curves = [count for count in LABELS if count < most] + [most], {name: [] for name in STRATEGIES}
