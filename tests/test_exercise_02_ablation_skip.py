@@ -79,7 +79,6 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
         mistakes = {
             "the shortcut is never added": F.relu(f),
             "the shortcut is added although skip is false": F.relu(f + s),
-            "the switch is the wrong way round": F.relu(f) if skip else F.relu(f + s),
             "the last ReLU is missing": f + s if skip else f,
             "the last ReLU comes before the addition; it belongs after it": F.relu(f) + s,
             "a ReLU is applied to the branch before the addition": F.relu(F.relu(f) + s),
@@ -90,7 +89,21 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
             "without skip the block gives back its input; its branch should still work": s,
         }
     cause = next((cause for cause, wrong in mistakes.items() if is_close(output, wrong)), None)
+    if is_inverted(lesson, case, training):
+        cause = "the switch is the wrong way round: skip=True should add the shortcut, skip=False should not"
     raise Wrong(f"{what} gives wrong numbers." + (f"\nThe likeliest mistake: {cause}." if cause else ""))
+
+
+def is_inverted(lesson, case, training):
+    """Whether the block does with skip what it should do without, and the other way round."""
+    with torch.no_grad():
+        for skip in (True, False):
+            block, x, what = make_block(lesson, case, skip, training)
+            output, ops = record(block, x.clone(), what)
+            f, s = block_parts(x, ops, training).n2, option_a(x, case[1] - case[0], case[2])
+            if not is_close(output, F.relu(f) if skip else F.relu(f + s)):
+                return False
+    return True
 
 
 @pytest.mark.task("2.1")

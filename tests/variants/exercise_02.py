@@ -51,7 +51,7 @@ VARIANTS = [
         return out""",
         ),
     ),
-    wrong("2.1", "inverted", None, edit("if self.skip:", "if not self.skip:")),
+    wrong("2.1", "inverted", "the switch is the wrong way round", edit("if self.skip:", "if not self.skip:")),
     wrong(
         "2.1", "x not shortcut", "raised RuntimeError: The size of tensor a", edit("out + self.shortcut(x)", "out + x")
     ),

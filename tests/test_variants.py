@@ -1,0 +1,44 @@
+"""The answers that tools/kill_matrix.py runs: they fit the solutions, and there are enough for every task."""
+
+import ast
+import importlib
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "variants"))
+from changes import SOLUTIONS, apply  # noqa: E402
+
+VARIANTS = [v for n in range(1, 6) for v in importlib.import_module(f"exercise_0{n}").VARIANTS]
+MODELS = {"1.2", "1.3", "2.1", "2.2", "4.1", "4.2"}
+
+
+@pytest.mark.parametrize("exercise", "12345")
+def test_every_answer_is_a_change_to_its_solution(exercise):
+    solution = next(SOLUTIONS.glob(f"exercise_0{exercise}_*.py")).read_text("utf-8")
+    for variant in VARIANTS:
+        if variant.task[0] == exercise:
+            name, text = apply(variant)
+            assert text != solution, variant.name
+            ast.parse(text)
+
+
+def test_answers_have_names_of_their_own():
+    twice = [key for key, count in Counter((v.task, v.name, v.right) for v in VARIANTS).items() if count > 1]
+    assert not twice
+
+
+def test_there_are_enough_wrong_answers_for_every_task():
+    counts = Counter(v.task for v in VARIANTS if not v.right)
+    assert counts["1.1"] >= 12
+    for task in sorted(counts):
+        assert counts[task] >= (6 if task in MODELS else 4), task
+
+
+def test_there_are_right_answers_in_other_styles_for_every_task():
+    counts = Counter(v.task for v in VARIANTS if v.right)
+    assert counts["1.1"] >= 8
+    assert set(counts) == {v.task for v in VARIANTS}
