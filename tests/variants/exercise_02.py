@@ -333,4 +333,56 @@ return network""",
 """,
         ),
     ),
+    right(
+        "2.2",
+        "from a list of shapes",
+        hole(
+            "build_network",
+            """
+            n = (depth - 2) // 6
+            outputs = [width] * n + [2 * width] * n + [4 * width] * n
+            inputs = [width, *outputs[:-1]]
+            blocks = nn.Sequential(*(Block(i, o, o // i, skip) for i, o in zip(inputs, outputs)))
+            return nn.Sequential(stem, blocks, head)
+            """,
+        ),
+    ),
+    right(
+        "2.3",
+        "a dict comprehension with a helper",
+        hole(
+            "run_ablation",
+            """
+            def start(kind, depth, seed):
+                torch.manual_seed(seed)
+                network = build_network(depth, kind == "residual")
+                for module in network.modules():
+                    initialise(module)
+                return network
+
+            return {
+                (kind, depth, seed): fit(start(kind, depth, seed), kind, depth, seed)
+                for kind in ("plain", "residual") for depth in depths for seed in seeds
+            }
+            """,
+        ),
+    ),
+    right(
+        "2.4",
+        "sums by hand",
+        hole(
+            "degradation",
+            """
+            gaps = {}
+            for kind in ("plain", "residual"):
+                losses = {}
+                for (k, depth, seed), history in histories.items():
+                    if k == kind:
+                        losses.setdefault(depth, []).append(history[-1]["loss"])
+                means = {depth: sum(values) / len(values) for depth, values in losses.items()}
+                gaps[kind] = means[max(means)] - means[min(means)]
+            return gaps
+            """,
+        ),
+    ),
 ]

@@ -864,4 +864,38 @@ return [abs(100*(b["accuracy"]-a["accuracy"])/((b["macs"]-a["macs"])/1e9)) for a
 return [100*(b["accuracy"]-a["accuracy"])/((b["macs"]-a["macs"])/1e9) for a,b in zip(ordered,ordered[1:])]""",
         ),
     ),
+    right(
+        "4.2",
+        "stage by stage",
+        hole(
+            "build_resnet",
+            """
+            def stage(inputs, channels, count, stride):
+                outputs = channels * block.expansion
+                return nn.Sequential(block(inputs, channels, stride), *(block(outputs, channels) for _ in range(count - 1)))
+
+            e = block.expansion
+            stages = nn.Sequential(
+                stage(width, width, counts[0], 1),
+                *(stage(e * width * 2 ** (i - 1), width * 2**i, counts[i], 2) for i in (1, 2, 3)))
+            head = nn.Sequential(nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten(), nn.Linear(8 * e * width, num_classes))
+            return nn.Sequential(make_stem(stem, width), stages, head)
+            """,
+        ),
+    ),
+    right(
+        "4.5",
+        "a loop",
+        hole(
+            "marginal_gains",
+            """
+            gains, last = [], None
+            for macs, share in sorted((row["macs"], row["accuracy"]) for row in rows):
+                if last is not None:
+                    gains.append((share - last[1]) * 100 / (macs - last[0]) * 10**9)
+                last = macs, share
+            return tuple(gains)
+            """,
+        ),
+    ),
 ]
