@@ -340,9 +340,10 @@ def draw_figure(args, table, data):
 def draw_curve(axes, x, y, yerr, colour):
     """A line from network to network, each labelled with its depth."""
     axes.errorbar(x, y, yerr=yerr, fmt="o-", color=colour, linewidth=2, capsize=4)
-    for depth, *point in zip(LAYERS, x, y):
-        axes.annotate(f"{depth}", point, (6, 7), textcoords="offset points", color=colour, weight="bold",
-                      bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"})
+    for i, (depth, *point) in enumerate(zip(LAYERS, x, y)):
+        falls = i > 0 and y[i] < y[i - 1]  # then the line comes from above, and the label stands to the right of it
+        axes.annotate(f"{depth}", point, (6 if falls else -4, 7), textcoords="offset points", color=colour,
+                      weight="bold", ha="left" if falls else "right")
     axes.margins(y=0.2)
     axes.set(xlim=(0, 1.1 * max(x)), ylim=(max(0, axes.get_ylim()[0]), min(104, axes.get_ylim()[1])))
 
