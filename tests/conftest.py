@@ -9,6 +9,7 @@ import itertools
 import re
 import sys
 import traceback
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,8 @@ def lesson(request):
     path = lesson_path(request)
     if not path.is_file():
         raise Wrong(f"there is no {path.name} in {path.parent}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loader = getattr(request.config, "lesson_loader", SourceFileLoader)(path.stem, str(path))  # tools/inside.py's, or
+    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)  # plain Python's
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

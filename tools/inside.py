@@ -1,0 +1,425 @@
+"""Run the tests on one submission, and tell the judge, test by test, what came of it.
+
+Not a command: tools/judge.py starts it, in a sandbox. It reads what to do, and the key that its messages are signed
+with, from stdin, and writes its messages to a pipe. The submission runs in this very process, so that the tests can
+look at what it computes. Guard keeps it from the tests and from torch's insides meanwhile, and says what it caught.
+"""
+
+import ast
+import builtins
+import contextlib
+import hmac
+import json
+import os
+import resource
+import sys
+import sysconfig
+import threading
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import numpy
+import pytest
+import torch
+import torchvision.models
+from torch.nn.modules import module as nn_module
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+
+OWN_CHECK = "own check"  # no name that can be written in a script
+FORBIDDEN = {  # what a script of this course has no use for, and a way into the tests
+    *("__main__", "builtins", "ctypes", "gc", "importlib", "inspect", "runpy", "unittest", "pytest", "_pytest"),
+    *("pluggy", "cifar10", "conftest", "diagnosis", "messages", "what_ran"),
+}
+INSIDES = {  # attributes that lead out of one's own code; "modules" is one of sys only
+    *("__globals__", "__code__", "__closure__", "__subclasses__", "__builtins__", "__loader__", "__spec__", "__self__"),
+    *("f_back", "f_locals", "f_globals", "f_builtins", "tb_frame", "gi_frame", "cr_frame", "ag_frame", "modules"),
+    *("attrgetter", "methodcaller"),  # operator's, which read any attribute
+}
+OF_TYPES = {"__setattr__", "__delattr__", "__getattribute__"}  # of object and type they reach everything
+COMPILE = ("dataclasses.py", "__init__.py", "enum.py", "<frozen importlib._bootstrap_external>")  # collections, too
+MODULES = {"torch", "torchvision", "matplotlib", "numpy", "tqdm", "PIL", "mpl_toolkits"} | sys.stdlib_module_names
+STDLIB = (sysconfig.get_path("stdlib"), "<frozen ")
+PACKAGES = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+FRAMES = ("inspect.py", "traceback.py", "pdb.py", "bdb.py", "trace.py", "profile.py", "cProfile.py")
+WATCHED = ("torch", "torchvision", "numpy", "pytest", "_pytest", "pluggy", "pytest_timeout")
+
+
+def channel(descriptor, key):
+    """The function that sends a message to the judge: a line of JSON, numbered and signed."""
+    lock, count, write, sign, dumps = threading.Lock(), [0], os.write, hmac.digest, json.dumps
+
+    def send(**message):
+        with lock:
+            line = dumps({"number": count[0], **message})
+            count[0] += 1
+            write(descriptor, f"{sign(key, line.encode(), 'sha256').hex()} {line}\n".encode())
+
+    return send
+
+
+class Guard:
+    """Keeps a submission to its own affairs. Everything it catches is sent to the judge once, as a sentence."""
+
+    def __init__(self, send, script, exercise, course, folders):
+        self.send, self.script, self.exercise = send, str(script), exercise
+        self.course, self.folders = course, folders  # not to be read; free to write in
+        self.name, self.said, self.busy, self.lesson = Path(script).stem, set(), threading.local(), None
+
+    def catch(self, sentence):
+        """Tell the judge."""
+        if sentence not in self.said:
+            self.said.add(sentence)
+            self.send(event="caught", what=sentence)
+
+    # --- whose doing is it? -----------------------------------------------------------------------------------------
+
+    def callers(self):
+        """The file names of the frames outside of this file, the innermost first."""
+        frame = sys._getframe(1)
+        while frame:
+            if frame.f_code.co_filename != __file__:
+                yield frame.f_code.co_filename
+            frame = frame.f_back
+
+    @contextlib.contextmanager
+    def looking(self):
+        """While this guard itself looks at frames, which is an event like any other."""
+        self.busy.now = True
+        try:
+            yield
+        finally:
+            self.busy.now = False
+
+    def mine(self, packages=False):
+        """Whether the innermost frame outside of Python's library (and of the packages) is the submission's."""
+        for name in self.callers():
+            of_package = name.startswith(PACKAGES)  # their folder may lie in the library's
+            if not (packages if of_package else name.startswith(STDLIB)):
+                return name in (self.script, "<string>")
+        return False
+
+    # --- what the interpreter tells: Python's audit events ------------------------------------------------------------
+
+    def audit(self, event, args):
+        """An audit hook. It cannot be taken away again, and it stops what it forbids."""
+        if getattr(self.busy, "now", False):
+            return
+        with self.looking():
+            sentence = self.judge_event(event, args)
+        if sentence:
+            self.catch(sentence)
+            raise PermissionError(f"{event} is not allowed while the tests run")
+
+    def judge_event(self, event, args):
+        """What an event does wrong, or None."""
+        family = event.partition(".")[0]
+        if event in ("sys._getframe", "sys._current_frames", "object.__getattr__"):
+            caller = next(self.callers())
+            looks = caller == self.script or (os.path.basename(caller) in FRAMES and self.mine())
+            return "looks at the frames or the code of the tests" if looks else None
+        if event in ("sys.settrace", "sys.setprofile", "sys.addaudithook") or family in ("gc", "ctypes"):
+            return f"uses {event} to look at what the tests do" if self.mine() else None
+        if event == "compile" and os.path.basename(next(self.callers())) not in COMPILE:
+            return "runs code that it made from text" if self.mine() else None
+        if event in ("marshal.loads", "code.__new__", "function.__new__", "pickle.find_class"):
+            return f"makes code while it runs ({event})" if next(self.callers()) == self.script else None
+        if event == "object.__setattr__" and args[1] in ("__code__", "__defaults__", "__kwdefaults__"):
+            return f"changes the code of {args[0]!r:.80}" if self.mine() else None
+        if family == "subprocess" or event in ("os.fork", "os.forkpty", "os.system", "os.exec", "os.posix_spawn"):
+            return f"starts a process ({event})" if self.mine() else None
+        if event in ("os.kill", "os.killpg", "signal.pthread_kill"):
+            return "sends a signal to a process" if self.mine() else None
+        if family == "socket" and event not in ("socket.__new__", "socket.gethostname"):
+            return f"uses the network ({event})" if self.mine() else None
+        if event == "open":
+            return self.judge_path(args[0], bool(args[2] & (os.O_WRONLY | os.O_RDWR)) if args[2] else False)
+        if event in ("os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree"):
+            return self.judge_path(args[0], True)
+        return None
+
+    def judge_path(self, path, writes):
+        """What is wrong with opening a path, or None."""
+        if isinstance(path, int):
+            return "opens a file descriptor that is not its own" if path > 2 and self.mine() else None
+        path = os.path.realpath(os.fsdecode(path))
+        if path.startswith(self.course) and path != self.script:
+            return f"opens {os.path.basename(path)} of the course" if self.mine() else None
+        if path.startswith("/proc/"):
+            return "looks into a process's memory or settings (/proc)" if self.mine() else None
+        if writes and path != os.devnull and not path.startswith(self.folders):
+            return "writes or deletes files outside of its own folder" if self.mine() else None
+        return None
+
+    # --- the submission's own code: guarded builtins and attributes -------------------------------------------------
+
+    def loader(self, name, path):
+        """The loader for the submission, in the place of Python's own; see the fixture lesson in tests/conftest.py."""
+        guard = self
+
+        class Loader(SourceFileLoader):
+            def source_to_code(self, data, path, *, _optimization=-1):
+                return compile(Instrument().visit(ast.parse(data, path)), path, "exec", dont_inherit=True)
+
+            def exec_module(self, module):
+                guard.lesson, module.__builtins__ = module, guard.builtins()
+                super().exec_module(module)
+                guard.scan(module)
+
+        return Loader(name, path)
+
+    def builtins(self):
+        """Python's builtins, with guards in the place of those that reach everything."""
+        own, plain = self.own, builtins
+
+        def guarded_import(name, globals=None, locals=None, fromlist=(), level=0):
+            self.check_import(name, fromlist or ())
+            return plain.__import__(name, globals, locals, fromlist, level)
+
+        def forbidden(name):
+            def guarded(*args, **kwargs):
+                self.catch(f"calls {name}(), which can hide any code")
+                raise PermissionError(f"{name}() is not allowed while the tests run")
+
+            return guarded
+
+        guards = {
+            OWN_CHECK: own,
+            "__import__": guarded_import,
+            "getattr": lambda value, name, *default: plain.getattr(own(value, name), name, *default),
+            "setattr": lambda value, name, new: plain.setattr(own(value, name, True), name, new),
+            "delattr": lambda value, name: plain.delattr(own(value, name, True), name),
+            "vars": lambda *value: plain.vars(*(own(v, "__dict__") for v in value or (self.lesson,))),
+            **{name: forbidden(name) for name in ("eval", "exec", "compile")},
+        }
+        return vars(plain) | guards
+
+    def check_import(self, name, fromlist):
+        """Catch the import of something that a script of this course has no use for."""
+        top = name.partition(".")[0]
+        names = {name, *(f"{name}.{part}" for part in fromlist)}
+        inside = {"sys.modules", "operator.attrgetter", "operator.methodcaller", "sys._getframe"} & names
+        if top in FORBIDDEN or top.startswith("test_") or inside:
+            self.catch(f"imports {name}, a way into the tests")
+            raise ImportError(f"importing {name} is not allowed while the tests run")
+        if top == "solutions" or top.startswith("exercise_0"):
+            self.catch(f"imports {top} instead of answering")
+        elif top not in MODULES:
+            self.catch(f"imports {top}: only torch, torchvision, matplotlib, numpy, tqdm and Python's own are there")
+        if self.exercise != "5" and any(n.startswith("torchvision.models") for n in names):
+            self.catch("imports torchvision.models, which has the answers in it")
+
+    def own(self, value, name, stores=False):
+        """The value, after a look at whether the submission may use (or set) its attribute of that name."""
+        foreign = (isinstance(value, ModuleType) and value is not self.lesson) or (
+            isinstance(value, type) and value.__module__ != self.name
+        )
+        kind = value.__name__ if isinstance(value, ModuleType | type) else type(value).__name__
+        inside = name in INSIDES and (name != "modules" or value is sys)
+        if inside or (name == "__dict__" and foreign) or (name in OF_TYPES and value in (object, type)):
+            self.catch(f"reads {kind}.{name}, a way into other people's code")
+            raise PermissionError(f"reading {kind}.{name} is not allowed while the tests run")
+        if name == "models" and value is torchvision and self.exercise != "5":
+            self.catch("uses torchvision.models, which has the answers in it")
+        package = (value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")) or ""
+        if stores and foreign and package.partition(".")[0] in (*WATCHED, "builtins", "sys", "os", "json", "math"):
+            old = getattr(value, name, None)
+            if not isinstance(old, int | float | str | None) or (old is None and isinstance(value, type)):
+                self.catch(f"replaces {kind}.{name}, which the tests rely on")
+                raise PermissionError(f"setting {kind}.{name} is not allowed while the tests run")
+        return value
+
+    def scan(self, module):
+        """Catch other people's networks under the submission's names."""
+        for name, value in vars(module).items():
+            if self.exercise != "5" and getattr(value, "__module__", None).__str__().startswith("torchvision.models"):
+                self.catch(f"{name} is torchvision's own")
+
+    # --- what is under way behind the tests' backs --------------------------------------------------------------------
+
+    def watch_torch(self):
+        """Tell when the submission itself makes torchvision's networks, or changes what torch's functions do."""
+        resnet = torchvision.models.resnet
+        if self.exercise != "5":
+            for kind in (resnet.ResNet, resnet.BasicBlock, resnet.Bottleneck):
+                self.tell(kind, "__init__", f"uses torchvision's {kind.__name__} instead of its own")
+        self.tell(torch.library.Library, "__init__", "replaces torch's operators (torch.library)")
+        self.tell(TorchFunctionMode, "__init__", "changes what torch's functions do (TorchFunctionMode)", own=True)
+        self.tell(TorchDispatchMode, "__init__", "changes what torch's operators do (TorchDispatchMode)", own=True)
+        if self.exercise != "3":
+            for name in [name for name in vars(nn_module) if name.startswith("register_module_")]:
+                self.tell(nn_module, name, f"hooks every module there is ({name})")
+
+    def tell(self, place, name, sentence, own=False):
+        """Wrap a function: caught, if the submission (or only, with own: an object of a class of its) calls it."""
+        plain = getattr(place, name)
+
+        def watched(*args, **kwargs):
+            with self.looking():
+                theirs = bool(args) and type(args[0]).__module__ == self.name
+                theirs = theirs or (not own and self.mine(packages=True))
+            if theirs:
+                self.catch(sentence)
+            return plain(*args, **kwargs)
+
+        setattr(place, name, watched)
+
+    def snapshot(self):
+        """{name: value} of what the tests stand on: functions, classes and what is in the classes."""
+        found, places = {}, [m for n, m in sys.modules.items() if n.partition(".")[0] in (*WATCHED, *FORBIDDEN)]
+        chosen = (torch, torch.nn, torch.nn.functional, torch.testing, torch.autograd, torch.linalg, torchvision.models)
+        places = [m for m in places if m in chosen or not m.__name__.startswith(("torch", "numpy", "ctypes"))]
+        for module in [*places, numpy, builtins, nn_module, json, os, torchvision.models.resnet]:
+            for name, value in list(vars(module).items()):
+                if isinstance(value, type):
+                    found |= {(value, part): inner for part, inner in list(vars(value).items()) if is_code(inner)}
+                if callable(value):
+                    found[module, name] = value
+                    if isinstance(value, FunctionType):
+                        found[value, "__code__"] = value.__code__
+        return found
+
+    def check(self, before):
+        """Catch what has changed since the snapshot, and what is left switched on."""
+        after = self.snapshot()
+        for place, name in before:
+            if after.get((place, name)) is not before[place, name]:
+                self.catch(f"replaces {getattr(place, '__name__', place)}.{name}, which the tests rely on")
+        if _get_current_function_mode_stack() or _get_current_dispatch_mode_stack():
+            self.catch("changes what torch's functions do, and leaves it so")
+        if any(vars(nn_module)[f"_global_{kind}_hooks"] for kind in ("forward", "forward_pre", "backward")):
+            self.catch("leaves a hook on every module there is")
+
+
+def is_code(value):
+    """Whether a value in a class does something: a method, a property, and the like."""
+    return callable(value) or hasattr(type(value), "__get__")
+
+
+class Instrument(ast.NodeTransformer):
+    """Put own(value, name) around the value of every attribute that a script sets, or that leads out of it."""
+
+    def visit_Attribute(self, node):
+        self.generic_visit(node)
+        stores = not isinstance(node.ctx, ast.Load)
+        if stores or node.attr in INSIDES | OF_TYPES | {"__dict__", "models"}:
+            check = ast.Call(ast.Name(OWN_CHECK, ast.Load()), [node.value, ast.Constant(node.attr)], [])
+            check.args += [ast.Constant(True)] * stores
+            node.value = ast.copy_location(check, node.value)
+            ast.fix_missing_locations(node)
+        return node
+
+    def visit_MatchClass(self, node):
+        """case Kind(attribute=name) reads attributes, too: refuse those that lead out."""
+        self.generic_visit(node)
+        inside = INSIDES & set(node.kwd_attrs)
+        if inside:
+            raise SyntaxError(f"a pattern that reads {min(inside)} is not allowed while the tests run")
+        return node
+
+    def visit_Name(self, node):
+        if node.id not in ("__builtins__", "__loader__", "__spec__"):
+            return node
+        return self.visit_Attribute(ast.copy_location(ast.Attribute(ast.Constant(0), node.id, node.ctx), node))
+
+
+class Reporter:
+    """A pytest plugin: tells the judge which tests there are, which one runs, and what came of it."""
+
+    def __init__(self, send, guard, skip, seconds):
+        self.send, self.guard, self.skip, self.seconds = send, guard, skip, seconds
+        self.tasks, self.slow, self.lost = {}, {}, bool(skip)  # {test: task}, {task: message}, whether one failed
+        self.failures, self.done, self.before, self.skippable = [], False, None, set()
+
+    def pytest_collection_modifyitems(self, config, items):
+        self.tasks = {item.nodeid: task_of(item) for item in items}
+        self.skippable = {item.nodeid for item in items if item.get_closest_marker("skipif")}
+        left = [item for item in items if item.nodeid not in self.skip]
+        self.send(event="collected", tests=self.tasks)
+        config.hook.pytest_deselected(items=[item for item in items if item not in left])
+        items[:] = left
+
+    def pytest_runtestloop(self, session):
+        self.guard.watch_torch()
+        self.before = self.guard.snapshot()
+        sys.addaudithook(self.guard.audit)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item):
+        """Spend no more time on a task once one of its tests took too long, nor on a script that is not all right."""
+        message = self.slow.get(task_of(item))
+        if task_of(item) == "script" and self.lost:
+            message = "was not run: it needs every task"
+        if message is None:
+            return None
+        self.send(event="start", test=item.nodeid)
+        self.send(event="result", test=item.nodeid, passed=False, message=message)
+        return True
+
+    def pytest_runtest_logstart(self, nodeid):
+        self.failures, self.done = [], False
+        self.send(event="start", test=nodeid)
+
+    def pytest_runtest_logreport(self, report):
+        skipped = report.outcome == "skipped" and report.nodeid in self.skippable  # by us, not by the submission
+        self.done |= skipped or (report.when == "call" and report.outcome == "passed")
+        if report.failed:
+            self.failures.append(str(report.longrepr)[:3000])
+            self.lost = True
+        if report.failed and report.duration > 0.9 * self.seconds:
+            self.slow[self.tasks[report.nodeid]] = self.failures[0]
+
+    def pytest_runtest_logfinish(self, nodeid):
+        self.guard.check(self.before)
+        message = self.failures[0] if self.failures else "" if self.done else "did not come to its end"
+        self.send(event="result", test=nodeid, passed=self.done and not self.failures, message=message)
+
+
+def task_of(item):
+    """The task that a test judges. A run of the whole script needs every task, so it judges none of them."""
+    return "script" if item.originalname.startswith("test_script_") else item.get_closest_marker("task").args[0]
+
+
+def limit(gigabytes):
+    """Limits that hold for this process and all that it starts."""
+    size = int(gigabytes * 2**30)
+    limits = {"RLIMIT_DATA": size, "RLIMIT_FSIZE": 2**28, "RLIMIT_CORE": 0, "RLIMIT_NOFILE": 512, "RLIMIT_CPU": 1200}
+    for name, value in limits.items():
+        hard = resource.getrlimit(getattr(resource, name))[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(ValueError, OSError):  # a system that has no such limit
+            resource.setrlimit(getattr(resource, name), (value, value))
+
+
+def main():
+    job = json.loads(sys.stdin.readline())
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    send = channel(job["channel"], bytes.fromhex(job["key"]))
+    os.set_inheritable(job["channel"], False)
+    script, course, home = Path(job["script"]), job["course"], os.environ["HOME"]
+    guard = Guard(send, script, job["exercise"], (course, *job["hidden"]), (home, os.environ["TMPDIR"]))
+    limit(job["gigabytes"])
+    torch.set_num_threads(1)
+    os.chdir(home)
+
+    class Settings:  # a plugin of its own, so that tests/conftest.py finds the loader
+        def pytest_configure(self, config):
+            config.lesson_loader = guard.loader
+
+    flags = ["-q", "-s", "-p", "no:cacheprovider", "-W", "ignore", "-o", f"timeout={job['seconds']}", "-o", "addopts="]
+    flags += [
+        f"-c{course}/pyproject.toml",
+        f"--rootdir={course}",
+        f"--basetemp={home}/tests",
+        f"--target={script.parent}",
+    ]
+    reporter = Reporter(send, guard, set(job["skip"]), job["seconds"])
+    status = pytest.main([*flags, f"{course}/tests/test_{script.name}"], plugins=[Settings(), reporter])
+    if status in (0, 1):  # any other: the submission has stopped pytest
+        send(event="end")
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
