@@ -1,27 +1,32 @@
 """Run the tests on wrong and right answers, and print how many they catch, name and accept, task by task.
 
-python tools/kill_matrix.py             about three minutes on 4 cores; exit status 1 if any answer is misjudged
+python tools/kill_matrix.py             all of them; exit status 1 if any answer is misjudged, or too few are named
 python tools/kill_matrix.py 3.2 5       only task 3.2 and exercise 5
+python tools/kill_matrix.py --messages  and print what each wrong answer is told
 
 A wrong answer must fail at its own task; it may fail at others only where these use it. A message must name what is
 wrong, for nine in ten. A right answer must pass.
 """
 
 import argparse
+import ast
 import contextlib
 import importlib
 import io
 import multiprocessing
 import os
 import re
+import runpy
 import sys
 import tempfile
+import threading
 from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
+SOLUTIONS = {path.name: path for path in sorted(ROOT.glob("solutions/exercise_0*.py"))}
 DEPENDS = {  # tasks whose tests use an earlier task's answer
     "1.1": {"1.2"},
     "1.3": {"1.1", "1.2"},
@@ -33,46 +38,117 @@ DEPENDS = {  # tasks whose tests use an earlier task's answer
 SLOW = "not script_runs and not learns_cifar10 and not training_steps"
 
 
-class Collector:
-    """A pytest plugin that keeps, for each task, the messages of its failed tests."""
+class Runner:
+    """A pytest plugin: runs the wanted tests, keeps the messages of those that fail, and what each test executes."""
 
-    def __init__(self):
-        self.tasks, self.failures = {}, {}
+    def __init__(self, wanted=lambda task, test: True, watch=None):
+        self.wanted, self.watch = wanted, watch  # watch: the file whose functions are looked for
+        self.tasks, self.failures, self.lines = {}, {}, {}
 
-    def pytest_collection_modifyitems(self, items):
+    def pytest_collection_modifyitems(self, config, items):
         self.tasks = {item.nodeid: item.get_closest_marker("task").args[0] for item in items}
+        items[:] = [item for item in items if self.wanted(self.tasks[item.nodeid], item.nodeid)]
+
+    def pytest_runtest_logstart(self, nodeid):
+        if self.watch:
+            seen = self.lines[nodeid] = set()
+
+            def profile(frame, event, _):
+                if event == "call" and frame.f_code.co_filename == self.watch:
+                    seen.add(frame.f_code.co_firstlineno)
+
+            sys.setprofile(profile)
+            threading.setprofile(profile)
+
+    def pytest_runtest_logfinish(self, nodeid):
+        sys.setprofile(None)
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
             self.failures.setdefault(self.tasks[report.nodeid], []).append(str(report.longrepr))
 
 
-def load(wanted):
-    """All variants of the tasks and exercises asked for."""
-    sys.path.insert(0, str(ROOT / "tests" / "variants"))
-    found = [v for n in range(1, 6) for v in importlib.import_module(f"exercise_0{n}").VARIANTS]
-    return [v for v in found if not wanted or v.task in wanted or v.task[0] in wanted]
-
-
-def judge(job):
-    """(index, failures by task) of one variant; runs in a process of its own, so that nothing of it is left."""
+def run_tests(folder, name, runner):
+    """Run the tests of the script of that name in a folder; raise if pytest itself fails."""
     import pytest
 
-    index, name, text = job
-    collector = Collector()
-    with tempfile.TemporaryDirectory() as target, contextlib.redirect_stdout(io.StringIO()) as said:
+    os.chdir(ROOT)
+    flags = ["-q", "-p", "no:cacheprovider", f"--target={folder}", "-k", SLOW, f"tests/test_{name}"]
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        status = pytest.main(flags, plugins=[runner])
+    if status not in (0, 1, 5):  # 5: no test was wanted
+        raise RuntimeError(f"{name}: pytest ended with {status}: {said.getvalue()[-500:]}")
+
+
+# --- which tests an answer needs ------------------------------------------------------------------------------------
+# A test that executes nothing of what an answer changes does on it what it does on the solution: it passes. So an
+# answer needs only its own task's tests and those that execute a changed function, as one run on the solution shows.
+
+
+def functions(text):
+    """{name: (first line, last line, its code)} of functions and methods, and the code of all other statements."""
+    found, rest = {}, Counter()
+
+    def walk(body, prefix):
+        for node in body:
+            if isinstance(node, ast.FunctionDef):
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                found[prefix + node.name] = (first, node.end_lineno, ast.dump(node))
+            elif isinstance(node, ast.ClassDef):
+                rest[f"{prefix}{node.name} {[ast.dump(part) for part in node.bases + node.decorator_list]}"] += 1
+                walk(node.body, f"{prefix}{node.name}.")
+            else:
+                rest[ast.dump(node)] += 1
+
+    walk(ast.parse(text).body, "")
+    return found, rest
+
+
+def changed(solution, text):
+    """The names of the solution's functions that a text changes; None if it changes something else."""
+    (old, old_rest), (new, new_rest) = functions(solution), functions(text)
+    classes = {name.rpartition(".")[0] for name in set(new) - set(old)} - {""}  # a new method can stand for an old one
+    if old_rest - new_rest:
+        return None
+    return {name for name in old if old[name][2] != new.get(name, (0, 0, ""))[2] or name.rpartition(".")[0] in classes}
+
+
+def executed(name):
+    """(name, {test: the names of the solution's functions that it executes})."""
+    path = SOLUTIONS[name]
+    runner = Runner(watch=str(path))
+    run_tests(path.parent, name, runner)
+    known = functions(path.read_text("utf-8"))[0]
+    return name, {
+        test: {f for f, (first, last, _) in known.items() if any(first <= line <= last for line in lines)}
+        for test, lines in runner.lines.items()
+    }
+
+
+# --- one answer -----------------------------------------------------------------------------------------------------
+
+
+JOBS = []  # (variant, file name, text, uses): what the processes fork with, since a variant cannot be sent
+
+
+def judge(index):
+    """(index, failures by task) of an answer; runs in a process of its own, so that nothing of it is left."""
+    variant, name, text, uses = JOBS[index]
+    touched = changed(SOLUTIONS[name].read_text("utf-8"), text)
+    idle = set() if variant.right else DEPENDS.get(variant.task, set())  # may fail; it does not matter
+
+    def wanted(task, test):
+        return task == variant.task or (task not in idle and (touched is None or touched & uses.get(test, set())))
+
+    runner = Runner(wanted)
+    with tempfile.TemporaryDirectory() as target:
         Path(target, name).write_text(text, "utf-8")
-        os.chdir(ROOT)
-        flags = ["-q", "-p", "no:cacheprovider", f"--target={target}", "-k", SLOW, f"tests/test_{name}"]
-        with contextlib.redirect_stderr(said):
-            status = pytest.main(flags, plugins=[collector])
-    if status not in (0, 1):
-        return index, {"none": [f"pytest ended with {status}: {said.getvalue()[-500:]}"]}
-    return index, collector.failures
+        run_tests(target, name, runner)
+    return index, runner.failures
 
 
 def verdict(variant, failures):
-    """What is wrong with the tests' judgement of a variant: "" if nothing, "unnamed" if only the name is missing."""
+    """What is wrong with the tests' judgement of an answer: "" if nothing, "unnamed" if only the name is missing."""
     failed = set(failures)
     if variant.right:
         return f"rejected: {first(failures)}" if failed else ""
@@ -91,21 +167,46 @@ def first(failures):
     return next((messages[0].replace("\n", " ") for messages in failures.values()), "")[:300]
 
 
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+
+def load(wanted):
+    """All variants of the tasks and exercises asked for."""
+    sys.path.insert(0, str(ROOT / "tests" / "variants"))
+    found = [v for n in range(1, 6) for v in importlib.import_module(f"exercise_0{n}").VARIANTS]
+    return [v for v in found if not wanted or v.task in wanted or v.task[0] in wanted]
+
+
+def try_all(variants):
+    """The failures of each variant, by its index."""
+    from changes import apply
+
+    texts = [apply(variant) for variant in variants]
+    names = sorted({name for name, _ in texts})
+    for name in names:  # once, before the processes fork: all that the scripts and the tests import
+        runpy.run_path(str(SOLUTIONS[name]), run_name="imported")
+    for module in ("pytest", "torch.utils.flop_counter", "torchvision.models", "torch.optim", "torch._dynamo"):
+        importlib.import_module(module)
+    with pool() as workers:
+        uses = dict(workers.imap_unordered(executed, names))
+    JOBS[:] = [(variant, *text, uses[text[0]]) for variant, text in zip(variants, texts)]
+    with pool() as workers:
+        return dict(tqdm(workers.imap_unordered(judge, range(len(JOBS))), total=len(JOBS), unit="answer"))
+
+
+def pool():
+    """A pool of processes, each of which forks from this one for one job."""
+    return multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0)), maxtasksperchild=1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tasks", nargs="*", help="tasks or exercises, such as 3.2 or 5 (default: all)")
     parser.add_argument("--messages", action="store_true", help="print what each wrong answer is told")
     args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
     variants = load(args.tasks)
-    from changes import apply
-
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    import pytest  # noqa: F401  once, before the processes fork
-    import torchvision  # noqa: F401
-
-    jobs = [(i, *apply(variant)) for i, variant in enumerate(variants)]
-    with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0)), maxtasksperchild=1) as pool:
-        found = dict(tqdm(pool.imap_unordered(judge, jobs), total=len(jobs), unit="answer"))
+    found = try_all(variants)
     tables, bad = {}, []
     for i, variant in enumerate(variants):
         row = tables.setdefault(variant.task, Counter())
