@@ -1,10 +1,16 @@
 """How a test tells a learner what is wrong: one exception, one comparison, one way to call the learner's code."""
 
 import contextlib
+import os
 from pathlib import Path
 from types import ModuleType
 
 import torch
+
+# Small networks gain little from more threads, and a script's own run wants some of the cores at the same time: with
+# more threads than cores everything takes many times as long.
+torch.set_num_threads(min(2, torch.get_num_threads()))
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
 class Wrong(Exception):

@@ -2,9 +2,6 @@
 
 import copy
 import math
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -576,18 +573,8 @@ def test_recording_learns_cifar10(lesson, cifar10_dir):
 
 @pytest.mark.task("3.5")
 @pytest.mark.timeout(120)
-def test_script_runs_from_data_to_figure(script, tmp_path):
-    command = [sys.executable, script, "--dry-run", "--data", "shapes", "--out", tmp_path]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-    )
-    if done.returncode:
-        raise Wrong((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+def test_script_runs_from_data_to_figure(script, dry_run):
+    folder = dry_run.finish()
     for name in ("exercise_03.json", "exercise_03.png"):
-        if not (tmp_path / name).is_file():
+        if not (folder / name).is_file():
             raise Wrong(f"python {script.name} --dry-run wrote no {name}")

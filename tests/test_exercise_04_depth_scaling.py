@@ -4,9 +4,6 @@ import copy
 import functools
 import itertools
 import json
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -161,12 +158,13 @@ PARAMETERS = {  # of torchvision's networks; the tests of the tests compare
 }
 
 
-def make_oracle(depth, stem, classes=10):
-    """torchvision's network, with the stem for small pictures if asked for."""
-    oracle = getattr(torchvision.models, f"resnet{depth}")(num_classes=classes)
+@functools.cache
+def make_oracle(depth, stem):
+    """torchvision's network for ten classes, with the stem for small pictures if asked for, in eval mode."""
+    oracle = getattr(torchvision.models, f"resnet{depth}")(num_classes=10)
     if stem == "cifar":
         oracle.conv1, oracle.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    return oracle
+    return oracle.eval()
 
 
 @pytest.mark.task("4.2")
@@ -197,9 +195,9 @@ def place_in_resnet(index, depth):
 
 @pytest.mark.task("4.2")
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("depth, stem, size", [(d, "cifar", (12, 17)) for d in DEPTHS] + [(50, "imagenet", (65, 50))])
+@pytest.mark.parametrize("depth, stem, size", [(d, "cifar", (9, 14)) for d in DEPTHS] + [(50, "imagenet", (65, 50))])
 def test_network_computes_what_torchvisions_does(lesson, depth, stem, size):
-    call, oracle = f"build_resnet({depth}, stem={stem!r})", make_oracle(depth, stem).eval()
+    call, oracle = f"build_resnet({depth}, stem={stem!r})", copy.deepcopy(make_oracle(depth, stem))
     torch.manual_seed(0)
     with calling(call):
         model = lesson.build_resnet(depth, stem=stem).eval()
@@ -237,7 +235,7 @@ def test_network_takes_a_width(lesson, depth):
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         output, ops = record(model, x, f"{call} on pictures {shape(x)}")
-        _, oracle_ops = record(make_oracle(depth, "cifar").eval(), x, "")
+        _, oracle_ops = record(make_oracle(depth, "cifar"), x, "")
     check_tensor(output, torch.empty(2, 7), f"{call} on pictures {shape(x)}")
     got, wanted = [
         [len(op.weight) for op in group if op.kind == "conv2d" and kernel(op) == 3] for group in (ops, oracle_ops)
@@ -281,9 +279,9 @@ class Odd(nn.Module):
 
 def oracle_macs(model, size):
     """Half of what torch's own flop counter says."""
-    model = copy.deepcopy(model).eval()
+    model = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, *size))
+        model(torch.zeros(1, *size, device="meta"))
     return counter.get_total_flops() // 2
 
 
@@ -314,7 +312,8 @@ def check_macs(lesson, model, size, name):
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_macs_are_the_flop_counters(lesson, depth):
     check_macs(lesson, make_oracle(depth, "cifar"), (3, 32, 32), f"torchvision's ResNet-{depth}")
-    check_macs(lesson, make_oracle(depth, "imagenet"), (3, 63, 95), f"torchvision's ResNet-{depth}")
+    if depth == 50:
+        check_macs(lesson, make_oracle(depth, "imagenet"), (3, 63, 95), f"torchvision's ResNet-{depth}")
 
 
 @pytest.mark.task("4.3")
@@ -516,22 +515,12 @@ def test_a_bottleneck_network_learns_cifar10(lesson, cifar10_dir):
 
 @pytest.mark.task("4.5")
 @pytest.mark.timeout(120)
-def test_script_runs_from_data_to_figure(script, tmp_path):
-    command = [sys.executable, script, "--dry-run", "--data", "shapes", "--out", tmp_path]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-    )
-    if done.returncode:
-        raise Wrong((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+def test_script_runs_from_data_to_figure(script, dry_run):
+    folder = dry_run.finish()
     for name in ("exercise_04.json", "exercise_04.png"):
-        if not (tmp_path / name).is_file():
+        if not (folder / name).is_file():
             raise Wrong(f"python {script.name} --dry-run wrote no {name}")
-    table = json.loads((tmp_path / "exercise_04.json").read_text("utf-8"))["table"]
+    table = json.loads((folder / "exercise_04.json").read_text("utf-8"))["table"]
     if [row["depth"] for row in table] != list(DEPTHS):
         raise Wrong(
             f"python {script.name} --dry-run: exercise_04.json has the depths {[row['depth'] for row in table]}"

@@ -11,6 +11,7 @@ wrong, for nine in ten. A right answer must pass.
 import argparse
 import ast
 import contextlib
+import gc
 import importlib
 import io
 import multiprocessing
@@ -73,7 +74,7 @@ def run_tests(folder, name, runner):
     import pytest
 
     os.chdir(ROOT)
-    flags = ["-q", "-p", "no:cacheprovider", f"--target={folder}", "-k", SLOW, f"tests/test_{name}"]
+    flags = ["-q", "-p", "no:cacheprovider", "--assert=plain", f"--target={folder}", "-k", SLOW, f"tests/test_{name}"]
     with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
         status = pytest.main(flags, plugins=[runner])
     if status not in (0, 1, 5):  # 5: no test was wanted
@@ -187,11 +188,14 @@ def try_all(variants):
         runpy.run_path(str(SOLUTIONS[name]), run_name="imported")
     for module in ("pytest", "torch.utils.flop_counter", "torchvision.models", "torch.optim", "torch._dynamo"):
         importlib.import_module(module)
+    gc.freeze()  # or the collector would touch, and so copy, every page that the processes share
     with pool() as workers:
         uses = dict(workers.imap_unordered(executed, names))
     JOBS[:] = [(variant, *text, uses[text[0]]) for variant, text in zip(variants, texts)]
     with pool() as workers:
-        return dict(tqdm(workers.imap_unordered(judge, range(len(JOBS))), total=len(JOBS), unit="answer"))
+        found = dict(tqdm(workers.imap_unordered(judge, range(len(JOBS))), total=len(JOBS), unit="answer"))
+    gc.unfreeze()
+    return found
 
 
 def pool():
