@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+import numpy
 import torch
+from torch import nn
 
 # Small networks gain little from more threads, and a script's own run wants some of the cores at the same time: with
 # more threads than cores everything takes many times as long.
@@ -45,6 +47,47 @@ def is_lesson(value):
     return isinstance(value, ModuleType) and value.__name__.startswith("exercise_0")
 
 
+def likeliest(mistakes, agrees):
+    """A sentence that names the known mistake, of {words: what it gives}, that gives what was got; "" if none does.
+
+    What a mistake gives may be a function that computes it. Where several give the same, all are named.
+    """
+    causes = []
+    for words, value in mistakes.items():
+        with contextlib.suppress(Exception):  # a mistake that does not fit what was got is not the one
+            if agrees(value() if callable(value) else value):
+                causes.append(words)
+    return f"\nThe likeliest mistake: {'; or '.join(causes)}." if causes else ""
+
+
+# What the learner returns may be of a class of their own that calls itself equal to everything. So nothing is compared
+# before its type is known to be a plain one, and type() asks no one.
+
+
+def number(value, what):
+    """A number that the learner returned, plain Python's, numpy's or a tensor of one, as an int or a float."""
+    if type(value) in (torch.Tensor, nn.Parameter) and value.numel() == 1:
+        value = value.detach().item()
+    elif isinstance(value, numpy.generic) and type(value).__module__ == "numpy":
+        value = value.item()
+    if type(value) not in (int, float):
+        raise Wrong(f"{what} returned {said(value)}, expected a number. Does it end with a return?")
+    return value
+
+
+def plain(value, what, *kinds):
+    """A list, tuple or dict that the learner returned."""
+    if type(value) not in kinds:
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise Wrong(f"{what} returned {said(value)}, expected a {names}. Does it end with a return?")
+    return value
+
+
+def said(value):
+    """A value that is not what it should be, in a few words."""
+    return "None" if value is None else f"an object of the type {type(value).__name__}"
+
+
 def shape(tensor):
     """A tensor's shape as people write it: (2, 64, 8, 8)."""
     return str(tuple(tensor.shape))
@@ -59,8 +102,11 @@ def is_close(got, expected, tolerance=1e-5):
 
 def check_tensor(got, expected, what, hint=""):
     """Raise Wrong unless got is a tensor of the expected shape."""
-    if not isinstance(got, torch.Tensor):
-        raise Wrong(f"{what} returned {type(got).__name__}, not a tensor. Does it end with a return?")
+    if type(got) not in (torch.Tensor, nn.Parameter):
+        raise Wrong(
+            f"{what} returned {type(got).__name__}, not a tensor: a plain torch.Tensor, of no class of its own. "
+            "Does it end with a return?"
+        )
     if got.shape != expected.shape:
         raise Wrong(f"{what} has the shape {shape(got)}, expected {shape(expected)}.{hint}")
 

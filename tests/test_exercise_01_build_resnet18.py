@@ -1,13 +1,15 @@
 """Exercise 1: torchvision's block and network, with the learner's weights, are the judges."""
 
 import functools
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 from diagnosis import first_difference, name_block_mistake, place_in_resnet18
-from messages import Wrong, calling, check_close, check_tensor, is_close, shape
-from torch import nn
+from messages import Wrong, calling, check_close, check_tensor, is_close, likeliest, number, shape
+from torch import equal, nn
+from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 from what_ran import check_registered, copy_to_oracle, pair_ops, randomise, record
@@ -88,7 +90,7 @@ def test_block_computes_what_torchvisions_does(lent, case, training):
     x = twins.x.clone()
     with calling(twins.what), torch.no_grad():
         got = twins.block(x)
-    if not torch.equal(x, twins.x):
+    if not equal(x, twins.x):
         raise Wrong(
             f"{twins.what} changed the input itself. Avoid += and inplace=True on x: whoever called still needs it."
         )
@@ -281,7 +283,7 @@ def test_shortcut_is_the_identity_where_the_shape_stays(lesson, channels, stride
     if ops or list(shortcut.parameters()):
         raise Wrong(f"{call} is a projection, expected the identity: input and output have the same shape.")
     check_tensor(output, x, f"{call} on an input {shape(x)}")
-    if not torch.equal(output, x):
+    if not equal(output, x):
         raise Wrong(
             f"{call} changes its input, expected the identity. A ReLU belongs to the block, not to the shortcut."
         )
@@ -355,41 +357,74 @@ def call_accuracy(lesson, sizes, right):
     what = (
         f"accuracy(model, batches of {', '.join(map(str, sizes))} pictures, {', '.join(map(str, right))} of them right)"
     )
-    with calling(what):
-        value = lesson.accuracy(model, rigged_batches(sizes, right))
+    batches = Once(rigged_batches(sizes, right))
     try:
-        return float(value), model, what
-    except (TypeError, ValueError, RuntimeError):
-        raise Wrong(f"{what} returned {value!r}, expected a number.") from None
+        with calling(what):
+            value = lesson.accuracy(model, batches)
+    except Wrong as wrong:
+        raise Wrong(f"{wrong}{explain_crash(wrong, batches, sizes)}") from None
+    return number(value, what), model, what
+
+
+def explain_crash(wrong, batches, sizes):
+    """The likeliest mistake behind an exception in accuracy, in words."""
+    cause = ""
+    if batches.passes > 1:
+        cause = "it goes through batches twice, but they come only once: count pictures and hits in one loop"
+    elif "no len()" in str(wrong):
+        cause = "it asks for the length of batches, which may have none; count in the loop"
+    elif f"tensor a (10) must match the size of tensor b ({sizes[0]})" in str(wrong):
+        cause = "the largest logit is looked for over the pictures; look over the classes, dim=1"
+    return f"\nThe likeliest mistake: {cause}." if cause else ""
+
+
+class Once:
+    """Batches that come once, as from a file, and how many times somebody asked for them."""
+
+    def __init__(self, batches):
+        self.batches, self.passes = batches, 0
+
+    def __iter__(self):
+        self.passes += 1
+        return iter(self.batches)
 
 
 @pytest.mark.task("1.4")
 @pytest.mark.parametrize(
-    "sizes, right", [((8,), (6,)), ((8, 8), (8, 0)), ((8, 8, 3), (4, 6, 3)), ((1, 7), (0, 7)), ((5,), (0,))], ids=str
+    "sizes, right", [((8, 8, 4), (5, 6, 1)), ((8, 8), (8, 0)), ((1, 7), (0, 7)), ((5,), (0,)), ((8,), (8,))], ids=str
 )
 def test_accuracy_counts_rightly(lesson, sizes, right):
     value, _, what = call_accuracy(lesson, sizes, right)
     expected = sum(right) / sum(sizes)
     if abs(value - expected) < 1e-6:
         return
+    shares = [r / s for r, s in zip(right, sizes)]
+
+    def all_right():
+        return call_accuracy(lesson, (4,), (4,))[0]
+
+    losses = [cross_entropy(Rigged()(images), labels).item() for images, labels in rigged_batches(sizes, right)]
     mistakes = {
         "it is a percentage; return a share from 0 to 1": 100 * expected,
         "it is a number of pictures; divide by how many there are": sum(right),
-        "it averages the batches' accuracies, though the last batch is smaller": sum(
-            r / s for r, s in zip(right, sizes)
-        )
-        / len(sizes),
-        "it counts the last batch only": right[-1] / sizes[-1],
-        "it counts the first batch only": right[0] / sizes[0],
+        "it averages the batches' accuracies, though the last batch is smaller": sum(shares) / len(sizes),
+        "it sums the batches' accuracies": sum(shares),
+        "it counts the last batch only": shares[-1],
+        "it counts the first batch only": shares[0],
+        "it leaves out the last batch": sum(right[:-1]) / max(1, sum(sizes[:-1])),
         "it divides by the last batch's size": sum(right) / sizes[-1],
         "it divides by the number of batches": sum(right) / len(sizes),
         "it takes every batch to be as large as the first": sum(right) / (sizes[0] * len(sizes)),
         "it is the share of wrong answers, not of right ones": 1 - expected,
+        "it is the loss, not the share of right answers": sum(a * s for a, s in zip(losses, sizes)) / sum(sizes),
+        "it is always 1": 1,
+        "it rounds down: divide by /, not by //": lambda: 0 if all_right() == 1 else math.nan,
+        "the largest logit itself is compared with the label, not its place": lambda: (
+            0 if not all_right() else math.nan
+        ),
     }
-    cause = next((cause for cause, wrong in mistakes.items() if abs(value - wrong) < 1e-6), None)
     raise Wrong(
-        f"{what} returned {value:.4f}, expected {expected:.4f}."
-        + (f"\nThe likeliest mistake: {cause}." if cause else "")
+        f"{what} returned {value:.4f}, expected {expected:.4f}." + likeliest(mistakes, lambda v: abs(value - v) < 1e-6)
     )
 
 

@@ -1,13 +1,14 @@
 """Exercise 2: closed forms for the block and the lesion, the paper's parameter counts, numbers by hand for the rest."""
 
 import copy
+import functools
 
 import pytest
 import torch
 import torch.nn.functional as F
 from diagnosis import block_parts
-from messages import Wrong, calling, check_tensor, is_close, shape
-from torch import nn
+from messages import Wrong, calling, check_tensor, is_close, likeliest, number, plain, shape
+from torch import equal, nn
 from what_ran import check_registered, record
 
 MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -62,7 +63,11 @@ def make_block(lesson, case, skip, training):
 def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
     block, x, what = make_block(lesson, case, skip, training)
     with torch.no_grad():
-        output, ops = record(block, x.clone(), what)
+        try:
+            output, ops = record(block, x.clone(), what)
+        except Wrong as wrong:
+            hint = "\nThe likeliest mistake: x itself is added; add self.shortcut(x), which has the branch's shape."
+            raise Wrong(f"{wrong}{hint if 'size of tensor' in str(wrong) else ''}") from None
         norms = [op for op in ops if op.kind == "batch_norm"]
         if len(norms) != 2:
             raise Wrong(
@@ -85,10 +90,11 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
             "only the shortcut comes out": F.relu(s),
             "without skip the block gives back its input; its branch should still work": s,
         }
-    cause = next((cause for cause, wrong in mistakes.items() if is_close(output, wrong)), None)
     if is_inverted(lesson, case, training):
-        cause = "the switch is the wrong way round: skip=True should add the shortcut, skip=False should not"
-    raise Wrong(f"{what} gives wrong numbers." + (f"\nThe likeliest mistake: {cause}." if cause else ""))
+        mistakes = {
+            "the switch is the wrong way round: skip=True should add the shortcut, skip=False should not": output
+        }
+    raise Wrong(f"{what} gives wrong numbers." + likeliest(mistakes, functools.partial(is_close, output)))
 
 
 def is_inverted(lesson, case, training):
@@ -144,10 +150,38 @@ def test_network_has_the_papers_parameters(lesson, depth, skip):
         network = lesson.build_network(depth, skip=skip)
         got = sum(p.numel() for p in network.parameters())
     if got != TABLE_6[depth]:
+        try:
+            ops = record(network, torch.randn(2, 3, 8, 8), call)[1]
+        except Wrong:
+            ops = []
+        if ops:
+            check_registered(network, ops, call)
+        n = (depth - 2) // 6
+        blocks = {
+            f"there are {m} blocks in each of the three stages, expected (depth - 2) / 6 = {n}": parameters_of(m)
+            for m in range(1, 4 * n)
+        }
+        widths = {
+            f"the stages have the widths {', '.join(map(str, w))}, expected 16, 32, 64": parameters_of(n, w)
+            for w in ((16, 16, 16), (16, 16, 32), (16, 32, 32), (16, 32, 48), (32, 64, 128), (64, 64, 64))
+        }
+        mistakes = widths | {"the linear layer of the head is missing": TABLE_6[depth] - 650}
         raise Wrong(
-            f"{call} has {got:,} parameters, expected {TABLE_6[depth]:,} (table 6 of the paper), plain or residual. "
-            f"Are there (depth - 2) / 6 = {(depth - 2) // 6} blocks in each of three stages of width, 2 width, 4 width?"
+            f"{call} has {got:,} parameters, expected {TABLE_6[depth]:,} (table 6 of the paper), plain or residual."
+            + (
+                likeliest(blocks | mistakes, lambda known: got == known)
+                or f" Are there {n} blocks in each of three stages of width, 2 width, 4 width?"
+            )
         )
+
+
+def parameters_of(blocks, widths=(16, 32, 64)):
+    """How many parameters a network with so many blocks in each stage has."""
+    total, before = 3 * 9 * widths[0] + 2 * widths[0] + 650, widths[0]
+    for width in widths:
+        total += 9 * before * width + (2 * blocks - 1) * 9 * width**2 + 4 * blocks * width
+        before = width
+    return total
 
 
 @pytest.mark.task("2.2")
@@ -190,9 +224,16 @@ def test_network_is_residual_only_with_skip(lesson):
 
 @pytest.mark.task("2.2")
 def test_network_comes_apart_into_stem_blocks_and_head(lesson):
+    with calling("build_network(14, skip=True)"):
+        network = lesson.build_network(14, skip=True)
+        parts = len(network)
+    if parts != 3:
+        raise Wrong(
+            f"build_network(14, skip=True) has {parts} parts, expected 3: nn.Sequential(stem, blocks, head), where "
+            "blocks is an nn.Sequential of its own."
+        )
     with calling("stem, blocks, head = build_network(14, skip=True)"):
-        stem, blocks, head = lesson.build_network(14, skip=True)
-        count = len(blocks)
+        count = len(network[1])
     if count != 6:
         raise Wrong(f"build_network(14, skip=True): its second part has {count} blocks, expected nn.Sequential of 6.")
 
@@ -222,15 +263,18 @@ def ablate(lesson, depths=(8, 14), seeds=(3, 5)):
     call = f"run_ablation(fit, depths={depths}, seeds={seeds})"
     with calling(call):
         histories = lesson.run_ablation(fit, depths, seeds)
-    if not isinstance(histories, dict):
-        raise Wrong(f"{call} returned {type(histories).__name__}, expected a dict of histories.")
-    return histories, fit.runs, call
+    return plain(histories, call, dict), fit.runs, call
 
 
 @pytest.mark.task("2.3")
 def test_ablation_trains_every_combination(lesson):
     histories, runs, call = ablate(lesson)
     expected = {(kind, depth, seed) for kind in ("plain", "residual") for depth in (8, 14) for seed in (3, 5)}
+    if {(seed, depth) for _, seed, depth in histories} == {(3, 8), (3, 14), (5, 8), (5, 14)}:
+        raise Wrong(f"{call}: the keys are (kind, seed, depth), expected (kind, depth, seed).")
+    missing = sorted(str(key) for key in expected - set(histories))
+    if missing and set(histories) < expected:
+        raise Wrong(f"{call} leaves out combinations: {', '.join(missing)}.")
     if set(histories) != expected:
         raise Wrong(
             f"{call} returned the keys {sorted(map(str, histories))}, expected (kind, depth, seed) for all eight."
@@ -259,12 +303,12 @@ def test_ablation_starts_plain_and_residual_from_the_same_weights(lesson):
     for depth in (8, 14):
         for seed in (3, 5):
             pairs = list(zip(runs["plain", depth, seed][0], runs["residual", depth, seed][0]))
-            if not all(torch.equal(a, b) for a, b in pairs):
+            if not all(equal(a, b) for a, b in pairs):
                 raise Wrong(
                     f"{call}: plain and residual of depth {depth}, seed {seed} start from different weights. "
                     "Call torch.manual_seed(seed) right before each network is built."
                 )
-        if torch.equal(runs["plain", depth, 3][0][0], runs["plain", depth, 5][0][0]):
+        if equal(runs["plain", depth, 3][0][0], runs["plain", depth, 5][0][0]):
             raise Wrong(f"{call}: seeds 3 and 5 give the same weights. Seed torch with the seed of the run.")
 
 
@@ -272,7 +316,7 @@ def test_ablation_starts_plain_and_residual_from_the_same_weights(lesson):
 def test_ablation_repeats_itself_and_initialises(lesson):
     first, second = ablate(lesson)[1], ablate(lesson)[1]
     for key in first:
-        if not all(torch.equal(a, b) for a, b in zip(first[key][0], second[key][0])):
+        if not all(equal(a, b) for a, b in zip(first[key][0], second[key][0])):
             raise Wrong(
                 f"run_ablation: called twice, it starts {key} from different weights. Seed torch for each network."
             )
@@ -291,46 +335,70 @@ def made_up(final):
 
 
 DEGRADATIONS = [
-    ({("plain", 20, 0): 0.5, ("plain", 56, 0): 2.0, ("residual", 20, 0): 0.4, ("residual", 56, 0): 0.1}, (1.5, -0.3)),
-    ({("residual", 56, 0): 1.0, ("plain", 56, 0): 1.25, ("residual", 20, 0): 0.5, ("plain", 20, 0): 1.0}, (0.25, 0.5)),
     (
         {
             (k, d, s): d / 10 + s + (k == "plain") * d * s
             for k in ("plain", "residual")
-            for d in (8, 110, 20)
+            for d in (32, 8, 110, 20)
             for s in (0, 1, 4)
         },
         (10.2 + 102 * 5 / 3, 10.2),
     ),
+    ({("plain", 20, 0): 0.5, ("plain", 56, 0): 2.0, ("residual", 20, 0): 0.4, ("residual", 56, 0): 0.1}, (1.5, -0.3)),
+    ({("residual", 56, 0): 1.0, ("plain", 56, 0): 1.25, ("residual", 20, 0): 0.5, ("plain", 20, 0): 1.0}, (0.25, 0.5)),
 ]
 
 
+def known_degradations(final, kind):
+    """What the known wrong ways give for a kind of network."""
+    losses = {}
+    for (own, depth, _), loss in final.items():
+        if own == kind:
+            losses.setdefault(depth, []).append(loss)
+    means = {depth: sum(values) / len(values) for depth, values in losses.items()}
+    order, deep, shallow = list(means), means[max(means)], means[min(means)]
+    return {
+        "it is shallow minus deep; take deep minus shallow": shallow - deep,
+        "it looks at the first epoch, not at the last": 0,
+        "it is deep divided by shallow; take the difference": deep / shallow,
+        "the depths are taken in the order in which they come; take the largest and the smallest": means[order[-1]]
+        - means[order[0]],
+        "it sums over the seeds, where it should average": sum(losses[max(means)]) - sum(losses[min(means)]),
+        "it looks at the first seed only": losses[max(means)][0] - losses[min(means)][0],
+        "it looks at the last seed only": losses[max(means)][-1] - losses[min(means)][-1],
+        "it is the loss of the deepest networks alone; take that of the shallowest away": deep,
+        "the best seed counts, where all should be averaged": min(losses[max(means)]) - min(losses[min(means)]),
+    }
+
+
 @pytest.mark.task("2.4")
-@pytest.mark.parametrize(
-    "final, expected", DEGRADATIONS, ids=["one seed", "another order", "three depths, three seeds"]
-)
+@pytest.mark.parametrize("final, expected", DEGRADATIONS, ids=["four depths, three seeds", "one seed", "another order"])
 def test_degradation_by_hand(lesson, final, expected):
-    with calling("degradation(histories)"):
-        got = lesson.degradation(made_up(final))
-    if not isinstance(got, dict) or set(got) != {"plain", "residual"}:
-        raise Wrong(f'degradation(histories) returned {got!r}, expected a dict with "plain" and "residual".')
-    for kind, number in zip(("plain", "residual"), expected):
-        value = float(got[kind])
-        if abs(value - number) > 1e-6 * max(1, abs(number)):
-            cause = ""
-            if abs(value + number) < 1e-6:
-                cause = "\nThe likeliest mistake: it is shallow minus deep; take deep minus shallow."
-            elif abs(value) < 1e-6:
-                cause = "\nThe likeliest mistake: it looks at the first epoch, not at the last."
+    what = "degradation(histories)"
+    depths = sorted({depth for _, depth, _ in final})
+    try:
+        with calling(what):
+            got = lesson.degradation(made_up(final))
+    except Wrong as wrong:
+        fixed = "\nThe likeliest mistake: it asks for a depth that is not there; these have the depths "
+        crashed = "ZeroDivisionError" in str(wrong) or "KeyError" in str(wrong)
+        raise Wrong(f"{wrong}{f'{fixed}{depths}.' if crashed else ''}") from None
+    if set(plain(got, what, dict)) != {"plain", "residual"}:
+        raise Wrong(f'{what} returned the keys {sorted(map(str, got))}, expected "plain" and "residual".')
+    for kind, expect in zip(("plain", "residual"), expected):
+        value = number(got[kind], f"{what}[{kind!r}]")
+        if abs(value - expect) > 1e-6 * max(1, abs(expect)):
+            mistakes = known_degradations(final, kind)
             raise Wrong(
-                f"degradation(histories)[{kind!r}] is {value:.3f}, expected {number:.3f} for the last losses "
-                f"{ {key: loss for key, loss in final.items() if key[0] == kind} }.{cause}"
+                f"{what}[{kind!r}] is {value:.3f}, expected {expect:.3f} for the last losses "
+                f"{ {key: loss for key, loss in final.items() if key[0] == kind} }."
+                + likeliest(mistakes, lambda known, value=value: abs(value - known) < 1e-6)
             )
 
 
 @pytest.mark.task("2.5")
 @SKIPS
-@pytest.mark.parametrize("index", [0, 1, 2, 5])
+@pytest.mark.parametrize("index", [2, 1, 0, 5])
 def test_lesion_leaves_only_the_shortcut(lesson, skip, index):
     call = f"without_block(network, {index})"
     network = make_network(lesson, skip)
@@ -340,18 +408,30 @@ def test_lesion_leaves_only_the_shortcut(lesson, skip, index):
         lesioned = lesson.without_block(network, index)
     if not isinstance(lesioned, nn.Module):
         raise Wrong(f"{call} returned {type(lesioned).__name__}, expected a network.")
-    with torch.no_grad():
-        with calling(f"{call}(pictures)"):
+    try:
+        with calling(f"{call}(pictures)"), torch.no_grad():
             got = lesioned.eval()(x)
+    except Wrong as wrong:
+        hint = ""
+        if index == 2:
+            hint = (
+                "\nThe likeliest mistake: nothing is in the block's place, or nn.Identity(). Block 2 halves the "
+                "size and doubles the channels; its shortcut does that, too, so put block.shortcut there."
+            )
+        raise Wrong(f"{wrong}{hint}") from None
+    with torch.no_grad():
         before, whole, expected = original(x), network.eval()(x), lesioned_by_hand(original, x, index)
-    check_tensor(got, expected, f"{call}(pictures)")
-    if not is_close(whole, before):
-        raise Wrong(f"{call} changed the network itself. Build a new one from its parts.")
-    if not is_close(got, expected):
-        with torch.no_grad():
-            others = [i for i in range(6) if i != index and is_close(got, lesioned_by_hand(original, x, i))]
-        cause = "no block is missing" if is_close(got, whole) else f"block {others[0]} is missing" if others else ""
-        raise Wrong(f"{call} gives wrong numbers." + (f"\nThe likeliest mistake: {cause}." if cause else ""))
+        check_tensor(got, expected, f"{call}(pictures)")
+        if not is_close(whole, before):
+            raise Wrong(f"{call} changed the network itself. Build a new one from its parts.")
+        if not is_close(got, expected):
+            others = {
+                f"block {i} is missing; blocks count from 0": lambda i=i: lesioned_by_hand(original, x, i)
+                for i in range(6)
+                if i != index
+            }
+            mistakes = {"no block is missing": whole, **others}
+            raise Wrong(f"{call} gives wrong numbers." + likeliest(mistakes, functools.partial(is_close, got)))
 
 
 def make_network(lesson, skip):

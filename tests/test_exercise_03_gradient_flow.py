@@ -1,14 +1,16 @@
 """Exercise 3: autograd on copies of the learner's networks, exact series, a linear network, a training by hand."""
 
 import copy
+import functools
 import math
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
-from messages import Wrong, calling
-from torch import nn
+from messages import Wrong, calling, likeliest, number, plain, said
+from torch import allclose, equal, nn
 
 COUNT = 6
 KINDS = pytest.mark.parametrize(
@@ -68,12 +70,9 @@ def oracle_loss(network, images, labels, training=True):
 
 def numbers(got, what, count):
     """What the learner returned, as a list of floats."""
-    if got is None:
-        raise Wrong(f"{what} returned None. Does it end with a return?")
-    try:
-        values = [float(value) for value in got]
-    except (TypeError, ValueError):
-        raise Wrong(f"{what} returned {type(got).__name__}, expected a list of numbers.") from None
+    if type(got) in (torch.Tensor, numpy.ndarray) and got.ndim == 1:
+        got = got.tolist()
+    values = [float(number(value, f"{what} at place {i}")) for i, value in enumerate(plain(got, what, list, tuple))]
     if len(values) != count:
         raise Wrong(f"{what} returned {len(values)} numbers, expected {count}.")
     return values
@@ -90,11 +89,10 @@ def check_numbers(got, expected, what, mistakes):
     """Raise Wrong, with the mistake that gives what was got, unless the numbers agree."""
     if agree(got, expected):
         return
-    cause = next((cause for cause, wrong in mistakes.items() if agree(got, wrong)), None)
     i = next(i for i, pair in enumerate(zip(got, expected)) if not agree(pair[:1], pair[1:]))
     raise Wrong(
         f"{what} gives {got[i]:.4g} at place {i}, expected {expected[i]:.4g}."
-        + (f"\nThe likeliest mistake: {cause}." if cause else "")
+        + likeliest(mistakes, lambda known: agree(got, known))
     )
 
 
@@ -109,6 +107,13 @@ def weight_mistakes(network, batch):
     """What the known wrong ways give for gradient_norms."""
     twin, convs, loss = oracle_loss(network, *batch)
     gradients = torch.autograd.grad(loss, [conv.weight for conv in convs])
+
+    def of(other):
+        """The norms for another loss, a function of logits and labels."""
+        twin = copy.deepcopy(network).train()
+        convs = [m.weight for m in twin.modules() if isinstance(m, nn.Conv2d)]
+        return euclid(torch.autograd.grad(other(twin(batch[0]), batch[1]), convs))
+
     _, still, eval_loss = oracle_loss(network, *batch, training=False)
     in_eval = torch.autograd.grad(eval_loss, [conv.weight for conv in still])
     right = euclid(gradients)
@@ -124,6 +129,15 @@ def weight_mistakes(network, batch):
         "the norms are those of the weights, not of their gradients": euclid(conv.weight for conv in convs),
         "the model is in eval mode; the loss is that of train mode": euclid(in_eval),
         "the loss is summed over the pictures, not averaged": [COUNT * value for value in right],
+        "the logits are summed; take the cross-entropy of logits and labels": lambda: of(lambda z, _: z.sum()),
+        "the logits are averaged; take the cross-entropy of logits and labels": lambda: of(lambda z, _: z.mean()),
+        "the logits of the right classes are averaged; take the cross-entropy": lambda: of(
+            lambda z, y: z.gather(1, y[:, None]).mean()
+        ),
+        "softmax is applied before cross_entropy, which applies it itself": lambda: of(
+            lambda z, y: F.cross_entropy(z.softmax(dim=1), y)
+        ),
+        "the norms are clipped at 1; return them as they are": [min(value, 1) for value in right],
         "gradients add up: those of an earlier backward() are still there": [2 * value for value in right],
         "the gradients are divided by the norms of the weights": [
             value / norm for value, norm in zip(right, euclid(conv.weight for conv in convs))
@@ -192,7 +206,7 @@ def check_no_trace(before, after, what):
             f"{what} leaves {left} hooks on the model: call remove() on each handle that registering one returns."
         )
     for name, tensor in before["tensors"].items():
-        if not torch.equal(tensor, after["tensors"][name]):
+        if not equal(tensor, after["tensors"][name]):
             kind = "running statistics" if "running" in name or "batches" in name else "weights"
             raise Wrong(f"{what} changes the model's {kind} ({name}). Run the model within undisturbed.")
     if before["grads"] != after["grads"]:
@@ -221,7 +235,7 @@ def test_measuring_leaves_no_trace(lesson, task, training):
     with calling(what):
         measure(lesson, network, images, labels)
     check_no_trace(before, state(network), what)
-    if not (torch.equal(images, kept[0]) and torch.equal(labels, kept[1])):
+    if not (equal(images, kept[0]) and equal(labels, kept[1])):
         raise Wrong(f"{what} changes the images or labels that it is given.")
     if images.requires_grad or images.grad is not None:
         raise Wrong(f"{what} leaves requires_grad or a gradient on images. Work on images.detach().clone().")
@@ -237,6 +251,14 @@ def run_blocks(network, images, labels, training=True):
     for block in twin[1]:
         points.append(block(points[-1]))
     return F.cross_entropy(twin[2](points[-1]), labels), points
+
+
+def branch_gradients(network, images, labels):
+    """The norms of the gradients with respect to what each block's branch puts out."""
+    twin, caught = copy.deepcopy(network).train(), []
+    for block in twin[1]:
+        block.branch.register_forward_hook(lambda layer, inputs, output: caught.append(output))
+    return euclid(torch.autograd.grad(F.cross_entropy(twin(images), labels), caught))
 
 
 @pytest.mark.task("3.2")
@@ -263,6 +285,12 @@ def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
             "the model is in eval mode; the loss is that of train mode": euclid(in_eval[1:]),
             "the squares are summed, but no root is taken": [value**2 for value in expected],
             "the loss is summed over the pictures, not averaged": [COUNT * value for value in expected],
+            "they are the gradients at the branches, before shortcut and ReLU; take the blocks' outputs": lambda: (
+                branch_gradients(network, *batch)
+            ),
+            "they are means over the pictures of each picture's norm; take one norm of the whole gradient": [
+                g.detach().double().flatten(1).norm(dim=1).mean().item() for g in gradients[1:]
+            ],
             "it is the root of the mean square; the norm is the root of the sum": [
                 value / g.numel() ** 0.5 for value, g in zip(expected, gradients[1:])
             ],
@@ -292,12 +320,16 @@ def fitted(values, log=math.log):
 
 def call_change(lesson, values):
     what = f"change_per_layer([{', '.join(f'{value:.3g}' for value in values)}])"
-    with calling(what):
-        got = lesson.change_per_layer(list(values))
     try:
-        return what, float(got)
-    except (TypeError, ValueError):
-        raise Wrong(f"{what} returned {type(got).__name__}, expected a number.") from None
+        with calling(what):
+            got = lesson.change_per_layer(list(values))
+    except Wrong as wrong:
+        unusable = any(not 0 < value < math.inf for value in values)
+        hint = "\nThe likeliest mistake: norms that are 0, NaN or infinite are not left out; they have no logarithm."
+        few = "\nThe likeliest mistake: with fewer than two norms there is no line; return NaN."
+        crashed = hint if unusable else few if len(values) < 2 else ""
+        raise Wrong(f"{wrong}{crashed if 'Error' in str(wrong) else ''}") from None
+    return what, float(number(got, what))
 
 
 def check_change(lesson, values, expected):
@@ -307,6 +339,12 @@ def check_change(lesson, values, expected):
     usable = [value for value in values if 0 < value < math.inf]
     ratios = [b / a for a, b in zip(usable, usable[1:])]
     slope = fitted(values)
+    small = {
+        f"{eps:g} is added to each norm, which changes small ones; leave out those that are 0": math.exp(
+            fitted([value + eps if value >= 0 else value for value in values])
+        )
+        for eps in (10.0**-k for k in range(4, 17))
+    }
     mistakes = {
         "it is the factor from each layer to the one before; turn it round": math.exp(-slope),
         "it is the slope itself; e to the slope is the factor": slope,
@@ -318,11 +356,11 @@ def check_change(lesson, values, expected):
         "it divides by the number of norms; there is one step fewer": (usable[-1] / usable[0]) ** (1 / len(usable)),
         "it is the change over all layers; take that of one": usable[-1] / usable[0],
     }
-    cause = next((cause for cause, wrong in mistakes.items() if agree([got], [wrong], 1e-6)), None)
-    if cause is None and math.isnan(got):
-        cause = "norms that are 0, NaN or infinite are not left out"
+    if math.isnan(got):
+        mistakes = {"norms that are 0, NaN or infinite are not left out": got}
     raise Wrong(
-        f"{what} is {got:.6g}, expected {expected:.6g}." + (f"\nThe likeliest mistake: {cause}." if cause else "")
+        f"{what} is {got:.6g}, expected {expected:.6g}."
+        + likeliest(mistakes | small, lambda known: got is known or agree([got], [known], 1e-6))
     )
 
 
@@ -359,11 +397,71 @@ def test_change_is_nan_where_there_is_no_line(lesson, values):
 
 def correlate(lesson, network, images, neighbours, what):
     with calling(what):
-        got = lesson.gradient_correlation(network, images, neighbours)
-    try:
-        return float(got)
-    except (TypeError, ValueError):
-        raise Wrong(f"{what} returned {type(got).__name__}, expected a number.") from None
+        return float(number(lesson.gradient_correlation(network, images, neighbours), what))
+
+
+def correlation_mistakes(lesson, network, images, neighbours):
+    """What the known wrong ways give for gradient_correlation, and what is right."""
+    twin = copy.deepcopy(network).eval()
+
+    def gradients(inputs, model=twin, reduce=lambda logits: logits.sum()):
+        inputs = inputs.clone().requires_grad_()
+        return torch.autograd.grad(reduce(model(inputs)), inputs)[0].flatten(1).double()
+
+    def cosines(a, b):
+        return (F.normalize(a, eps=0) * F.normalize(b, eps=0)).sum(dim=1)
+
+    def logit(which):
+        return cosines(*[gradients(x, reduce=which) for x in (images, neighbours)]).mean()
+
+    def dead():
+        """What the learner's function gives where all gradients are 0."""
+        still = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 10))
+        nn.init.zeros_(still[1].weight)
+        return correlate(lesson, still, images, neighbours, "")
+
+    first, second = gradients(images), gradients(neighbours)
+    expected = cosines(first, second).mean().item()
+    centred = [g - g.mean(dim=1, keepdim=True) for g in (first, second)]
+    maps = [g.reshape(images.shape) for g in (first, second)]
+    trained = copy.deepcopy(network).train()
+    return expected, {
+        "the model is in train mode; in eval mode one picture has no say in another's logits": lambda: cosines(
+            gradients(images, trained), gradients(neighbours, trained)
+        ).mean(),
+        "all pictures' gradients are taken as one long vector; take a cosine for each picture": lambda: cosines(
+            first.reshape(1, -1), second.reshape(1, -1)
+        ).mean(),
+        "the cosine is taken over the channels at each place; take one over a picture's whole gradient, flattened": (
+            lambda: F.cosine_similarity(*maps, dim=1).mean()
+        ),
+        "the mean of each gradient is subtracted; the cosine is that of the gradients as they are": lambda: cosines(
+            *centred
+        ).mean(),
+        "the absolute values of the cosines are averaged": lambda: cosines(first, second).abs().mean(),
+        "the cosines are summed, not averaged": lambda: cosines(first, second).sum(),
+        "the gradients are not divided by their norms": lambda: (first * second).sum(dim=1).mean(),
+        "only the first picture counts": lambda: cosines(first, second)[0],
+        "it compares the inputs, not the gradients": lambda: cosines(images.flatten(1), neighbours.flatten(1)).mean(),
+        "it is the gradient of the first logit, not of all of them summed": lambda: logit(lambda z: z[:, 0].sum()),
+        "it is the gradient of the largest logit, not of all of them summed": lambda: logit(
+            lambda z: z.amax(dim=1).sum()
+        ),
+        "both gradients are taken at the same inputs": lambda: 1 if dead() != 1 else math.nan,
+        "it is 1 whatever the gradients are": lambda: 1 if dead() == 1 else math.nan,
+        "the gradients of different pictures are compared, not those of a picture and its neighbour": lambda: cosines(
+            first[:-1], first[1:]
+        ).mean(),
+    }
+
+
+def check_correlation(lesson, network, images, neighbours, what, advice, tolerance):
+    """Raise Wrong, with the mistake that gives what was got, unless the learner's correlation is the right one."""
+    expected, mistakes = correlation_mistakes(lesson, network, images, neighbours)
+    got = correlate(lesson, network, images, neighbours, what)
+    if not abs(got - expected) <= tolerance:
+        cause = likeliest(mistakes, lambda known: abs(got - float(known)) < 1e-5 * max(1, abs(got)))
+        raise Wrong(f"{what} is {got:.5f}, expected {expected:.5f}{advice}.{cause}")
 
 
 @pytest.mark.task("3.4")
@@ -374,12 +472,8 @@ def test_correlation_of_a_linear_network_is_one(lesson):
     network(images)
     randomised(network)
     what = "gradient_correlation(model, images, neighbours) of a network without ReLUs"
-    got = correlate(lesson, network, images, make_batch(seed=5)[0], what)
-    if abs(got - 1) > 1e-5:
-        raise Wrong(
-            f"{what} is {got:.6g}, expected exactly 1: its gradient is the same everywhere, even with batch norm, "
-            "if the model is in eval mode."
-        )
+    advice = ": its gradient is the same everywhere, even with batch norm, if the model is in eval mode"
+    check_correlation(lesson, network, images, make_batch(seed=5)[0], what, advice, 1e-5)
 
 
 @pytest.mark.task("3.4")
@@ -387,53 +481,13 @@ def test_correlation_of_a_linear_network_is_one(lesson):
 @START
 def test_correlation_is_the_mean_cosine_of_the_input_gradients(lesson, skip, batch_norm, training):
     network, (images, _) = make_network(lesson, skip, batch_norm, training), make_batch()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.zero_()  # or in eval mode ReLUs let nothing through, and the gradient is 0
     neighbours = make_batch(seed=7)[0]  # so far away that some cosines are negative
-    twin = copy.deepcopy(network).eval()
-
-    def gradients(inputs, model=twin, reduce=lambda logits: logits.sum()):
-        inputs = inputs.clone().requires_grad_()
-        return torch.autograd.grad(reduce(model(inputs)), inputs)[0].flatten(1).double()
-
-    def cosines(a, b):
-        return (F.normalize(a, eps=0) * F.normalize(b, eps=0)).sum(dim=1)
-
-    first, second = gradients(images), gradients(neighbours)
-    expected = cosines(first, second).mean().item()
-    centred = [g - g.mean(dim=1, keepdim=True) for g in (first, second)]
-    mistakes = {
-        "the model is in train mode; in eval mode one picture has no say in another's logits": lambda: cosines(
-            gradients(images, copy.deepcopy(network).train()), gradients(neighbours, copy.deepcopy(network).train())
-        ).mean(),
-        "all pictures' gradients are taken as one long vector; take a cosine for each picture": lambda: cosines(
-            first.reshape(1, -1), second.reshape(1, -1)
-        ).mean(),
-        "the mean of each gradient is subtracted; the cosine is that of the gradients as they are": lambda: cosines(
-            *centred
-        ).mean(),
-        "the absolute values of the cosines are averaged": lambda: cosines(first, second).abs().mean(),
-        "the cosines are summed, not averaged": lambda: cosines(first, second).sum(),
-        "the gradients are not divided by their norms": lambda: (first * second).sum(dim=1).mean(),
-        "only the first picture counts": lambda: cosines(first, second)[0],
-        "it compares the inputs, not the gradients": lambda: cosines(images.flatten(1), neighbours.flatten(1)).mean(),
-        "it is the gradient of the first logit, not of all of them summed": lambda: cosines(
-            *[gradients(x, reduce=lambda logits: logits[:, 0].sum()) for x in (images, neighbours)]
-        ).mean(),
-        "it is the gradient of the largest logit, not of all of them summed": lambda: cosines(
-            *[gradients(x, reduce=lambda logits: logits.amax(dim=1).sum()) for x in (images, neighbours)]
-        ).mean(),
-        "both gradients are taken at the same inputs": lambda: torch.tensor(1.0),
-        "the gradients of different pictures are compared, not those of a picture and its neighbour": lambda: cosines(
-            first[:-1], first[1:]
-        ).mean(),
-    }
     what = f"gradient_correlation(model, images, neighbours) of a network in {mode(training)} mode"
-    got = correlate(lesson, network, images, neighbours, what)
-    if abs(got - expected) > 1e-4:
-        cause = next((cause for cause, wrong in mistakes.items() if abs(got - float(wrong())) < 1e-5), None)
-        raise Wrong(
-            f"{what} is {got:.5f}, expected {expected:.5f}."
-            + (f"\nThe likeliest mistake: {cause}." if cause else " It is the mean over the pairs of the cosine.")
-        )
+    advice = ", the mean over the pairs of the cosine"
+    check_correlation(lesson, network, images, neighbours, what, advice, 1e-4)
 
 
 # --- 3.5 ------------------------------------------------------------------------------------------------------------
@@ -441,16 +495,22 @@ def test_correlation_is_the_mean_cosine_of_the_input_gradients(lesson, skip, bat
 STEPS = 5
 
 
-def train_by_hand(network, batches, make_optimizer, clear=True, training=True):
-    """What record_training should do, on a copy: (copy, rows of norms)."""
+def train_by_hand(network, batches, make_optimizer, clear=True, training=True, steps=1, passes=0, frozen=False):
+    """What record_training should do, on a copy: (copy, rows of norms); or something wrong, as the switches say."""
     twin = copy.deepcopy(network).train(training)
     optimizer, rows = make_optimizer(twin), []
     for images, labels in batches:
         if clear:
             optimizer.zero_grad()
+        for _ in range(passes):
+            twin(images)
+        kept = {name: buffer.clone() for name, buffer in twin.named_buffers()}
         F.cross_entropy(twin(images), labels).backward()
+        if frozen:
+            twin.load_state_dict(kept, strict=False)
         rows.append(euclid(m.weight.grad for m in twin.modules() if isinstance(m, nn.Conv2d)))
-        optimizer.step()
+        for _ in range(steps):
+            optimizer.step()
     return twin, rows
 
 
@@ -484,12 +544,12 @@ def record(lesson, network, batches, optimizer, count):
     what = f"record_training(model, {STEPS} batches, optimizer) of a network of {count} convolutions"
     with calling(what):
         got = lesson.record_training(network, batches, optimizer)
-    if got is None:
-        raise Wrong(f"{what} returned None. Does it end with a return?")
+    if type(got) not in (torch.Tensor, nn.Parameter, numpy.ndarray, list):
+        raise Wrong(f"{what} returned {said(got)}, expected a tensor (steps, layers). Does it end with a return?")
     try:
         table = torch.as_tensor(got, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise Wrong(f"{what} returned {type(got).__name__}, expected a tensor (steps, layers).") from None
+        raise Wrong(f"{what} returned rows of different lengths, expected a tensor (steps, layers).") from None
     if tuple(table.shape) == (count, STEPS):
         raise Wrong(f"{what} has the shape {tuple(table.shape)}: steps and layers are swapped.")
     if tuple(table.shape) != (STEPS, count):
@@ -514,6 +574,9 @@ def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optim
         "gradients add up from batch to batch; clear them before each": heaped,
         "the model is in eval mode while it trains": in_eval,
         "the optimizer takes no step": still,
+        "the optimizer takes two steps for each batch": lambda: train_by_hand(
+            untouched, batches, make_optimizer, steps=2
+        )[1],
         "each row is recorded after the step; the norms are those before it": expected[1:] + expected[-1:],
         "the layers come in reverse order": [row[::-1] for row in expected],
         "every row is one and the same list; make a new one for each step": [expected[-1]] * STEPS,
@@ -526,26 +589,38 @@ def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optim
     }
     for t, row in enumerate(expected):
         if not agree(table[t].tolist(), row, 1e-3):
-            cause = next(
-                (
-                    cause
-                    for cause, wrong in mistakes.items()
-                    if all(agree(a, b, 1e-3) for a, b in zip(table.tolist()[:-1], wrong[: STEPS - 1]))
-                ),
-                None,
-            )
             i = next(i for i in range(13) if not agree([table[t, i].item()], row[i : i + 1], 1e-3))
             raise Wrong(
                 f"{what}: row {t}, layer {i} is {table[t, i]:.4g}, expected {row[i]:.4g}."
-                + (f"\nThe likeliest mistake: {cause}." if cause else "")
+                + likeliest(mistakes, lambda rows: same_rows(table.tolist(), rows))
             )
     for (name, own), theirs in zip(network.state_dict().items(), twin.state_dict().values()):
-        if not torch.allclose(own.double(), theirs.double(), rtol=1e-3, atol=1e-5):
+        if not allclose(own.double(), theirs.double(), rtol=1e-3, atol=1e-5):
             part = "running statistics" if "running" in name or "batches" in name else "weights"
+            switches = {
+                "the model runs twice for each batch, so batch norm's statistics move twice": {"passes": 1},
+                "within undisturbed batch norm's statistics do not move; training should move them": {"frozen": True},
+                "the optimizer takes two steps for each batch": {"steps": 2},
+            }
+            twins = {
+                words: lambda switch=switch: train_by_hand(untouched, batches, make_optimizer, **switch)[0]
+                for words, switch in switches.items()
+            }
             raise Wrong(
-                f"{what}: afterwards the model's {part} ({name}) are not those of {STEPS} steps, one a batch. "
-                "Is there exactly one forward pass in train mode and one optimizer.step() for each batch?"
+                f"{what}: afterwards the model's {part} ({name}) are not those of {STEPS} steps, one a batch."
+                + likeliest(twins, functools.partial(same_state, network))
             )
+
+
+def same_rows(table, rows):
+    """Whether all rows but the last are the same."""
+    return all(agree(a, b, 1e-3) for a, b in zip(table[:-1], rows[: STEPS - 1]))
+
+
+def same_state(network, twin):
+    """Whether two networks have the same weights and statistics."""
+    pairs = zip(network.state_dict().values(), twin.state_dict().values())
+    return all(allclose(a.double(), b.double(), rtol=1e-3, atol=1e-5) for a, b in pairs)
 
 
 @pytest.mark.task("3.5")

@@ -700,7 +700,7 @@ VARIANTS = [
     wrong(
         "1.4",
         "a argmax0",
-        None,
+        "look over the classes, dim=1",
         edit(
             "right += (model(images).argmax(dim=1) == labels).sum().item()",
             "right += (model(images).argmax(dim=0) == labels).sum().item()",
@@ -709,23 +709,23 @@ VARIANTS = [
     wrong(
         "1.4",
         "a max values",
-        None,
+        "is compared with the label, not its place",
         edit(
             "right += (model(images).argmax(dim=1) == labels).sum().item()",
             "right += (model(images).max(dim=1).values == labels).sum().item()",
         ),
     ),
-    wrong("1.4", "a total batches", "it is a number of pictures", edit("total += len(labels)", "total += 1")),
+    wrong("1.4", "a total batches", "it divides by the number of batches", edit("total += len(labels)", "total += 1")),
     wrong(
         "1.4",
         "a len batches",
-        "raised TypeError: object of type",
+        "it asks for the length of batches",
         edit("return right / total", "return right / len(batches)"),
     ),
     wrong(
         "1.4",
         "a two pass",
-        None,
+        "it goes through batches twice",
         definition(
             "accuracy",
             """def accuracy(model, batches):
@@ -749,7 +749,7 @@ VARIANTS = [
     wrong(
         "1.4",
         "a drop last",
-        "it counts the first batch only",
+        "it leaves out the last batch",
         definition(
             "accuracy",
             """def accuracy(model, batches):
@@ -766,15 +766,15 @@ VARIANTS = [
     wrong(
         "1.4",
         "a loss",
-        None,
+        "it is the loss, not the share",
         edit(
             "right += (model(images).argmax(dim=1) == labels).sum().item()",
             "right += F.cross_entropy(model(images), labels).item() * len(labels)",
         ),
     ),
-    wrong("1.4", "a intdiv", None, edit("return right / total", "return right // total")),
+    wrong("1.4", "a intdiv", "it rounds down: divide by /", edit("return right / total", "return right // total")),
     wrong("1.4", "a none", "expected a number", edit("return right / total", "right / total")),
-    wrong("1.4", "a const1", None, edit("return right / total", "return 1.0")),
+    wrong("1.4", "a const1", "it is always 1", edit("return right / total", "return 1.0")),
     right(
         "1.2",
         "names",

@@ -53,7 +53,7 @@ VARIANTS = [
     ),
     wrong("2.1", "inverted", "the switch is the wrong way round", edit("if self.skip:", "if not self.skip:")),
     wrong(
-        "2.1", "x not shortcut", "raised RuntimeError: The size of tensor a", edit("out + self.shortcut(x)", "out + x")
+        "2.1", "x not shortcut", "x itself is added", edit("out + self.shortcut(x)", "out + x")
     ),
     wrong(
         "2.1",
@@ -84,13 +84,13 @@ VARIANTS = [
     wrong(
         "2.2",
         "n wrong2",
-        "blocks in each of three stages of width",
+        "blocks in each of the three stages, expected (depth - 2) / 6",
         edit("range((depth - 2) // 6)", "range((depth - 2) // 3)"),
     ),
     wrong(
         "2.2",
         "widths",
-        "blocks in each of three stages of width",
+        "the stages have the widths",
         edit("(2 * width, 2), (4 * width, 2)):", "(2 * width, 2), (2 * width, 2)):"),
     ),
     wrong(
@@ -100,7 +100,7 @@ VARIANTS = [
     wrong(
         "2.2",
         "nohead",
-        "blocks in each of three stages of width",
+        "the linear layer of the head is missing",
         edit(
             """return nn.Sequential(stem, nn.Sequential(*blocks), head)
 
@@ -115,7 +115,7 @@ def run""",
     wrong(
         "2.2",
         "flat",
-        "raised ValueError: too many values to unpack",
+        "parts, expected 3",
         edit(
             """return nn.Sequential(stem, nn.Sequential(*blocks), head)
 
@@ -130,7 +130,7 @@ def run""",
     wrong(
         "2.2",
         "shared",
-        "blocks in each of three stages of width",
+        "twice. Each place needs a layer of its own",
         edit(
             """            channels = out_channels
 """,
@@ -175,7 +175,7 @@ def run""",
     wrong(
         "2.3",
         "key order",
-        "returned the keys",
+        "the keys are (kind, seed, depth)",
         edit("histories[kind, depth, seed] = fit", "histories[kind, seed, depth] = fit"),
     ),
     wrong(
@@ -192,7 +192,7 @@ def run""",
     wrong(
         "2.3",
         "first seed",
-        "returned the keys",
+        "leaves out combinations",
         edit(
             "for seed, depth, kind in itertools.product(seeds,", "for seed, depth, kind in itertools.product(seeds[:1],"
         ),
@@ -209,7 +209,7 @@ def run""",
     wrong(
         "2.4",
         "order",
-        "it is shallow minus deep",
+        "in the order in which they come",
         edit(
             "final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))",
             "final_loss(histories, kind, depths[-1]) - final_loss(histories, kind, depths[0])",
@@ -218,27 +218,27 @@ def run""",
     wrong(
         "2.4",
         "ratio",
-        None,
+        "deep divided by shallow",
         edit(
             "final_loss(histories, kind, max(depths)) - final_loss",
             "final_loss(histories, kind, max(depths)) / final_loss",
         ),
     ),
-    wrong("2.4", "fixed", None, edit("kind, max(depths)) -", "kind, 56) -")),
+    wrong("2.4", "fixed", "it asks for a depth that is not there", edit("kind, max(depths)) -", "kind, 56) -")),
     wrong(
         "2.5", "all", "no block is missing", edit("kept = [block.shortcut if i == index else block", "kept = [block")
     ),
-    wrong("2.5", "offby", "no block is missing", edit("if i == index else", "if i == index - 1 else")),
+    wrong("2.5", "offby", "blocks count from 0", edit("if i == index else", "if i == index - 1 else")),
     wrong(
         "2.5",
         "drop",
-        None,
+        "nothing is in the block's place, or nn.Identity()",
         edit(
             "kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]",
             "kept = [block for i, block in enumerate(blocks) if i != index]",
         ),
     ),
-    wrong("2.5", "identity", None, edit("block.shortcut if i == index", "nn.Identity() if i == index")),
+    wrong("2.5", "identity", "nothing is in the block's place, or nn.Identity()", edit("block.shortcut if i == index", "nn.Identity() if i == index")),
     wrong(
         "2.5",
         "inplace",

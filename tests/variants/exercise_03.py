@@ -293,7 +293,7 @@ return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
     wrong(
         "3.1",
         "wrongloss",
-        None,
+        "the logits are summed; take the cross-entropy",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -305,7 +305,7 @@ return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
     wrong(
         "3.1",
         "none",
-        "convolutions in train mode returned None. Does it end with a return?",
+        "returned None",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -317,7 +317,7 @@ with undisturbed(model, training=True):
     wrong(
         "3.1",
         "clip",
-        None,
+        "the norms are clipped at 1",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -521,7 +521,7 @@ return [norm(g) for g in torch.autograd.grad(loss,outs)]""",
     wrong(
         "3.2",
         "branch",
-        None,
+        "they are the gradients at the branches",
         hole(
             "signal_norms",
             """outs=[]
@@ -552,7 +552,7 @@ return [norm(o.grad) for o in outs]""",
     wrong(
         "3.2",
         "permean",
-        None,
+        "means over the pictures of each picture",
         hole(
             "signal_norms",
             """outs=[]
@@ -679,7 +679,7 @@ return math.exp(-(x*y).sum()/(x*x).sum())""",
     wrong(
         "3.3",
         "nozero",
-        None,
+        "norms that are 0, NaN or infinite are not left out",
         hole(
             "change_per_layer",
             """p=[(i,math.log(n)) for i,n in enumerate(norms)]
@@ -691,7 +691,7 @@ return math.exp((x*y).sum()/(x*x).sum())""",
     wrong(
         "3.3",
         "eps",
-        None,
+        "1e-12 is added to each norm",
         hole(
             "change_per_layer",
             """p=[(i,math.log(n+1e-12)) for i,n in enumerate(norms)]
@@ -810,7 +810,7 @@ return F.cosine_similarity(a,b).mean().item()""",
     wrong(
         "3.4",
         "train",
-        "its gradient is the same everywhere",
+        "the model is in train mode",
         hole(
             "gradient_correlation",
             """def g(inputs):
@@ -852,7 +852,7 @@ return F.cosine_similarity(g(images),g(neighbours)).abs().mean().item()""",
     wrong(
         "3.4",
         "sum",
-        None,
+        "the cosines are summed, not averaged",
         hole(
             "gradient_correlation",
             """def g(inputs):
@@ -896,7 +896,7 @@ return F.cosine_similarity(a,b).mean().item()""",
     wrong(
         "3.4",
         "unnorm",
-        None,
+        "the gradients are not divided by their norms",
         hole(
             "gradient_correlation",
             """def g(inputs):
@@ -924,7 +924,7 @@ return F.cosine_similarity(*gs).mean().item()""",
     wrong(
         "3.4",
         "chan",
-        None,
+        "the cosine is taken over the channels",
         hole(
             "gradient_correlation",
             """gs=[]
@@ -964,7 +964,7 @@ return F.cosine_similarity(*gs).mean().item()""",
 return F.cosine_similarity(g(images),g(neighbours)).mean().item()""",
         ),
     ),
-    wrong("3.4", "const1", "both gradients are taken at the same inputs", hole("gradient_correlation", "return 1.0")),
+    wrong("3.4", "const1", "it is 1 whatever the gradients are", hole("gradient_correlation", "return 1.0")),
     wrong(
         "3.4",
         "modeleft",
@@ -1129,7 +1129,7 @@ return torch.tensor(rows)""",
     wrong(
         "3.5",
         "twicestep",
-        None,
+        "the optimizer takes two steps for each batch",
         hole(
             "record_training",
             """model.train()
@@ -1146,7 +1146,7 @@ return torch.tensor(rows)""",
     wrong(
         "3.5",
         "extrafwd",
-        "one a batch. Is there exactly one forward pass in train mode and one",
+        "the model runs twice for each batch",
         hole(
             "record_training",
             """model.train()
@@ -1164,7 +1164,7 @@ return torch.tensor(rows)""",
     wrong(
         "3.5",
         "undisturbed",
-        "one a batch. Is there exactly one forward pass in train mode and one",
+        "within undisturbed batch norm's statistics do not move",
         hole(
             "record_training",
             """model.train()
