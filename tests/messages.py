@@ -75,6 +75,13 @@ def number(value, what):
     return value
 
 
+def numbers(values, what):
+    """A list of numbers that the learner returned, or a tuple, array or tensor of one dimension, as a list."""
+    if type(values) in (torch.Tensor, numpy.ndarray) and values.ndim == 1:
+        values = values.tolist()
+    return [number(value, f"{what} at place {i}") for i, value in enumerate(plain(values, what, list, tuple))]
+
+
 def plain(value, what, *kinds):
     """A list, tuple or dict that the learner returned."""
     if type(value) not in kinds:

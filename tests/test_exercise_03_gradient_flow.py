@@ -9,7 +9,7 @@ import numpy
 import pytest
 import torch
 import torch.nn.functional as F
-from messages import Wrong, calling, likeliest, number, plain, said
+from messages import Wrong, calling, likeliest, number, numbers, said
 from torch import allclose, equal, nn
 
 COUNT = 6
@@ -68,11 +68,9 @@ def oracle_loss(network, images, labels, training=True):
     return twin, [m for m in twin.modules() if isinstance(m, nn.Conv2d)], F.cross_entropy(twin(images), labels)
 
 
-def numbers(got, what, count):
-    """What the learner returned, as a list of floats."""
-    if type(got) in (torch.Tensor, numpy.ndarray) and got.ndim == 1:
-        got = got.tolist()
-    values = [float(number(value, f"{what} at place {i}")) for i, value in enumerate(plain(got, what, list, tuple))]
+def numbers_of(got, what, count):
+    """What the learner returned, as a list of so many numbers."""
+    values = numbers(got, what)
     if len(values) != count:
         raise Wrong(f"{what} returned {len(values)} numbers, expected {count}.")
     return values
@@ -154,7 +152,7 @@ def test_gradient_norms_are_autograds(lesson, skip, batch_norm, training):
     what = f"gradient_norms(model, images, labels) of a network of 13 convolutions in {mode(training)} mode"
     with calling(what):
         got = lesson.gradient_norms(network, *batch)
-    check_numbers(numbers(got, what, 13), expected, what, mistakes)
+    check_numbers(numbers_of(got, what, 13), expected, what, mistakes)
 
 
 @pytest.mark.task("3.1")
@@ -164,7 +162,7 @@ def test_gradient_norms_of_any_network(lesson):
     what = "gradient_norms of a network of 3 convolutions, with biases, groups and nn.ModuleList,"
     with calling(what):
         got = lesson.gradient_norms(network, *batch)
-    check_numbers(numbers(got, what, 3), expected, what, mistakes)
+    check_numbers(numbers_of(got, what, 3), expected, what, mistakes)
 
 
 @pytest.mark.task("3.1")
@@ -175,7 +173,7 @@ def test_gradient_norms_do_not_depend_on_earlier_gradients(lesson):
     with calling("gradient_norms(model, images, labels)"):
         got = lesson.gradient_norms(network, *batch)
     what = "gradient_norms of a model that has gradients from an earlier backward()"
-    check_numbers(numbers(got, what, 13), expected, what, mistakes)
+    check_numbers(numbers_of(got, what, 13), expected, what, mistakes)
 
 
 def mode(training):
@@ -275,7 +273,7 @@ def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
     with calling(what):
         got = lesson.signal_norms(network, *batch)
     check_numbers(
-        numbers(got, what, 6),
+        numbers_of(got, what, 6),
         expected,
         what,
         {
@@ -304,7 +302,7 @@ def test_signal_norms_twice_are_the_same(lesson):
     with calling("signal_norms(model, images, labels)"):
         first, second = [lesson.signal_norms(network, *batch) for _ in range(2)]
     what = "signal_norms(model, images, labels), called a second time,"
-    if not agree(numbers(second, what, 6), numbers(first, what, 6)):
+    if not agree(numbers_of(second, what, 6), numbers_of(first, what, 6)):
         raise Wrong(f"{what} gives other numbers. Does it leave hooks, gradients or statistics behind?")
 
 

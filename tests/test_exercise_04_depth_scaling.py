@@ -10,8 +10,8 @@ import pytest
 import torch
 import torchvision
 from diagnosis import BOTTLENECK_MISTAKES, bottleneck_parts, first_difference
-from messages import Wrong, calling, check_close, check_tensor, is_close, shape
-from torch import nn
+from messages import Wrong, calling, check_close, check_tensor, is_close, likeliest, number, numbers, plain, shape
+from torch import equal, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import Bottleneck
 from what_ran import check_registered, copy_to_oracle, first, kernel, pair_ops, randomise, record
@@ -110,7 +110,7 @@ def test_bottleneck_computes_what_torchvisions_does(lesson, case, training):
     x = twins.x.clone()
     with calling(twins.what), torch.no_grad():
         got = twins.block(x)
-    if not torch.equal(x, twins.x):
+    if not equal(x, twins.x):
         raise Wrong(f"{twins.what} changed the input itself. Avoid += and inplace=True on x.")
     with torch.no_grad():
         expected = twins.oracle(twins.x)
@@ -285,27 +285,62 @@ def oracle_macs(model, size):
     return counter.get_total_flops() // 2
 
 
+def layer_sums(model, size, of):
+    """The sum of of(layer, what reaches it, what it puts out) over a copy's convolutions and linear layers."""
+    twin, found = copy.deepcopy(model).to("meta").eval(), []
+    for layer in twin.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(lambda layer, inputs, output: found.append(of(layer, inputs[0], output)))
+    twin(torch.zeros(1, *size, device="meta"))
+    return sum(found)
+
+
+def mac_mistakes(model, size, expected):
+    """What the known wrong ways give for count_macs."""
+    sums = functools.partial(layer_sums, model, size)
+
+    def square(layer, x, y):
+        return layer.weight.numel() * (y.shape[-1] ** 2 if y.dim() == 4 else 1)
+
+    return {
+        "it counts operations, two for each multiply-add": 2 * expected,
+        "it leaves the linear layers out": lambda: sums(
+            lambda layer, x, y: y.numel() * layer.weight[0].numel() * isinstance(layer, nn.Conv2d)
+        ),
+        "it counts parameters, not multiply-adds": sum(p.numel() for p in model.parameters()),
+        "it takes the size of what reaches a layer; take that of what it puts out": lambda: sums(
+            lambda layer, x, y: x.numel() * layer.weight[:, 0].numel()
+        ),
+        "it takes pictures to be as high as wide; height and width can differ": lambda: sums(square),
+        "it adds the biases; they are left out": lambda: sums(
+            lambda layer, x, y: y.numel() * (layer.weight[0].numel() + (layer.bias is not None))
+        ),
+        "groups are forgotten: each output sees in_channels / groups channels": lambda: sums(
+            lambda layer, x, y: y.numel() * layer.weight[0].numel() * getattr(layer, "groups", 1)
+        ),
+    }
+
+
 def check_macs(lesson, model, size, name):
     what = f"count_macs({name}, {size})"
+    pictures = []
+    watch = model.register_forward_pre_hook(lambda model, inputs: pictures.append(len(inputs[0])))
     with calling(what):
-        got = lesson.count_macs(model, size)
+        got = number(lesson.count_macs(model, size), what)
+    watch.remove()
     expected = oracle_macs(model, size)
-    if got == expected:
-        return
-    if not isinstance(got, int | float):
-        raise Wrong(f"{what} returned {type(got).__name__}, expected a number.")
-    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
-    causes = {
-        "it is twice as many: it counts operations, two for each multiply-add, or two pictures": 2 * expected,
-        "it leaves the linear layers out": expected - linear,
-        "it counts parameters, not multiply-adds": sum(p.numel() for p in model.parameters()),
-        "a hook of an earlier call is still there and counts again": 0,
-    }
-    cause = next((cause for cause, wrong in causes.items() if wrong and got == wrong), None)
-    if cause is None:
-        cause = "groups divide the input channels, biases do not count, padding and dilation change the output's size"
-        raise Wrong(f"{what} is {got:,}, expected {expected:,}. Mind: {cause}.")
-    raise Wrong(f"{what} is {got:,}, expected {expected:,}.\nThe likeliest mistake: {cause}.")
+    if got != expected:
+        mistakes = mac_mistakes(model, size, expected)
+        if pictures == [2]:
+            mistakes = {"it runs two pictures, so it counts twice": 2 * expected}
+        raise Wrong(
+            f"{what} is {got:,}, expected {expected:,}."
+            + (
+                likeliest(mistakes, lambda known: got == known)
+                or " Mind: groups divide the input channels, biases do not count, padding and dilation change the "
+                "output's size."
+            )
+        )
 
 
 @pytest.mark.task("4.3")
@@ -330,7 +365,7 @@ def test_counting_leaves_no_trace(lesson, training):
     model = Odd().train(training)
     before = copy.deepcopy(model.state_dict())
     with calling("count_macs(model)"):
-        first_count, second = lesson.count_macs(model), lesson.count_macs(model)
+        first_count, second = [number(lesson.count_macs(model), "count_macs(model)") for _ in range(2)]
     if first_count != second:
         raise Wrong(f"count_macs(model) says {first_count:,} first and {second:,} the second time. Remove the hooks.")
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
@@ -338,7 +373,7 @@ def test_counting_leaves_no_trace(lesson, training):
     if any(module.training is not training for module in model.modules()):
         raise Wrong("count_macs(model) leaves the model in another mode. Put it back: model.train(mode).")
     for name, value in model.state_dict().items():
-        if not torch.equal(value, before[name]):
+        if not equal(value, before[name]):
             raise Wrong(f"count_macs(model) changes {name}: run the model in eval mode.")
 
 
@@ -348,7 +383,7 @@ def test_parameters_are_all_and_each_once(lesson):
     model.last.weight.requires_grad_(False)
     model.again = model.tokens
     with calling("count_parameters(model)"):
-        got = lesson.count_parameters(model)
+        got = number(lesson.count_parameters(model), "count_parameters(model)")
     expected = sum(p.numel() for p in model.parameters())
     causes = {
         "it leaves out what is frozen": expected - model.last.weight.numel(),
@@ -356,11 +391,13 @@ def test_parameters_are_all_and_each_once(lesson):
         "it counts a layer twice that the model holds twice": expected
         + sum(p.numel() for p in model.tokens.parameters()),
         "it counts tensors, not the numbers in them": len(list(model.parameters())),
+        "it counts all of state_dict(): buffers, too, and twice a layer that the model holds twice": sum(
+            value.numel() for value in model.state_dict().values()
+        ),
     }
-    cause = next((cause for cause, wrong in causes.items() if got == wrong), None)
     if got != expected:
-        advice = f"\nThe likeliest mistake: {cause}." if cause else ""
-        raise Wrong(f"count_parameters(model) is {got}, expected {expected}.{advice}")
+        cause = likeliest(causes, lambda known: got == known)
+        raise Wrong(f"count_parameters(model) is {got}, expected {expected}.{cause}")
 
 
 # --- 4.4 ------------------------------------------------------------------------------------------------------------
@@ -381,11 +418,16 @@ def sweep(lesson, depths=(18, 34), seeds=(3, 5, 8), width=4, **share):
     call = f"train_depths(fit, {depths}, {seeds}, width={width}{more})"
     with calling(call):
         rows = lesson.train_depths(fit, depths, seeds, width=width, **share)
-    if not isinstance(rows, dict):
-        raise Wrong(f"{call} returned {type(rows).__name__}, expected a dict of rows.")
+    plain(rows, call, dict)
+    if rows and all(key[::-1] in seen for key in rows) and not all(key in seen for key in rows):
+        raise Wrong(f"{call}: its keys are (seed, depth), expected (depth, seed).")
     for key, row in rows.items():
         if row != {"row": key}:
             raise Wrong(f"{call}: at {key} it has what fit returned for another network, {row}.")
+    if set(seen) > set(rows):
+        raise Wrong(
+            f"{call} trains all {len(seen)} networks and returns {len(rows)}. Train only those of this process's share."
+        )
     if set(seen) != set(rows):
         raise Wrong(f"{call}: it trained {sorted(seen)}, but returns rows for {sorted(rows)}.")
     return rows, seen, call
@@ -425,7 +467,7 @@ def test_processes_share_the_sweep(lesson, world_size):
         raise Wrong(f"train_depths: {world_size} processes get {sizes} trainings. Deal them out evenly.")
     for _, seen, call in shares:
         for key, own in seen.items():
-            if not all(torch.equal(a, b) for a, b in zip(own, weights[key])):
+            if not all(equal(a, b) for a, b in zip(own, weights[key])):
                 raise Wrong(
                     f"{call}: {key} starts from other weights than in a run by one process. "
                     "Call torch.manual_seed(seed) right before each network is built."
@@ -436,9 +478,9 @@ def test_processes_share_the_sweep(lesson, world_size):
 def test_seeds_differ_and_repeat(lesson):
     first_run, second = sweep(lesson)[1], sweep(lesson)[1]
     for key in first_run:
-        if not all(torch.equal(a, b) for a, b in zip(first_run[key], second[key])):
+        if not all(equal(a, b) for a, b in zip(first_run[key], second[key])):
             raise Wrong(f"train_depths: called twice, it starts {key} from different weights. Seed torch for each.")
-    if torch.equal(first_run[18, 3][0], first_run[18, 5][0]):
+    if equal(first_run[18, 3][0], first_run[18, 5][0]):
         raise Wrong("train_depths: seeds 3 and 5 give the same weights. Seed torch with the seed of the training.")
 
 
@@ -449,12 +491,12 @@ def test_seeds_differ_and_repeat(lesson):
 @pytest.mark.parametrize(
     "points, expected",
     [
-        ([(1e9, 0.5), (2e9, 0.6)], [10.0]),
         ([(8e9, 0.774), (1.8e9, 0.698), (4.1e9, 0.761), (3.6e9, 0.733)], [3.5 / 1.8, 5.6, 1.3 / 3.9]),
         ([(4e6, 0.9), (1e6, 0.8), (2e6, 0.95)], [15_000.0, -2_500.0]),
+        ([(1e9, 0.5), (2e9, 0.6)], [10.0]),
         ([(5e9, 0.5)], []),
     ],
-    ids=["two", "four, out of order", "a loss", "one"],
+    ids=["four, out of order", "a loss", "two", "one"],
 )
 def test_gains_by_hand(lesson, points, expected):
     rows = [
@@ -462,28 +504,35 @@ def test_gains_by_hand(lesson, points, expected):
     ]
     call = f"marginal_gains of (macs, accuracy) {points}"
     with calling(call):
-        got = list(lesson.marginal_gains(copy.deepcopy(rows)))
+        got = numbers(lesson.marginal_gains(copy.deepcopy(rows)), call)
     if len(got) != len(expected):
         raise Wrong(f"{call} returned {len(got)} numbers, expected {len(expected)}: one for each step to a larger one.")
 
     def same(scaled):
-        return all(abs(a - b) <= 1e-6 * max(1e-6, abs(b)) for a, b in zip(got, scaled))
+        return len(got) == len(scaled) and all(abs(a - b) <= 1e-6 * max(1e-6, abs(b)) for a, b in zip(got, scaled))
 
     if same(expected):
         return
-    in_order = [100 * (b[1] - a[1]) / ((b[0] - a[0]) / 1e9) for a, b in zip(points, points[1:])]
+
+    def steps(ordered):
+        return [100 * (b[1] - a[1]) / ((b[0] - a[0]) / 1e9) for a, b in zip(ordered, ordered[1:])]
+
     causes = {
         "accuracies are shares from 0 to 1; a point is a hundredth": [value / 100 for value in expected],
         "it divides by multiply-adds; a GMAC is 10^9 of them": [value / 1e9 for value in expected],
         "smaller minus larger; take larger minus smaller": [-value for value in expected],
-        "the rows are not sorted by multiply-adds": in_order,
+        "the rows are not sorted by multiply-adds": steps(points),
+        "the rows are sorted by accuracy; sort them by multiply-adds": steps(sorted(points, key=lambda p: p[1])),
+        "the rows go from the largest network to the smallest; start with the smallest": expected[::-1],
+        "it drops the sign; where the larger network does worse, the gain is below 0": [abs(v) for v in expected],
         "each network is compared with the smallest, not with the one before": [
             100 * (b[1] - sorted(points)[0][1]) / ((b[0] - sorted(points)[0][0]) / 1e9) for b in sorted(points)[1:]
         ],
     }
-    cause = next((cause for cause, wrong in causes.items() if same(wrong)), None)
-    advice = f"\nThe likeliest mistake: {cause}." if cause else ""
-    raise Wrong(f"{call} returned {[round(v, 6) for v in got]}, expected {[round(v, 6) for v in expected]}.{advice}")
+    raise Wrong(
+        f"{call} returned {[round(v, 6) for v in got]}, expected {[round(v, 6) for v in expected]}."
+        + likeliest(causes, same)
+    )
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------

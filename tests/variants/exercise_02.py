@@ -52,9 +52,7 @@ VARIANTS = [
         ),
     ),
     wrong("2.1", "inverted", "the switch is the wrong way round", edit("if self.skip:", "if not self.skip:")),
-    wrong(
-        "2.1", "x not shortcut", "x itself is added", edit("out + self.shortcut(x)", "out + x")
-    ),
+    wrong("2.1", "x not shortcut", "x itself is added", edit("out + self.shortcut(x)", "out + x")),
     wrong(
         "2.1",
         "detach",
@@ -238,7 +236,12 @@ def run""",
             "kept = [block for i, block in enumerate(blocks) if i != index]",
         ),
     ),
-    wrong("2.5", "identity", "nothing is in the block's place, or nn.Identity()", edit("block.shortcut if i == index", "nn.Identity() if i == index")),
+    wrong(
+        "2.5",
+        "identity",
+        "nothing is in the block's place, or nn.Identity()",
+        edit("block.shortcut if i == index", "nn.Identity() if i == index"),
+    ),
     wrong(
         "2.5",
         "inplace",

@@ -440,7 +440,12 @@ LAYERS""",
         "it leaves out what is frozen",
         hole("count_parameters", "return sum(p.numel() for p in model.parameters() if p.requires_grad)"),
     ),
-    wrong("4.3", "state", None, hole("count_parameters", "return sum(p.numel() for p in model.state_dict().values())")),
+    wrong(
+        "4.3",
+        "state",
+        "it counts all of state_dict()",
+        hole("count_parameters", "return sum(p.numel() for p in model.state_dict().values())"),
+    ),
     right(
         "4.3",
         "named",
@@ -471,7 +476,7 @@ return sum(macs)""",
     wrong(
         "4.3",
         "flops",
-        "it counts floating-point operations",
+        "it counts operations, two for each multiply-add",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -505,7 +510,7 @@ return sum(macs)""",
     wrong(
         "4.3",
         "nogroups",
-        "Mind: groups divide the input channels",
+        "groups are forgotten",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -556,7 +561,7 @@ return sum(macs)""",
     wrong(
         "4.3",
         "inputsize",
-        None,
+        "it takes the size of what reaches a layer",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -573,7 +578,7 @@ return sum(macs)""",
     wrong(
         "4.3",
         "square",
-        None,
+        "it takes pictures to be as high as wide",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -620,7 +625,7 @@ return sum(macs)""",
     wrong(
         "4.3",
         "batch2",
-        "or two pictures",
+        "it runs two pictures",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -650,7 +655,7 @@ return rows""",
     wrong(
         "4.4",
         "seedonce",
-        "but returns rows for",
+        "Train only those of this process's share",
         hole(
             "train_depths",
             """rows = {}
@@ -775,7 +780,7 @@ return rows""",
     wrong(
         "4.4",
         "keyswap",
-        "it has what fit returned for another network",
+        "its keys are (seed, depth)",
         hole(
             "train_depths",
             """rows = {}
@@ -847,7 +852,7 @@ return 1e11*np.diff(a[:,1])/np.diff(a[:,0])""",
     wrong(
         "4.5",
         "abs",
-        None,
+        "it drops the sign",
         hole(
             "marginal_gains",
             """ordered = sorted(rows, key=lambda r: r["macs"])
@@ -857,7 +862,7 @@ return [abs(100*(b["accuracy"]-a["accuracy"])/((b["macs"]-a["macs"])/1e9)) for a
     wrong(
         "4.5",
         "sortacc",
-        None,
+        "the rows are sorted by accuracy",
         hole(
             "marginal_gains",
             """ordered = sorted(rows, key=lambda r: r["accuracy"])

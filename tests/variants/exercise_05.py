@@ -73,7 +73,7 @@ return model""",
     wrong(
         "5.1",
         "deep",
-        "expected the model itself. Does it end with return model?",
+        "returned another model, such as a copy",
         hole(
             "replace_head",
             """model=copy.deepcopy(model)
@@ -342,7 +342,7 @@ return torch.cat(features), torch.cat(labels)""",
     wrong(
         "5.3",
         "logits",
-        "the features has the shape",
+        "the features are the logits",
         hole(
             "extract_features",
             """features, labels, mode = [], [], model.training
@@ -359,7 +359,7 @@ return torch.cat(features), torch.cat(labels)""",
     wrong(
         "5.3",
         "layer4",
-        "the features has the shape",
+        "they are from before the pooling",
         hole(
             "extract_features",
             """features, labels, mode = [], [], model.training
@@ -440,7 +440,7 @@ return p""",
     wrong(
         "5.3",
         "sgd1",
-        "and is the penalty part of the loss?",
+        "the training stops too soon",
         hole(
             "linear_probe",
             """p = nn.Linear(features.shape[1], num_classes)
@@ -455,7 +455,7 @@ return p""",
     wrong(
         "5.3",
         "nopenalty",
-        "and is the penalty part of the loss?",
+        "the penalty is left out",
         hole(
             "linear_probe",
             """p = nn.Linear(features.shape[1], num_classes)
@@ -472,7 +472,7 @@ return p""",
     wrong(
         "5.3",
         "untrained",
-        "and is the penalty part of the loss?",
+        "the training stops too soon",
         hole("linear_probe", "return nn.Linear(features.shape[1], num_classes)"),
     ),
     right(
@@ -512,7 +512,7 @@ return [{"params": [p for m in part for p in m.parameters()], "lr": lr * factor*
     wrong(
         "5.4",
         "linear",
-        None,
+        "raise it to that power",
         hole(
             "parameter_groups",
             """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
@@ -531,7 +531,7 @@ return [{"params": (p for m in part for p in m.parameters()), "lr": lr * factor*
     wrong(
         "5.4",
         "plus1",
-        None,
+        "the factor is applied once too often",
         hole(
             "parameter_groups",
             """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
@@ -560,7 +560,7 @@ return [{"params": [p], "lr": lr * factor ** (order.index(n.split(".")[0]) if n.
     wrong(
         "5.4",
         "noload",
-        None,
+        "there are only two rates",
         hole(
             "parameter_groups",
             'return [{"params": list(model.fc.parameters()), "lr": lr}, {"params": [p for n, p in model.named_parameters() if "fc" not in n], "lr": lr*factor}]',
@@ -589,7 +589,7 @@ return model""",
     wrong(
         "5.5",
         "nomom",
-        "a moving average still holds part of the old statistics",
+        "after the reset the momentum is still 0.1",
         hole(
             "adapt_batchnorm",
             """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
@@ -649,7 +649,7 @@ return model""",
     wrong(
         "5.5",
         "nomom-noreset",
-        "a moving average still holds part of the old statistics",
+        "it is a moving average that still holds part of the old",
         hole(
             "adapt_batchnorm",
             """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
@@ -689,7 +689,7 @@ return model""",
     wrong(
         "5.5",
         "onlylast",
-        "the mean is not taken over all batches alike",
+        "only the last batch counts",
         hole(
             "adapt_batchnorm",
             """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
@@ -710,7 +710,7 @@ return model""",
     wrong(
         "5.5",
         "mom1",
-        "the mean is not taken over all batches alike",
+        "only the last batch counts",
         hole(
             "adapt_batchnorm",
             """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
@@ -731,7 +731,7 @@ return model""",
     wrong(
         "5.5",
         "concat",
-        None,
+        "all batches are put together to one",
         hole(
             "adapt_batchnorm",
             """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
