@@ -6,7 +6,9 @@ A test belongs to a task: @pytest.mark.task("1.1"). It takes the learner's modul
 import importlib.util
 import inspect
 import itertools
+import os
 import re
+import subprocess
 import sys
 import traceback
 from importlib.machinery import SourceFileLoader
@@ -77,6 +79,48 @@ def lesson(request):
 def script(request):
     """The path of the learner's file."""
     return lesson_path(request)
+
+
+class DryRun:
+    """A script's run with --dry-run, in a process of its own that goes on while other tests run."""
+
+    def __init__(self, script, folder):
+        self.script, self.folder = script, folder
+        self.errors = open(folder / "errors.txt", "w+b")  # noqa: SIM115  closed with the fixture
+        command = [sys.executable, script, "--dry-run", "--data", "shapes", "--out", folder]
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=self.errors,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"},  # it must not crowd the tests
+        )
+
+    def finish(self):
+        """Wait for the end. Returns the folder that the run has written to; raises Wrong if it failed."""
+        if self.process.wait(timeout=100):
+            self.errors.seek(0)
+            said = self.errors.read().decode(errors="replace").strip().splitlines()
+            raise Wrong((said or ["it ended without a word"])[-1])
+        return self.folder
+
+
+@pytest.fixture(scope="module")
+def dry_run(script, tmp_path_factory):
+    """The learner's script, running with --dry-run."""
+    run = DryRun(script, tmp_path_factory.mktemp("dry_run"))
+    yield run
+    run.process.kill()
+    run.process.wait()
+    run.errors.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def start_early(request):
+    """Start the script at once if one of the tests to come waits for it: that takes seconds, on another core."""
+    waits = (item for item in request.session.items if item.path == request.path and "dry_run" in item.fixturenames)
+    if not hasattr(request.config, "lesson_loader") and next(waits, None):
+        request.getfixturevalue("dry_run")
 
 
 @pytest.fixture(scope="session")
