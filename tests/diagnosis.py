@@ -1,11 +1,13 @@
 """Names a mistake: the known wrong ways are computed with the learner's own weights, and the one that matches is it."""
 
+import itertools
+import re
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 from messages import is_close
-from what_ran import describe, first, kernel, norm_after, projections_last
+from what_ran import EXTRAS, describe, first, kernel, norm_after, projections_last
 
 SETTINGS = ("stride", "padding", "dilation", "groups")
 
@@ -47,7 +49,7 @@ def block_parts(x, ops, training):
 
 
 BLOCK_MISTAKES = {  # what the block did: what that gives
-    "the shortcut is never added": lambda p: p.n2.relu(),
+    "the shortcut is not added": lambda p: p.n2.relu(),
     "the shortcut is added after the last ReLU; add first, then apply the ReLU": lambda p: p.n2.relu() + p.s,
     "the last ReLU, after the addition, is missing": lambda p: p.n2 + p.s,
     "the shortcut is subtracted, not added": lambda p: (p.n2 - p.s).relu(),
@@ -61,6 +63,7 @@ BLOCK_MISTAKES = {  # what the block did: what that gives
     ).relu(),
     "a ReLU is applied to the branch before the addition": lambda p: (p.n2.relu() + p.s).relu(),
     "a ReLU is applied to the shortcut before the addition": lambda p: (p.n2 + p.s.relu()).relu(),
+    "the shortcut is taken of the branch, not of the block's input": lambda p: (2 * p.n2).relu(),
     "the shortcut starts after the first convolution, not at the block's input": lambda p: (p.n2 + p.n1.relu()).relu(),
     "the shortcut starts after the first convolution's batch norm, not at the input": lambda p: (p.n2 + p.n1).relu(),
     "the shortcut starts after the first convolution, not at the input": lambda p: (p.n2 + p.c1).relu(),
@@ -86,6 +89,107 @@ def branch(p, x):
     return norm(conv(inner, p.second), p.norms[1], p.training)
 
 
+def extra(ops, oracle_ops=()):
+    """What ran that the oracle has not, in words, or None."""
+    expected = {op.kind for op in oracle_ops}
+    return next((EXTRAS[op.kind] for op in ops if op.kind in EXTRAS and op.kind not in expected), None)
+
+
+def wide(ops):
+    """The convolutions that are larger than 1x1, in running order: the way through the branches."""
+    return [op for op in ops if op.kind == "conv2d" and op.weight.shape[2:] != (1, 1)]
+
+
+def wrong_layer(ops, oracle_ops, place):
+    """The first convolution that is not made as the oracle's, in words, or None; place(i) says where number i lies."""
+    for i, (own, oracle) in enumerate(zip(wide(ops), wide(oracle_ops))):
+        if describe(own) != describe(oracle):
+            return f"{place(i)} is {describe(own)}, expected {describe(oracle)}"
+        for name in ("stride", "dilation", "groups"):
+            got, expected = first(getattr(own, name)), first(getattr(oracle, name))
+            if got != expected:
+                return f"{place(i)} has {name} {got}, expected {expected}"
+        if own.output.shape[2:] != oracle.output.shape[2:] and own.input.shape[2:] == oracle.input.shape[2:]:
+            return f"{place(i)} has padding {first(own.padding)}, expected {first(oracle.padding)}"
+    return None
+
+
+def wrong_block(wrong, oracle_ops, in_channels, out_channels):
+    """Why a basic block fails to run, in words, or None."""
+    ran = wide(wrong.ops)
+    fault = wrong_layer(wrong.ops, oracle_ops, lambda i: f"the {('first', 'second')[i]} 3x3 convolution")
+    if fault:
+        return fault
+    if len(ran) == 2 and f"to have {in_channels} channels, but got {out_channels} channels" in str(wrong):
+        return "the shortcut is taken of the branch, not of the block's input"
+    if len(ran) == 2 and len(oracle_ops) > 4 and not any(op.kind == "conv2d" and kernel(op) == 1 for op in wrong.ops):
+        return "the block's input is added as it is, without the projection of make_shortcut"
+    return wrong_channels(wrong)
+
+
+def wrong_channels(wrong):
+    """A sentence part for a layer that does not fit what reaches it, or None."""
+    found = re.search(r"to have (\d+) channels, but got (\d+) channels", str(wrong))
+    if found:
+        return (
+            f"a convolution that is made for {found[1]} channels gets {found[2]}; its in_channels must be what "
+            "the layer before it puts out"
+        )
+    if "mat1 and mat2" in str(wrong):
+        return (
+            "what reaches the linear layer is not (batch, channels of the last stage): take the mean over all places, "
+            "then flatten"
+        )
+    return None
+
+
+def wrong_network(ops, oracle_ops, blocks, place):
+    """What is wrong with a network's layers, in words, or None. blocks: how many each stage has; place: see above."""
+    own, oracle = [
+        [len(list(same)) for _, same in itertools.groupby(len(op.weight) for op in wide(group)[1:])]
+        for group in (ops, oracle_ops)
+    ]
+    if len(own) == len(oracle) and own != oracle:
+        counts = [f"{convs * sum(blocks) / sum(oracle):g}" for convs in own]
+        return f"the stages have {', '.join(counts)} blocks, expected {', '.join(map(str, blocks))}"
+    fault = wrong_layer(ops, oracle_ops, place)
+    if fault:
+        return fault
+    linear, right = [next((op for op in group if op.kind == "linear"), None) for group in (ops, oracle_ops)]
+    if linear is not None and linear.weight.shape[1] != right.weight.shape[1]:
+        return (
+            f"the linear layer takes {linear.weight.shape[1]} numbers, expected {right.weight.shape[1]}: take the mean "
+            "over all places first"
+        )
+    if linear is not None and len(linear.weight) != len(right.weight):
+        return f"the linear layer puts out {len(linear.weight)} numbers, expected num_classes = {len(right.weight)}"
+    return None
+
+
+def wrong_head(got, expected, ops, oracle_ops):
+    """What is wrong with a network whose stages are right, in words."""
+    mistakes = {
+        "a ReLU is applied to the logits": expected.relu(),
+        "softmax is applied to the logits; the loss applies it itself": expected.softmax(dim=1),
+        "the logarithm of softmax is returned; return logits": expected.log_softmax(dim=1),
+    }
+    named = next((words for words, value in mistakes.items() if is_close(got, value, 1e-3)), None)
+    return (
+        named
+        or extra(ops, oracle_ops)
+        or ("the stages are right, so it is the head: the mean over all places, then one linear layer")
+    )
+
+
+def wrong_between(pairs, ops, oracle_ops, place, number):
+    """What is wrong before the 3x3 convolution with this number, whose input is the first to differ, in words."""
+    own = [a for a, b in pairs if a.kind == "conv2d" and kernel(a) == 3][number]
+    bare = [op for op in ops if op.kind == "batch_norm" and is_close(op.output, own.input)]
+    if bare:
+        return f"the ReLU before {place(number)} is missing"
+    return extra(ops, oracle_ops)
+
+
 def name_block_mistake(got, x, ops, training):
     """The mistake, in words, that gives what the learner's block gave; None if no known one does."""
     with torch.no_grad():
@@ -107,7 +211,7 @@ def name_block_mistake(got, x, ops, training):
                 continue
             if value is not None and is_close(got, value, 1e-4):
                 return mistake
-    return None
+    return extra(ops)
 
 
 def right_block(p):
@@ -157,7 +261,7 @@ def bottleneck_parts(x, ops, training):
 
 
 BOTTLENECK_MISTAKES = {
-    "the shortcut is never added": lambda p: p.a3.relu(),
+    "the shortcut is not added": lambda p: p.a3.relu(),
     "the shortcut is added after the last ReLU; add first, then apply the ReLU": lambda p: p.a3.relu() + p.s,
     "the last ReLU, after the addition, is missing": lambda p: p.a3 + p.s,
     "a ReLU is applied to the branch before the addition": lambda p: (p.a3.relu() + p.s).relu(),
@@ -172,3 +276,22 @@ BOTTLENECK_MISTAKES = {
     "the block's input is added as it is, without the projection": lambda p: (p.a3 + p.x).relu(),
     "branch and shortcut are multiplied, not added": lambda p: (p.a3 * p.s).relu(),
 }
+
+
+def wrong_bottleneck(ops, channels):
+    """What is wrong with the layers of a bottleneck, or of as much of it as ran, in words, or None."""
+    convs = [op for op in ops if op.kind == "conv2d"]
+    middle = next((op for op in convs if kernel(op) == 3), None)
+    ones = [op for op in convs if kernel(op) == 1]
+    narrow = next((op for op in ones if len(op.weight) == channels), None)
+    last = next((op for op in ones if middle is not None and op.input.shape[1] == channels and op is not narrow), None)
+    projection = next((op for op in ones if op is not narrow and op is not last), None)
+    if last is not None and first(last.stride) > 1:
+        return "the stride is on the last 1x1 convolution; it belongs on the 3x3 convolution"
+    if middle is not None and narrow is not None and first(middle.stride) > 1 and first(narrow.stride) > 1:
+        return "two convolutions take the stride; only the 3x3 convolution should"
+    if middle is not None and first(middle.padding) == 0 and middle.output.shape[2] < middle.input.shape[2]:
+        return "the 3x3 convolution has no padding, so it shrinks the picture; say padding=1"
+    if projection is not None and len(projection.weight) != 4 * channels:
+        return f"the projection puts out {len(projection.weight)} channels, expected 4 * channels = {4 * channels}"
+    return None

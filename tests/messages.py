@@ -57,7 +57,12 @@ def likeliest(mistakes, agrees):
         with contextlib.suppress(Exception):  # a mistake that does not fit what was got is not the one
             if agrees(value() if callable(value) else value):
                 causes.append(words)
-    return f"\nThe likeliest mistake: {'; or '.join(causes)}." if causes else ""
+    return advice("; or ".join(causes))
+
+
+def advice(cause):
+    """The sentence that names a mistake; "" for None."""
+    return f"\nThe likeliest mistake: {cause}." if cause else ""
 
 
 # What the learner returns may be of a class of their own that calls itself equal to everything. So nothing is compared
@@ -109,11 +114,10 @@ def is_close(got, expected, tolerance=1e-5):
 
 def check_tensor(got, expected, what, hint=""):
     """Raise Wrong unless got is a tensor of the expected shape."""
+    if got is None:
+        raise Wrong(f"{what} returned None. Does it end with a return?")
     if type(got) not in (torch.Tensor, nn.Parameter):
-        raise Wrong(
-            f"{what} returned {type(got).__name__}, not a tensor: a plain torch.Tensor, of no class of its own. "
-            "Does it end with a return?"
-        )
+        raise Wrong(f"{what} returned {said(got)}, expected a plain torch.Tensor.")
     if got.shape != expected.shape:
         raise Wrong(f"{what} has the shape {shape(got)}, expected {shape(expected)}.{hint}")
 
@@ -131,6 +135,5 @@ def check_close(got, expected, what, explain=None, tolerance=1e-5):
         cause = cause or "it holds NaN or infinity"
     raise Wrong(
         f"{what} is not what torchvision computes with the same weights. Expected for instance "
-        f"{expected.flatten()[i]:.4f}, got {got.flatten()[i]:.4f}."
-        + (f"\nThe likeliest mistake: {cause}." if cause else "")
+        f"{expected.flatten()[i]:.4f}, got {got.flatten()[i]:.4f}." + advice(cause)
     )

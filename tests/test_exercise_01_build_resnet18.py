@@ -6,8 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diagnosis import first_difference, name_block_mistake, place_in_resnet18
-from messages import Wrong, calling, check_close, check_tensor, is_close, likeliest, number, shape
+from diagnosis import (
+    first_difference,
+    name_block_mistake,
+    place_in_resnet18,
+    wrong_between,
+    wrong_block,
+    wrong_channels,
+    wrong_head,
+    wrong_network,
+)
+from messages import Wrong, advice, calling, check_close, check_tensor, is_close, likeliest, number, shape
 from torch import equal, nn
 from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
@@ -59,8 +68,14 @@ def block_twins(lesson, case, training, seed=0):
     block.train(training), oracle.train(training)
     x = torch.randn(4, in_channels, height, width)
     what = f"{call} on an input {shape(x)}"
-    (output, ops), (expected, oracle_ops) = record(block, x.clone(), what), record(oracle, x, "")
-    check_tensor(output, expected, what)
+    expected, oracle_ops = record(oracle, x, "")
+    try:
+        output, ops = record(block, x.clone(), what)
+    except Wrong as wrong:
+        raise Wrong(f"{wrong}{advice(wrong_block(wrong, oracle_ops, in_channels, out_channels))}") from None
+    side_by_side = type(output) is torch.Tensor and output.dim() == 4 and output.shape[1] == 2 * out_channels
+    hint = "branch and shortcut are put side by side, as by torch.cat; add them" if side_by_side else None
+    check_tensor(output, expected, what, advice(hint))
     check_registered(block, ops, what)
     randomise(ops)
     ops = record(block, x.clone(), what)[1]
@@ -167,6 +182,14 @@ def oracle():
     return model
 
 
+def record_network(model, x, what):
+    """What a network puts out and ran; a layer that does not fit is named."""
+    try:
+        return record(model, x, what)
+    except Wrong as wrong:
+        raise Wrong(f"{wrong}{advice(wrong_channels(wrong))}") from None
+
+
 def network_twins(lesson, oracle, training, height, width):
     """The learner's ResNet-18 and torchvision's with the same random weights."""
     torch.manual_seed(0)
@@ -176,8 +199,10 @@ def network_twins(lesson, oracle, training, height, width):
     model.train(training), oracle.train(training)
     what = f"ResNet18() on pictures {shape(x)}"
     with torch.no_grad():
-        (output, ops), (expected, oracle_ops) = record(model, x, what), record(oracle, x, "")
+        output, ops = record_network(model, x, what)
+        expected, oracle_ops = record(oracle, x, "")
         check_tensor(output, expected, what)
+        check_registered(model, ops, what)
         randomise(ops)
         ops = record(model, x, what)[1]
         copy_to_oracle(pair_ops(ops, oracle_ops, what))
@@ -190,8 +215,7 @@ def test_network_gives_logits(lent, classes):
     with calling(f"ResNet18({classes})"):
         model = lent.ResNet18(num_classes=classes)
     what = f"ResNet18({classes}) on pictures (2, 3, 32, 32)"
-    with calling(what):
-        logits = model(torch.randn(2, 3, 32, 32))
+    logits, _ = record_network(model, torch.randn(2, 3, 32, 32), what)
     check_tensor(logits, torch.empty(2, classes), what)
     if (logits > 0).all() or (logits < 0).all() or is_close(logits.exp().sum(1), torch.ones(2), 1e-3):
         sums = logits.exp().sum(1)
@@ -202,13 +226,18 @@ def test_network_gives_logits(lent, classes):
 
 
 @pytest.mark.task("1.2")
-def test_network_has_the_right_size(lent):
+def test_network_has_the_right_size(lent, oracle):
     with calling("ResNet18()"):
         model = lent.ResNet18()
-        model(torch.randn(1, 3, 32, 32))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        ops = record_network(model, images, "ResNet18() on pictures (2, 3, 32, 32)")[1]
     count = sum(p.numel() for p in model.parameters())
     if count != 11_173_962:
-        raise Wrong(f"ResNet18() has {count:,} parameters, expected 11,173,962 ({count - 11_173_962:+,}).")
+        cause = wrong_network(ops, record(oracle, images, "")[1], (2, 2, 2, 2), place_in_resnet18)
+        raise Wrong(
+            f"ResNet18() has {count:,} parameters, expected 11,173,962 ({count - 11_173_962:+,}).{advice(cause)}"
+        )
 
 
 @pytest.mark.task("1.2")
@@ -221,15 +250,16 @@ def test_network_computes_what_torchvisions_does(lent, oracle, size, training):
         expected, oracle_ops = record(oracle, twins.x, "")
 
     def explain():
-        place = first_difference(pair_ops(ops, oracle_ops, twins.what))
+        pairs = pair_ops(ops, oracle_ops, twins.what)
+        place = first_difference(pairs)
         if place is None:
-            return (
-                "the stages are right, so it is the head: the mean over all places, then one linear layer, no softmax"
-            )
+            return wrong_head(got, expected, ops, oracle_ops)
         if place == 0:
             return "the pictures are changed before they reach the stem"
         return (
-            f"everything is right up to {place_in_resnet18(place - 1)}; what reaches {place_in_resnet18(place)} "
+            wrong_network(ops, oracle_ops, (2, 2, 2, 2), place_in_resnet18)
+            or wrong_between(pairs, ops, oracle_ops, place_in_resnet18, place)
+            or f"everything is right up to {place_in_resnet18(place - 1)}; what reaches {place_in_resnet18(place)} "
             "is not. Look at what lies between: ReLU, pooling, shortcut, stride"
         )
 
@@ -306,13 +336,13 @@ def test_shortcut_is_a_projection_where_the_shape_changes(lesson, case, training
     shortcut.train(training), oracle.train(training)
     x = torch.randn(4, in_channels, height, width)
     what = f"{call} on an input {shape(x)}"
-    (output, ops), (expected, oracle_ops) = record(shortcut, x.clone(), what), record(oracle, x, "")
+    (output, ops), (expected, oracle_ops) = record_network(shortcut, x.clone(), what), record(oracle, x, "")
     if not ops and output is not None and output.shape == x.shape:
         changes = "size" if in_channels == out_channels else "channels"
         raise Wrong(
             f"{call} is the identity, expected a projection: the {changes} change{'s' if changes == 'size' else ''}."
         )
-    check_tensor(output, expected, what)
+    check_tensor(output, expected, what, advice("the 1x1 convolution does not take the stride" if stride > 1 else None))
     check_registered(shortcut, ops, what)
     randomise(ops)
     pairs = pair_ops(record(shortcut, x.clone(), what)[1], oracle_ops, what)

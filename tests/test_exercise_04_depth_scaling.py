@@ -9,8 +9,30 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
-from diagnosis import BOTTLENECK_MISTAKES, bottleneck_parts, first_difference
-from messages import Wrong, calling, check_close, check_tensor, is_close, likeliest, number, numbers, plain, shape
+from diagnosis import (
+    BOTTLENECK_MISTAKES,
+    bottleneck_parts,
+    extra,
+    first_difference,
+    wrong_between,
+    wrong_bottleneck,
+    wrong_channels,
+    wrong_head,
+    wrong_network,
+)
+from messages import (
+    Wrong,
+    advice,
+    calling,
+    check_close,
+    check_tensor,
+    is_close,
+    likeliest,
+    number,
+    numbers,
+    plain,
+    shape,
+)
 from torch import equal, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import Bottleneck
@@ -72,7 +94,7 @@ def block_twins(lesson, case, training):
     ops = record(block, x.clone(), what)[1]
     pairs = pair_ops(ops, oracle_ops, what)
     copy_to_oracle(pairs)
-    return SimpleNamespace(block=block, oracle=oracle, x=x, pairs=pairs, what=what, ops=ops)
+    return SimpleNamespace(block=block, oracle=oracle, x=x, pairs=pairs, what=what, ops=ops, channels=channels)
 
 
 def record_block(block, x, what, case):
@@ -82,11 +104,13 @@ def record_block(block, x, what, case):
     except Wrong as wrong:
         in_channels, channels, stride = case[:3]
         needed = stride != 1 or in_channels != 4 * channels
-        hint = (
-            f"\nDoes the shortcut lead from {in_channels} to {4 * channels} channels, with stride {stride}? "
-            "A projection is needed wherever in_channels is not 4 * channels, at stride 1 as well."
-        )
-        raise Wrong(f"{wrong}{hint if needed and 'size of tensor' in str(wrong) else ''}") from None
+        cause = wrong_bottleneck(wrong.ops, channels)
+        if not cause and needed and "size of tensor" in str(wrong):
+            cause = (
+                f"the shortcut does not lead from {in_channels} to {4 * channels} channels, with stride {stride}; a "
+                "projection is needed wherever in_channels is not 4 * channels, at stride 1 as well"
+            )
+        raise Wrong(f"{wrong}{advice(cause or wrong_channels(wrong))}") from None
 
 
 def explain_block(twins, got, training):
@@ -99,7 +123,7 @@ def explain_block(twins, got, training):
             continue
         if is_close(got, value, 1e-4):
             return mistake
-    return None
+    return wrong_bottleneck(twins.ops, twins.channels) or extra(twins.ops)
 
 
 @pytest.mark.task("4.1")
@@ -152,6 +176,7 @@ def test_bottleneck_stride_is_1_unless_given(lesson):
 
 # --- 4.2 ------------------------------------------------------------------------------------------------------------
 
+COUNTS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # blocks in each stage
 PARAMETERS = {  # of torchvision's networks; the tests of the tests compare
     ("imagenet", 1000): dict(zip(DEPTHS, (11_689_512, 21_797_672, 25_557_032, 44_549_160))),
     ("cifar", 10): dict(zip(DEPTHS, (11_173_962, 21_282_122, 23_520_842, 42_512_970))),
@@ -173,20 +198,41 @@ def make_oracle(depth, stem):
 def test_network_has_the_right_size(lesson, depth, stem, classes):
     call = f"build_resnet({depth}, num_classes={classes}, stem={stem!r})"
     with calling(call):
-        count = sum(p.numel() for p in lesson.build_resnet(depth, num_classes=classes, stem=stem).parameters())
+        model = lesson.build_resnet(depth, num_classes=classes, stem=stem)
+        count = sum(p.numel() for p in model.parameters())
     expected = PARAMETERS[stem, classes][depth]
     if count != expected:
-        raise Wrong(f"{call} has {count:,} parameters, expected {expected:,} ({count - expected:+,}).")
+        cause = name_network_mistake(model, depth, stem, classes)
+        raise Wrong(f"{call} has {count:,} parameters, expected {expected:,} ({count - expected:+,}).{advice(cause)}")
+
+
+def name_network_mistake(model, depth, stem, classes):
+    """What is wrong with the layers of a network, in words, or None."""
+    oracle, x = copy.deepcopy(make_oracle(depth, stem)), torch.randn(2, 3, 33, 33)
+    oracle.fc = nn.Linear(oracle.fc.in_features, classes)
+    with torch.no_grad():
+        try:
+            ops = record(model.eval(), x, "")[1]
+        except Wrong as wrong:
+            return wrong_channels(wrong)
+        return wrong_layers(ops, record(oracle, x, "")[1], depth, stem)
+
+
+def wrong_layers(ops, oracle_ops, depth, stem):
+    """What is wrong with the layers that ran, in words, or None."""
+    if like_the_paper(ops):
+        return None
+
+    def place(i):
+        return "the stem's convolution" if i == 0 else place_in_resnet(i - 1, depth) + "'s 3x3 convolution"
+
+    return wrong_network(ops, oracle_ops, COUNTS[depth], place)
 
 
 def place_in_resnet(index, depth):
     """Where the 3x3 convolution number index, from 0 and the stem's left out, lies."""
-    counts, per_block = (
-        {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth],
-        1 + (depth < 50),
-    )
-    block = index // per_block
-    for stage, count in enumerate(counts):
+    block = index // (1 + (depth < 50))
+    for stage, count in enumerate(COUNTS[depth]):
         if block < count:
             return f"stage {stage}, block {block}"
         block -= count
@@ -217,11 +263,16 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, size):
     check_registered(model, ops, what)
 
     def explain():
-        place = first_difference(pair_ops(ops, oracle_ops, what))
-        if place is None:
-            return "the stages are right, so it is the head: mean over all places, one linear layer, no softmax"
-        offset = 1 if stem == "cifar" else 0
-        return f"what reaches {place_in_resnet(max(place - offset, 0), depth)} is not right (both counted from 0)"
+        pairs = pair_ops(ops, oracle_ops, what)
+        number = first_difference(pairs)
+        if number is None:
+            return wrong_head(got, expected, ops, oracle_ops)
+        where = place_in_resnet(max(number - (stem == "cifar"), 0), depth)
+        return (
+            wrong_layers(ops, oracle_ops, depth, stem)
+            or wrong_between(pairs, ops, oracle_ops, lambda i: where, number)
+            or f"what reaches {where} is not right (both counted from 0)"
+        )
 
     check_close(got, expected, what, explain, tolerance=1e-3)
 
@@ -234,7 +285,10 @@ def test_network_takes_a_width(lesson, depth):
         model = lesson.build_resnet(depth, width=4, num_classes=7).eval()
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        output, ops = record(model, x, f"{call} on pictures {shape(x)}")
+        try:
+            output, ops = record(model, x, f"{call} on pictures {shape(x)}")
+        except Wrong as wrong:
+            raise Wrong(f"{wrong}{advice(wrong_channels(wrong))}") from None
         _, oracle_ops = record(make_oracle(depth, "cifar"), x, "")
     check_tensor(output, torch.empty(2, 7), f"{call} on pictures {shape(x)}")
     got, wanted = [

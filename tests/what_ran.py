@@ -15,6 +15,19 @@ ARGUMENTS = {
     "linear": ("input", "weight", "bias"),
     "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
 }
+EXTRAS = {  # what a ResNet has no place for: seen in .ops, too, and named where the numbers are wrong
+    **dict.fromkeys(("leaky_relu", "leaky_relu_"), "a leaky ReLU ran, expected ReLUs"),
+    "gelu": "GELU ran, expected ReLUs",
+    **dict.fromkeys(
+        ("silu", "elu", "celu", "selu", "prelu", "mish", "hardswish"), "a relative of ReLU ran, expected ReLUs"
+    ),
+    **dict.fromkeys(("sigmoid", "tanh", "softplus"), "sigmoid, tanh or softplus ran, expected ReLUs"),
+    "adaptive_max_pool2d": "a max pooling ran, expected the mean over all places",
+    "max_pool2d": "a max pooling ran, expected none",
+    "avg_pool2d": "an average pooling ran in steps, expected the mean over all places",
+    **dict.fromkeys(("dropout", "dropout2d"), "a dropout ran, expected none"),
+    **dict.fromkeys(("softmax", "log_softmax"), "softmax ran; return logits, for the loss applies softmax itself"),
+}
 OTHER_NORMS = ("group_norm", "instance_norm", "layer_norm")
 NATIVE_BATCH_NORM = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
 
@@ -32,7 +45,7 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
-        if name in OTHER_NORMS:
+        if name in OTHER_NORMS or name in EXTRAS:
             self.ops.append(SimpleNamespace(kind=name, output=output))
         if name in ARGUMENTS:
             names = NATIVE_BATCH_NORM if func is torch.batch_norm else ARGUMENTS[name]
@@ -49,7 +62,9 @@ def record(model, x, what):
                 output = model(x)
         except Wrong as wrong:
             ran = [f"{describe(op)}, stride {first(op.stride)}" for op in recorder.ops if op.kind == "conv2d"]
-            raise Wrong(f"{wrong}" + (f"\nUntil then it ran: {'; '.join(ran)}." if ran else "")) from None
+            error = Wrong(f"{wrong}" + (f"\nUntil then it ran: {'; '.join(ran)}." if ran else ""))
+            error.ops = recorder.ops
+            raise error from None
     return output, recorder.ops
 
 
@@ -77,7 +92,11 @@ def kernel(op):
 
 def pair_ops(ops, oracle_ops, what):
     """[(op, oracle's op)]: convolutions by kernel size in running order, each batch norm with its convolution's."""
-    pairs = []
+    pairs, sizes = [], {op.weight.shape[2:] for op in oracle_ops if op.kind == "conv2d"}
+    strange = next((op for op in ops if op.kind == "conv2d" and op.weight.shape[2:] not in sizes), None)
+    if strange:
+        expected = " or ".join(sorted(f"{height}x{width}" for height, width in sizes))
+        raise Wrong(f"{what} ran a convolution of {describe(strange)}. Its kernel should be {expected}.")
     for size in (3, 1, 7):
         own, oracle = [
             [op for op in group if op.kind == "conv2d" and kernel(op) == size] for group in (ops, oracle_ops)

@@ -163,6 +163,12 @@ def verdict(variant, failures):
     return ""
 
 
+def other_names(variant, failures):
+    """The mistakes that the messages name and that are not the answer's own."""
+    named = re.findall(r"likeliest mistake: (.*)", "\n".join(failures.get(variant.task, [])))
+    return sorted({name for name in named if variant.says and variant.says not in name})
+
+
 def first(failures):
     """The first message."""
     return next((messages[0].replace("\n", " ") for messages in failures.values()), "")[:300]
@@ -222,6 +228,8 @@ def main():
         if said not in ("", "unnamed"):
             bad.append(f"{variant.task} {variant.name}: {said}")
         if args.messages and not variant.right:
+            for name in other_names(variant, found[i]):
+                print(f"{variant.task} {variant.name}: OTHER NAME: {name}")
             print(f"{variant.task} {variant.name} [{said}]: {first({0: found[i].get(variant.task, [''])})}")
     tables["all"] = sum(tables.values(), Counter())
     print("task   wrong  caught  named   right  accepted")

@@ -42,7 +42,7 @@ VARIANTS = [
     wrong(
         "1.1",
         "b skip train only",
-        "the shortcut is never added",
+        "the shortcut is not added",
         edit(
             "return F.relu(branch + self.shortcut(x))",
             "return F.relu(branch + self.shortcut(x)) if self.training else F.relu(branch)",
@@ -65,7 +65,7 @@ VARIANTS = [
     wrong(
         "1.1",
         "b shortcut of branch",
-        None,
+        "the shortcut is taken of the branch",
         edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch + self.shortcut(branch))"),
     ),
     wrong(
@@ -149,7 +149,7 @@ VARIANTS = [
     wrong(
         "1.1",
         "b stride both",
-        "raised RuntimeError: The size of tensor a",
+        "the second 3x3 convolution has stride 2, expected 1",
         edit(
             "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
             "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride, padding=1, bias=False)",
@@ -158,7 +158,7 @@ VARIANTS = [
     wrong(
         "1.1",
         "b stride ignored",
-        "raised RuntimeError: The size of tensor a",
+        "the first 3x3 convolution has stride 1, expected 2",
         edit(
             "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
             "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)",
@@ -167,7 +167,7 @@ VARIANTS = [
     wrong(
         "1.1",
         "b pad0",
-        "raised RuntimeError: The size of tensor a",
+        "the first 3x3 convolution has padding 0",
         edit(
             "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
             "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, bias=False)",
@@ -180,7 +180,7 @@ VARIANTS = [
     wrong(
         "1.1",
         "b 5x5",
-        "on an input",
+        "ran a convolution of 5x5",
         edit(
             "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
             "self.conv2 = nn.Conv2d(out_channels, out_channels, 5, padding=2, bias=False)",
@@ -202,14 +202,14 @@ VARIANTS = [
     wrong(
         "1.1",
         "b leaky",
-        None,
+        "a leaky ReLU ran",
         edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = F.leaky_relu(self.bn1(self.conv1(x)))"),
         edit("return F.relu(branch + self.shortcut(x))", "return F.leaky_relu(branch + self.shortcut(x))"),
     ),
     wrong(
         "1.1",
         "b proj ignored",
-        "raised RuntimeError: The size of tensor a",
+        "without the projection of make_shortcut",
         edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch + x)"),
     ),
     wrong(
@@ -275,7 +275,7 @@ VARIANTS = [
     wrong(
         "1.1",
         "b cat",
-        "has the shape",
+        "side by side",
         edit("return F.relu(branch + self.shortcut(x))", "return F.relu(torch.cat([branch, self.shortcut(x)], dim=1))"),
     ),
     wrong(
@@ -303,7 +303,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n imagenet stem",
-        None,
+        "the stem's convolution is 7x7",
         edit(
             "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
             "self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))",
@@ -312,7 +312,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n maxpool kept",
-        "everything is right up to the stem's convolution",
+        "a max pooling ran",
         edit(
             "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
             "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))",
@@ -321,7 +321,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n stem stride2",
-        "everything is right up to the stem's convolution",
+        "the stem's convolution has stride 2",
         edit(
             "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
             "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, 2, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
@@ -330,7 +330,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n stem norelu",
-        "everything is right up to the stem's convolution",
+        "the ReLU before stage 1, block 1",
         edit(
             "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
             "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64))",
@@ -339,7 +339,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n stem nobn",
-        "parameters",
+        "no batch norm takes what its 3x3 convolution from 3 to 64",
         edit(
             "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
             "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.ReLU())",
@@ -348,7 +348,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n widths cifar",
-        "parameters",
+        "is 3x3 from 64 to 64 channels, expected 3x3 from 64 to 128",
         edit(
             "for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):",
             "for out_channels, stride in ((64, 1), (64, 2), (128, 2), (256, 2)):",
@@ -361,7 +361,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n strides all1",
-        "everything is right up to stage 2, block 1, convolution 1",
+        "stage 2, block 1, convolution 1 has stride 1",
         edit(
             "for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):",
             "for out_channels, stride in ((64, 1), (128, 1), (256, 1), (512, 1)):",
@@ -370,7 +370,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n strides first2",
-        "parameters",
+        "stage 1, block 1, convolution 1 has stride 2",
         edit(
             "for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):",
             "for out_channels, stride in ((64, 2), (128, 2), (256, 2), (512, 2)):",
@@ -379,7 +379,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n stride both",
-        None,
+        "stage 2, block 2, convolution 1 has stride 2",
         edit(
             "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
             "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels, stride)]",
@@ -388,7 +388,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n one block",
-        "parameters",
+        "blocks, expected 2, 2, 2, 2",
         edit(
             "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
             "blocks += [BasicBlock(in_channels, out_channels, stride)]",
@@ -397,7 +397,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n three blocks",
-        "parameters",
+        "blocks, expected 2, 2, 2, 2",
         edit(
             "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
             "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels), BasicBlock(out_channels, out_channels)]",
@@ -406,7 +406,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n in channels not updated",
-        "raised RuntimeError: Given groups=",
+        "gets 128; its in_channels must be",
         edit(
             """            in_channels = out_channels
 """,
@@ -416,7 +416,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n shared blocks",
-        "convolutions",
+        "ran one conv2d twice",
         edit(
             "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
             "blocks += [BasicBlock(in_channels, out_channels, stride)] + [BasicBlock(out_channels, out_channels)] * 2",
@@ -434,7 +434,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n head relu",
-        "the stages are right, so it is the head",
+        "a ReLU is applied to the logits",
         edit(
             "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
             "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes), nn.ReLU())",
@@ -443,7 +443,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n head maxpool",
-        "the stages are right, so it is the head",
+        "a max pooling ran, expected the mean",
         edit(
             "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
             "self.head = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
@@ -461,7 +461,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n no pool",
-        "parameters",
+        "take the mean over all places first",
         edit(
             "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
             "self.head = nn.Sequential(nn.Flatten(), nn.Linear(512 * 16, num_classes))",
@@ -470,7 +470,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n head noflatten",
-        "raised RuntimeError: addmm: mat",
+        "then flatten",
         edit(
             "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
             "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Linear(512, num_classes))",
@@ -479,7 +479,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n head dropout",
-        "the stages are right, so it is the head",
+        "a dropout ran",
         edit(
             "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
             "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(512, num_classes))",
@@ -488,7 +488,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n pylist stages",
-        "parameters",
+        "is none of the model's parameters",
         edit(
             "self.stages = nn.Sequential(*blocks)",
             "self.stages = lambda x: __import__('functools').reduce(lambda a, b: b(a), blocks, x)",
@@ -535,7 +535,7 @@ VARIANTS = [
     wrong(
         "1.3",
         "s 3x3",
-        "on an input",
+        "ran a convolution of 3x3",
         edit(
             "projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)",
             "projection = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
@@ -577,7 +577,7 @@ VARIANTS = [
     wrong(
         "1.3",
         "s stride ignored",
-        "has the shape",
+        "does not take the stride",
         edit(
             "projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)",
             "projection = nn.Conv2d(in_channels, out_channels, 1, bias=False)",
@@ -595,7 +595,7 @@ VARIANTS = [
     wrong(
         "1.3",
         "s swapped",
-        "raised RuntimeError: Given groups=",
+        "that is made for 10 channels gets 6",
         edit(
             "projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)",
             "projection = nn.Conv2d(out_channels, in_channels, 1, stride, bias=False)",
@@ -613,7 +613,7 @@ VARIANTS = [
     wrong(
         "1.3",
         "s optionA",
-        "convolutions",
+        "ran 0 1x1 convolutions, expected 1",
         edit(
             "projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)",
             """class Pad(nn.Module):

@@ -6,7 +6,7 @@ VARIANTS = [
     wrong(
         "4.1",
         "noskip",
-        "the shortcut is never added",
+        "the shortcut is not added",
         edit(
             """        return F.relu(self.branch(x) + self.shortcut(x))
 
@@ -141,7 +141,7 @@ LAYERS""",
     wrong(
         "4.1",
         "evalonly",
-        "the shortcut is never added",
+        "the shortcut is not added",
         edit(
             """        return F.relu(self.branch(x) + self.shortcut(x))
 
@@ -156,7 +156,7 @@ LAYERS""",
     wrong(
         "4.1",
         "gelu",
-        None,
+        "GELU ran",
         edit(
             """        return F.relu(self.branch(x) + self.shortcut(x))
 
@@ -236,7 +236,7 @@ LAYERS""",
     wrong(
         "4.1",
         "stridelast",
-        None,
+        "the stride is on the last 1x1",
         edit(
             """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
             nn.Conv2d(channels, out_channels""",
@@ -251,7 +251,7 @@ LAYERS""",
     wrong(
         "4.1",
         "stridetwice",
-        "raised RuntimeError: The size of tensor a",
+        "two convolutions take the stride",
         edit(
             "nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
             "nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
@@ -260,7 +260,7 @@ LAYERS""",
     wrong(
         "4.1",
         "projsmall",
-        "raised RuntimeError: The size of tensor a",
+        "the projection puts out 6 channels",
         edit(
             '''self.shortcut = make_shortcut(in_channels, out_channels, stride)
 
@@ -275,7 +275,7 @@ LAYERS""",
     wrong(
         "4.1",
         "projonlystride",
-        "raised RuntimeError: The size of tensor a",
+        "a projection is needed wherever in_channels is not 4 * channels",
         edit(
             '''self.shortcut = make_shortcut(in_channels, out_channels, stride)
 
@@ -290,7 +290,7 @@ LAYERS""",
     wrong(
         "4.1",
         "nopad",
-        "raised RuntimeError: The size of tensor a",
+        "the 3x3 convolution has no padding",
         edit(
             """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
             nn.Conv2d(channels, out_channels""",
@@ -349,27 +349,27 @@ LAYERS""",
         edit("        out_channels = self.expansion * channels", "        out_channels = 2 * channels"),
     ),
     wrong(
-        "4.2", "stagestride0", "parameters", edit("stride=2 if i > 0 and j == 0 else 1", "stride=2 if j == 0 else 1")
+        "4.2", "stagestride0", "has stride 2, expected 1", edit("stride=2 if i > 0 and j == 0 else 1", "stride=2 if j == 0 else 1")
     ),
     wrong(
         "4.2",
         "nostride",
-        "what reaches stage 1, block 0 is not right (both counted from 0)",
+        "has stride 1, expected 2",
         edit("stride=2 if i > 0 and j == 0 else 1", "stride=1"),
     ),
     wrong(
-        "4.2", "inch", "parameters", edit("in_channels = block.expansion * width * 2**i", "in_channels = width * 2**i")
+        "4.2", "inch", "its in_channels must be what the layer before it puts out", edit("in_channels = block.expansion * width * 2**i", "in_channels = width * 2**i")
     ),
     wrong(
         "4.2",
         "width64",
-        "raised RuntimeError: Given groups=",
+        "its in_channels must be what the layer before it puts out",
         edit("block(in_channels, width * 2**i,", "block(in_channels, 64 * 2**i,"),
     ),
     wrong(
         "4.2",
         "onefewer",
-        "parameters",
+        "blocks, expected 2, 2, 2, 2",
         edit(
             """for j in range(count):
             blocks""",
@@ -378,12 +378,12 @@ LAYERS""",
         ),
     ),
     wrong(
-        "4.2", "stemignored", "parameters", edit("make_stem(stem, width), nn.Seq", 'make_stem("cifar", width), nn.Seq')
+        "4.2", "stemignored", "the stem's convolution is 3x3 from 3 to 64 channels, expected 7x7", edit("make_stem(stem, width), nn.Seq", 'make_stem("cifar", width), nn.Seq')
     ),
     wrong(
         "4.2",
         "classes10",
-        "parameters",
+        "the linear layer puts out 10 numbers, expected num_classes = 1000",
         edit(
             """nn.Linear(in_channels, num_classes))
     return""",
@@ -394,7 +394,7 @@ LAYERS""",
     wrong(
         "4.2",
         "softmax",
-        "the stages are right, so it is the head",
+        "softmax is applied to the logits",
         edit(
             """nn.Linear(in_channels, num_classes))
     return""",
@@ -405,13 +405,13 @@ LAYERS""",
     wrong(
         "4.2",
         "maxpool",
-        "the stages are right, so it is the head",
+        "a max pooling ran, expected the mean",
         edit("head = nn.Sequential(nn.AdaptiveAvgPool2d(1)", "head = nn.Sequential(nn.AdaptiveMaxPool2d(1)"),
     ),
     wrong(
         "4.2",
         "same",
-        "parameters",
+        "the stages have 2, 2, 2, 2 blocks, expected 3, 4, 6, 3",
         edit(
             "blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))",
             "blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1) if j < 2 else blocks[-1])",
