@@ -100,6 +100,13 @@ def wide(ops):
     return [op for op in ops if op.kind == "conv2d" and op.weight.shape[2:] != (1, 1)]
 
 
+def repeated(convs):
+    """Whether one of these convolutions ran more than once, in words, or None."""
+    if len({id(op.weight) for op in convs}) < len(convs):
+        return "one convolution runs twice; each place needs a layer of its own"
+    return None
+
+
 def wrong_layer(ops, oracle_ops, place):
     """The first convolution that is not made as the oracle's, in words, or None; place(i) says where number i lies."""
     for i, (own, oracle) in enumerate(zip(wide(ops), wide(oracle_ops))):
@@ -117,6 +124,8 @@ def wrong_layer(ops, oracle_ops, place):
 def wrong_block(wrong, oracle_ops, in_channels, out_channels):
     """Why a basic block fails to run, in words, or None."""
     ran = wide(wrong.ops)
+    if repeated(ran):
+        return repeated(ran)
     fault = wrong_layer(wrong.ops, oracle_ops, lambda i: f"the {('first', 'second')[i]} 3x3 convolution")
     if fault:
         return fault
@@ -145,6 +154,8 @@ def wrong_channels(wrong):
 
 def wrong_network(ops, oracle_ops, blocks, place):
     """What is wrong with a network's layers, in words, or None. blocks: how many each stage has; place: see above."""
+    if repeated(wide(ops)):
+        return repeated(wide(ops))
     own, oracle = [
         [len(list(same)) for _, same in itertools.groupby(len(op.weight) for op in wide(group)[1:])]
         for group in (ops, oracle_ops)

@@ -94,7 +94,7 @@ HONEST = {
 }
 
 HARMFUL = {
-    "hangs_at_import": Learner(0, "did not end", {NAME: changed(at_import("while True:\n    pass"))}),
+    "hangs_at_import": Learner(0, "", {NAME: changed(at_import("while True:\n    pass"))}),
     "hangs_and_catches_everything": in_forward(
         """        while True:
             try:

@@ -1,6 +1,9 @@
 """README.md and EXERCISES.md: links lead somewhere, figures exist and are small, commands are the ones that run."""
 
+import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,25 @@ def test_files_that_the_pages_name_exist():
     for page in PAGES:
         for name in re.findall(r"[\w/.]*\w+\.(?:py|txt|toml)\b", page.read_text("utf-8")):
             assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_the_readme_says_how_many_answers_the_kill_matrix_has():
+    sys.path.insert(0, str(ROOT / "tests" / "variants"))
+    variants = [v for n in range(1, 6) for v in importlib.import_module(f"exercise_0{n}").VARIANTS]
+    wrong = sum(not variant.right for variant in variants)
+    text = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"{wrong} wrong answers and {len(variants) - wrong} right ones" in text
+
+
+def test_commands_of_the_readme_name_flags_that_exist():
+    text = (ROOT / "README.md").read_text("utf-8")
+    commands = set(re.findall(r"python (tools/[\w/]+\.py|solutions/\w+\.py)([^`\n#]*)", text))
+    assert len(commands) > 5
+    for script, rest in commands:
+        flags = re.findall(r"(--[\w-]+)", rest)
+        if flags:
+            help_text = subprocess.run(
+                [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, timeout=60
+            ).stdout
+            for flag in flags:
+                assert flag in help_text, f"{script} has no {flag}"

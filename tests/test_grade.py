@@ -134,7 +134,7 @@ def test_killed_and_started_again_it_goes_on(small_class, tmp_path):
 @pytest.mark.whole_class
 def test_whole_class_gets_what_it_deserves(tmp_path):
     made_class.make(tmp_path / "submissions", made_class.CLASS)
-    done = grade(tmp_path / "submissions", tmp_path / "grades")
+    done = grade(tmp_path / "submissions", tmp_path / "grades", "--test-seconds", "12")
     assert done.returncode == 0, done.stderr
     check_class(tmp_path / "grades", made_class.CLASS)
 
@@ -148,7 +148,7 @@ def test_without_a_sandbox_nothing_is_won_by_cheating_either(tmp_path):
     (tmp_path / "bin" / "unshare").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "bin" / "unshare").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    done = grade(tmp_path / "submissions", tmp_path / "grades", env=environment)
+    done = grade(tmp_path / "submissions", tmp_path / "grades", "--test-seconds", "12", env=environment)
     assert done.returncode == 0 and "No sandbox here" in done.stderr
     check_class(tmp_path / "grades", names)
     assert not judges_of("sleep\x001000")

@@ -14,6 +14,7 @@ from changes import SOLUTIONS, apply  # noqa: E402
 
 VARIANTS = [v for n in range(1, 6) for v in importlib.import_module(f"exercise_0{n}").VARIANTS]
 MODELS = {"1.2", "1.3", "2.1", "2.2", "4.1", "4.2"}
+BLOCKS = {"1.1", "2.1", "4.1"}
 
 
 @pytest.mark.parametrize("exercise", "12345")
@@ -40,5 +41,47 @@ def test_there_are_enough_wrong_answers_for_every_task():
 
 def test_there_are_right_answers_in_other_styles_for_every_task():
     counts = Counter(v.task for v in VARIANTS if v.right)
-    assert counts["1.1"] >= 8
     assert set(counts) == {v.task for v in VARIANTS}
+    for task in sorted(counts):
+        assert counts[task] >= (8 if task in BLOCKS else 2), task
+
+
+def test_every_wrong_answer_has_a_name():
+    """What the message says, and it must say more than that something is wrong."""
+    for variant in VARIANTS:
+        assert variant.right or len(variant.says or "") >= 10, (variant.task, variant.name)
+
+
+@pytest.mark.parametrize("exercise", "12345")
+def test_right_answers_change_every_hole_twice(exercise):
+    solution = next(SOLUTIONS.glob(f"exercise_0{exercise}_*.py")).read_text("utf-8")
+    changes = Counter()
+    for variant in VARIANTS:
+        if variant.right and variant.task[0] == exercise:
+            changes.update(function_texts(solution).items() - function_texts(apply(variant)[1]).items())
+    counts = {name: count for (name, _), count in changes.items()}
+    for name in holes(solution):
+        assert counts.get(name, 0) >= 2, name
+
+
+def function_texts(text):
+    """{name: its code} of all functions and methods; methods as Class.name."""
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = ast.dump(node)
+        for part in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(part, ast.FunctionDef):
+                found[f"{node.name}.{part.name}"] = ast.dump(part)
+    return found
+
+
+def holes(text):
+    """The names of the functions and methods with a hole."""
+    starts = [i for i, line in enumerate(text.splitlines(), 1) if line.lstrip().startswith("# Task ")]
+    found = set()
+    for node in ast.parse(text).body:
+        for part in [node, *(node.body if isinstance(node, ast.ClassDef) else ())]:
+            if isinstance(part, ast.FunctionDef) and any(part.lineno < i <= part.end_lineno for i in starts):
+                found.add(part.name if part is node else f"{node.name}.{part.name}")
+    return found

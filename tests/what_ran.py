@@ -28,6 +28,10 @@ EXTRAS = {  # what a ResNet has no place for: seen in .ops, too, and named where
     **dict.fromkeys(("dropout", "dropout2d"), "a dropout ran, expected none"),
     **dict.fromkeys(("softmax", "log_softmax"), "softmax ran; return logits, for the loss applies softmax itself"),
 }
+DEFAULTS = {
+    "conv2d": {"stride": 1, "padding": 0, "dilation": 1, "groups": 1},
+    "batch_norm": {"training": False, "momentum": 0.1, "eps": 1e-5},
+}
 OTHER_NORMS = ("group_norm", "instance_norm", "layer_norm")
 NATIVE_BATCH_NORM = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
 
@@ -49,7 +53,7 @@ class Recorder(TorchFunctionMode):
             self.ops.append(SimpleNamespace(kind=name, output=output))
         if name in ARGUMENTS:
             names = NATIVE_BATCH_NORM if func is torch.batch_norm else ARGUMENTS[name]
-            values = dict.fromkeys(names) | dict(zip(names, args)) | (kwargs or {})
+            values = dict.fromkeys(names) | DEFAULTS.get(name, {}) | dict(zip(names, args)) | (kwargs or {})
             self.ops.append(SimpleNamespace(kind=name, output=output, **values))
         return output
 

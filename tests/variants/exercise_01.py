@@ -287,7 +287,7 @@ VARIANTS = [
     wrong(
         "1.1",
         "b no return",
-        "not a tensor. Does it end with a return?",
+        "Does it end with a return?",
         edit("return F.relu(branch + self.shortcut(x))", "F.relu(branch + self.shortcut(x))"),
     ),
     wrong(
@@ -497,7 +497,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n no return",
-        "not a tensor. Does it end with a return?",
+        "Does it end with a return?",
         edit("return self.head(self.stages(self.stem(images)))", "self.head(self.stages(self.stem(images)))"),
     ),
     wrong(

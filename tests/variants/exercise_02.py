@@ -269,6 +269,64 @@ return network""",
     ),
     right("2.1", "inplace", edit("            out = out + self.shortcut(x)", "            out += self.shortcut(x)")),
     right(
+        "2.1",
+        "in place on a tensor of its own",
+        hole(
+            "Block.forward",
+            """out = self.branch(x)
+if self.skip:
+    out += self.shortcut(x)
+return out.relu_()""",
+        ),
+    ),
+    right(
+        "2.1",
+        "times the switch",
+        hole("Block.forward", "return torch.relu(self.branch(x) + self.skip * self.shortcut(x))"),
+    ),
+    right(
+        "2.1",
+        "shortcut first",
+        hole(
+            "Block.forward",
+            """kept = self.shortcut(x) if self.skip else 0
+return (kept + self.branch(x)).clamp(min=0)""",
+        ),
+    ),
+    right(
+        "2.1",
+        "layer by layer",
+        hole(
+            "Block.forward",
+            """h = x
+for layer in self.branch:
+    h = layer(h)
+return nn.functional.threshold(torch.add(h, self.shortcut(x)) if self.skip else h, 0.0, 0.0)""",
+        ),
+    ),
+    right(
+        "2.1",
+        "summed list",
+        hole(
+            "Block.forward",
+            """parts = [self.branch] + [self.shortcut] * bool(self.skip)
+return torch.maximum(torch.stack([part(x) for part in parts]).sum(0), torch.zeros(()))""",
+        ),
+    ),
+    right(
+        "2.1",
+        "slices instead of the module",
+        hole(
+            "Block.forward",
+            """out = self.branch(x)
+if not self.skip:
+    return F.relu(out)
+kept = x[..., :: self.shortcut.stride, :: self.shortcut.stride]
+zeros = kept.new_zeros(len(kept), out.shape[1] - kept.shape[1], *kept.shape[2:])
+return F.relu(out + torch.cat([kept, zeros], dim=1))""",
+        ),
+    ),
+    right(
         "2.2",
         "recur",
         edit(

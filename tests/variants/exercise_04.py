@@ -1,6 +1,6 @@
 """Answers to exercise 4, wrong and right."""
 
-from changes import edit, hole, right, wrong
+from changes import definition, edit, hole, right, wrong
 
 VARIANTS = [
     wrong(
@@ -348,8 +348,119 @@ LAYERS""",
         "It puts out expansion * channels =",
         edit("        out_channels = self.expansion * channels", "        out_channels = 2 * channels"),
     ),
+    right(
+        "4.1",
+        "functional on parameters",
+        definition(
+            "Bottleneck",
+            """class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, in_channels, channels, stride=1):
+        super().__init__()
+        self.stride, self.shortcut = stride, make_shortcut(in_channels, 4 * channels, stride)
+        sizes = [(channels, in_channels, 1, 1), (channels, channels, 3, 3), (4 * channels, channels, 1, 1)]
+        self.kernels = nn.ParameterList([nn.Parameter(0.1 * torch.randn(size)) for size in sizes])
+        self.norms = nn.ModuleList([nn.BatchNorm2d(size[0]) for size in sizes])
+
+    def forward(self, x):
+        h = F.relu(self.norms[0](F.conv2d(x, self.kernels[0])))
+        h = F.relu(self.norms[1](F.conv2d(h, self.kernels[1], stride=self.stride, padding=1)))
+        return F.relu(self.norms[2](F.conv2d(h, self.kernels[2])) + self.shortcut(x))""",
+        ),
+    ),
+    right(
+        "4.1",
+        "functional batch norm",
+        definition(
+            "Bottleneck",
+            """class Norm(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("var", torch.ones(channels))
+
+    def forward(self, x):
+        return F.batch_norm(x, self.mean, self.var, self.weight, self.bias, self.training)
+
+
+class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, in_channels, channels, stride=1):
+        super().__init__()
+        self.convs = nn.ModuleList([
+            nn.Conv2d(in_channels, channels, 1, bias=False),
+            nn.Conv2d(channels, channels, 3, stride, 1, bias=False),
+            nn.Conv2d(channels, 4 * channels, 1, bias=False)])
+        self.norms = nn.ModuleList(Norm(conv.out_channels) for conv in self.convs)
+        self.shortcut = make_shortcut(in_channels, 4 * channels, stride)
+
+    def forward(self, x):
+        h = x
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms)):
+            h = norm(conv(h))
+            h = h.relu() if i < 2 else h
+        return torch.relu(h.add(self.shortcut(x)))""",
+        ),
+    ),
+    right(
+        "4.1",
+        "a subclass of Sequential",
+        definition(
+            "Bottleneck",
+            """class Bottleneck(nn.Sequential):
+    expansion = 4
+
+    def __init__(self, in_channels, channels, stride=1):
+        super().__init__(
+            nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride, padding="same" if stride == 1 else 1, bias=False),
+            nn.BatchNorm2d(channels), nn.ReLU(inplace=True),
+            nn.Conv2d(channels, 4 * channels, 1, bias=False), nn.BatchNorm2d(4 * channels))
+        self.side = [make_shortcut(in_channels, 4 * channels, stride)]
+        self.add_module("shortcut", self.side[0])
+
+    def forward(self, x):
+        h = x
+        for layer in list(self)[:8]:
+            h = layer(h)
+        return F.relu(self.shortcut(x) + h)""",
+        ),
+    ),
+    right(
+        "4.1",
+        "shortcut first, last batch norm from zero",
+        definition(
+            "Bottleneck",
+            """class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, in_channels, channels, stride=1):
+        super().__init__()
+        wide = channels * self.expansion
+        self.project = None
+        if in_channels != wide or stride > 1:
+            self.project = nn.Conv2d(in_channels, wide, 1, stride, bias=False)
+            self.project_norm = nn.BatchNorm2d(wide)
+        self.reduce, self.reduce_norm = nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels)
+        self.conv, self.conv_norm = nn.Conv2d(channels, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels)
+        self.widen, self.widen_norm = nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide)
+        nn.init.zeros_(self.widen_norm.weight)
+
+    def forward(self, x):
+        kept = x if self.project is None else self.project_norm(self.project(x))
+        out = F.relu(self.reduce_norm(self.reduce(x)), inplace=True)
+        out = F.relu(self.conv_norm(self.conv(out)), inplace=True)
+        return F.relu(self.widen_norm(self.widen(out)) + kept)""",
+        ),
+    ),
     wrong(
-        "4.2", "stagestride0", "has stride 2, expected 1", edit("stride=2 if i > 0 and j == 0 else 1", "stride=2 if j == 0 else 1")
+        "4.2",
+        "stagestride0",
+        "has stride 2, expected 1",
+        edit("stride=2 if i > 0 and j == 0 else 1", "stride=2 if j == 0 else 1"),
     ),
     wrong(
         "4.2",
@@ -358,7 +469,10 @@ LAYERS""",
         edit("stride=2 if i > 0 and j == 0 else 1", "stride=1"),
     ),
     wrong(
-        "4.2", "inch", "its in_channels must be what the layer before it puts out", edit("in_channels = block.expansion * width * 2**i", "in_channels = width * 2**i")
+        "4.2",
+        "inch",
+        "its in_channels must be what the layer before it puts out",
+        edit("in_channels = block.expansion * width * 2**i", "in_channels = width * 2**i"),
     ),
     wrong(
         "4.2",
@@ -378,7 +492,10 @@ LAYERS""",
         ),
     ),
     wrong(
-        "4.2", "stemignored", "the stem's convolution is 3x3 from 3 to 64 channels, expected 7x7", edit("make_stem(stem, width), nn.Seq", 'make_stem("cifar", width), nn.Seq')
+        "4.2",
+        "stemignored",
+        "the stem's convolution is 3x3 from 3 to 64 channels, expected 7x7",
+        edit("make_stem(stem, width), nn.Seq", 'make_stem("cifar", width), nn.Seq'),
     ),
     wrong(
         "4.2",
@@ -411,7 +528,7 @@ LAYERS""",
     wrong(
         "4.2",
         "same",
-        "the stages have 2, 2, 2, 2 blocks, expected 3, 4, 6, 3",
+        "one convolution runs twice",
         edit(
             "blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))",
             "blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1) if j < 2 else blocks[-1])",
@@ -445,6 +562,14 @@ LAYERS""",
         "state",
         "it counts all of state_dict()",
         hole("count_parameters", "return sum(p.numel() for p in model.state_dict().values())"),
+    ),
+    right(
+        "4.3",
+        "sizes of shapes",
+        hole(
+            "count_parameters",
+            """return sum(torch.Size(size).numel() for size in [p.shape for p in model.parameters()])""",
+        ),
     ),
     right(
         "4.3",
