@@ -68,11 +68,12 @@ def oracle_loss(network, images, labels, training=True):
     return twin, [m for m in twin.modules() if isinstance(m, nn.Conv2d)], F.cross_entropy(twin(images), labels)
 
 
-def numbers_of(got, what, count):
-    """What the learner returned, as a list of so many numbers."""
+def numbers_of(got, what, count, others=None):
+    """What the learner returned, as a list of so many numbers; others: {the mistake: what it gives instead}."""
     values = numbers(got, what)
     if len(values) != count:
-        raise Wrong(f"{what} returned {len(values)} numbers, expected {count}.")
+        cause = likeliest(others or {}, lambda known: agree(values, known))
+        raise Wrong(f"{what} returned {len(values)} numbers, expected {count}.{cause}")
     return values
 
 
@@ -143,6 +144,23 @@ def weight_mistakes(network, batch):
     }
 
 
+def other_weights(network, batch):
+    """What gradient_norms gives for too many or too few parameters."""
+    twin, convs, loss = oracle_loss(network, *batch)
+
+    def of(wanted):
+        return euclid(torch.autograd.grad(loss, wanted, retain_graph=True))
+
+    linear = (nn.Conv2d, nn.Linear)
+    return {
+        "linear layers are among them; take nn.Conv2d only": lambda: of(
+            [m.weight for m in twin.modules() if isinstance(m, linear)]
+        ),
+        "the stem is left out; take the convolutions of the whole model": lambda: of([m.weight for m in convs[1:]]),
+        "all parameters are among them; take the weights of nn.Conv2d only": lambda: of(list(twin.parameters())),
+    }
+
+
 @pytest.mark.task("3.1")
 @START
 @KINDS
@@ -152,7 +170,7 @@ def test_gradient_norms_are_autograds(lesson, skip, batch_norm, training):
     what = f"gradient_norms(model, images, labels) of a network of 13 convolutions in {mode(training)} mode"
     with calling(what):
         got = lesson.gradient_norms(network, *batch)
-    check_numbers(numbers_of(got, what, 13), expected, what, mistakes)
+    check_numbers(numbers_of(got, what, 13, other_weights(network, batch)), expected, what, mistakes)
 
 
 @pytest.mark.task("3.1")
@@ -272,8 +290,12 @@ def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
     what = f"signal_norms(model, images, labels) of a network of 6 blocks in {mode(training)} mode"
     with calling(what):
         got = lesson.signal_norms(network, *batch)
+    others = {
+        "the stem's output is among them; take the blocks' only": euclid(gradients),
+        "the last block is left out": expected[:-1],
+    }
     check_numbers(
-        numbers_of(got, what, 6),
+        numbers_of(got, what, 6, others),
         expected,
         what,
         {
@@ -550,6 +572,8 @@ def record(lesson, network, batches, optimizer, count):
         raise Wrong(f"{what} returned rows of different lengths, expected a tensor (steps, layers).") from None
     if tuple(table.shape) == (count, STEPS):
         raise Wrong(f"{what} has the shape {tuple(table.shape)}: steps and layers are swapped.")
+    if tuple(table.shape) in ((1, count), (count,)):
+        raise Wrong(f"{what} has the shape {tuple(table.shape)}: it is the row of one step. Keep a row for each step.")
     if tuple(table.shape) != (STEPS, count):
         raise Wrong(f"{what} has the shape {tuple(table.shape)}, expected {(STEPS, count)}: a row for each step.")
     return table, what

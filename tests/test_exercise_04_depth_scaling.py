@@ -76,6 +76,8 @@ def block_twins(lesson, case, training):
         block = lesson.Bottleneck(in_channels, channels, stride=stride)
     if not isinstance(block, nn.Module):
         raise Wrong(f"{call} is a {type(block).__name__}, not an nn.Module.")
+    for name, parameter in block.named_parameters():
+        check_tensor(parameter, parameter, f"{call}: {name}")
     projection = None
     if stride != 1 or in_channels != 4 * channels:
         conv = nn.Conv2d(in_channels, 4 * channels, 1, stride, bias=False)
@@ -92,6 +94,9 @@ def block_twins(lesson, case, training):
     check_registered(block, ops, what)
     randomise(ops)
     ops = record(block, x.clone(), what)[1]
+    grouped = next((op for op in ops if op.kind == "conv2d" and op.groups != 1), None)
+    if grouped:
+        raise Wrong(f"{what}: a convolution has groups={grouped.groups}. Leave groups at its default, 1.")
     pairs = pair_ops(ops, oracle_ops, what)
     copy_to_oracle(pairs)
     return SimpleNamespace(block=block, oracle=oracle, x=x, pairs=pairs, what=what, ops=ops, channels=channels)
@@ -162,9 +167,19 @@ def test_bottleneck_passes_gradients_on(lesson, case):
     for i, (own, expected) in enumerate(zip(*grads)):
         if own is None or not is_close(own, expected, 1e-4):
             raise Wrong(
-                f"{twins.what} gives the right output, but a wrong gradient for {'its weights' if i else 'its input'}. "
-                "The likeliest mistake: the shortcut or the branch is detached (.detach(), .data, no_grad)."
+                f"{twins.what} gives the right output, but a wrong gradient for {'its weights' if i else 'its input'}."
+                f"{advice(detached_part(twins, grads[0][1:]))}"
             )
+
+
+def detached_part(twins, gradients):
+    """Which part of a bottleneck with a projection no gradient goes through, in words."""
+    idle = [op for (op, _), gradient in zip(twins.pairs, gradients) if op.kind == "conv2d" and gradient is None]
+    projection = [op for op, _ in twins.pairs if op.kind == "conv2d" and kernel(op) == 1][-1]
+    part = ": here the branch" if any(kernel(op) == 3 for op in idle) else ""
+    if len(idle) == 1 and idle[0] is projection:
+        part = ": here the shortcut"
+    return f"the shortcut or the branch is detached (.detach(), .data, no_grad){part}"
 
 
 @pytest.mark.task("4.1")
@@ -464,7 +479,10 @@ def sweep(lesson, depths=(18, 34), seeds=(3, 5, 8), width=4, **share):
     def fit(network, depth, seed):
         if (depth, seed) in seen:
             raise Wrong(f"train_depths trains depth {depth} from seed {seed} twice.")
-        seen[depth, seed] = [p.detach().clone() for p in network.parameters()]
+        weights = [p.detach().clone() for p in network.parameters()]
+        for weight in weights:
+            check_tensor(weight, weight, f"a parameter of the network of depth {depth} that fit is given")
+        seen[depth, seed] = weights
         torch.rand(len(seen))  # training uses up random numbers
         return {"row": (depth, seed)}
 
@@ -472,7 +490,9 @@ def sweep(lesson, depths=(18, 34), seeds=(3, 5, 8), width=4, **share):
     call = f"train_depths(fit, {depths}, {seeds}, width={width}{more})"
     with calling(call):
         rows = lesson.train_depths(fit, depths, seeds, width=width, **share)
-    plain(rows, call, dict)
+    for key, row in plain(rows, call, dict).items():
+        if [type(part) for part in plain(key, f"{call}, as a key,", tuple)] != [int, int] or type(row) is not dict:
+            raise Wrong(f"{call}: expected keys (depth, seed), two ints, and rows as fit returned them.")
     if rows and all(key[::-1] in seen for key in rows) and not all(key in seen for key in rows):
         raise Wrong(f"{call}: its keys are (seed, depth), expected (depth, seed).")
     for key, row in rows.items():

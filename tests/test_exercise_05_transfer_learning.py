@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from messages import Wrong, calling, check_tensor, is_close, likeliest, number, plain, said, shape
+from messages import Wrong, advice, calling, check_tensor, is_close, likeliest, number, plain, said, shape
 from torch import equal, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -36,9 +36,17 @@ def make_images(count=12, seed=3):
     return torch.randn(count, 3, 32, 40, generator=torch.Generator().manual_seed(seed))
 
 
+def tensors(model, what="model.state_dict()"):
+    """All parameters and buffers of a model; they must be plain tensors, since others may call themselves equal."""
+    found = model.state_dict()
+    for name, value in found.items():
+        check_tensor(value, value, f"{what}: {name}")
+    return found
+
+
 def body(model):
     """Everything of a model but fc: {name: tensor}, copied."""
-    return {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("fc.")}
+    return {name: value.clone() for name, value in tensors(model).items() if not name.startswith("fc.")}
 
 
 def check_same_body(before, model, what, advice):
@@ -71,13 +79,22 @@ def test_head_is_new_and_fits(lesson, block, width, classes):
         with calling(what), torch.no_grad():
             logits = model.eval()(make_images(3))
     except Wrong as wrong:
-        raise Wrong(f"{wrong}\nDoes the new layer take what the old one took, {width} features here?") from None
+        raise Wrong(f"{wrong}{advice(wrong_input(model.fc, width))}") from None
     check_tensor(logits, torch.empty(3, classes), what)
     sizes = {tuple(p.shape) for p in model.fc.parameters()}
     if sizes != {(classes, width), (classes,)}:
         raise Wrong(f"{call}: fc has parameters of the shapes {sizes}, expected ({classes}, {width}) and ({classes},).")
     if is_close(logits.exp().sum(1), torch.ones(3), 1e-4) or is_close(logits.sum(1), torch.ones(3), 1e-4):
         raise Wrong(f"{what} gives probabilities; the head gives logits, without softmax.")
+
+
+def wrong_input(head, width):
+    """What is wrong with the number of features that a head takes, in words, or None."""
+    taken = next((p.shape[1] for p in head.parameters() if p.dim() == 2), width)
+    if taken == width:
+        return None
+    more = ", which is what the old one puts out" if taken == CLASSES else ""
+    return f"the new layer takes {taken} features{more}; it should take what the old one takes, {width} here"
 
 
 @pytest.mark.task("5.1")
@@ -178,6 +195,7 @@ def test_a_frozen_backbone_computes_the_same_in_train_mode(lesson):
         logits = [model.train()(images), model.eval()(images)]
         right = expected(images)
     for got, mode in zip(logits, ("train", "eval")):
+        check_tensor(got, right, f"model(images) after freeze_backbone(model), in {mode} mode,")
         if not is_close(got, right, 1e-4):
             raise Wrong(
                 f"after freeze_backbone(model), in {mode} mode, the model gives other logits than before in eval mode. "
@@ -258,7 +276,7 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
         raise Wrong(f"{what} leaves the model in another mode.")
     if any(len(getattr(m, n)) for m in model.modules() for n in ("_forward_hooks", "_forward_pre_hooks")):
         raise Wrong(f"{what} leaves a hook on the model. Call remove() on its handle.")
-    for name, value in model.state_dict().items():
+    for name, value in tensors(model).items():
         if not equal(value, before[name]):
             raise Wrong(f"{what} changes {name}.")
 
@@ -287,8 +305,10 @@ def fit_probe(lesson, features, labels, classes, **more):
 
 def objective(probe, features, labels, penalty):
     with torch.no_grad():
-        weight = next(p for p in probe.parameters() if p.dim() == 2)
-        return (F.cross_entropy(probe(features), labels) + penalty * weight.square().sum()).item()
+        weight, logits = next(p for p in probe.parameters() if p.dim() == 2), probe(features)
+        check_tensor(weight, weight, "the weight of what linear_probe returns")
+        check_tensor(logits, logits, "what linear_probe returns, applied to its features,")
+        return (F.cross_entropy(logits, labels) + penalty * weight.square().sum()).item()
 
 
 def optimum(features, labels, classes, penalty):
@@ -508,6 +528,7 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
         got = lesson.adapt_batchnorm(model, iter(batches))
     if got is not model:
         raise Wrong(f"{what} returned {said(got)}, expected the model itself. Does it end with return model?")
+    tensors(model)
     norms, before = norms_of(model), norms_of(old)
     for norm, was, (mean, variance) in zip(norms, before, expected):
         if is_close(norm.running_mean, mean, 1e-3) and is_close(norm.running_var, variance, 1e-3):
@@ -555,6 +576,7 @@ def test_adaptation_forgets_what_was_before(lesson):
         lesson.adapt_batchnorm(first, batches)
         lesson.adapt_batchnorm(second, [100 + make_images(6, 9)])
         lesson.adapt_batchnorm(second, batches)
+    tensors(first), tensors(second)
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values()):
         if "running" in name and not is_close(b, a, 1e-3):
             raise Wrong(

@@ -257,7 +257,7 @@ return [norm(w) for w in weights]""",
     wrong(
         "3.1",
         "linear",
-        "convolutions in train mode returned",
+        "linear layers are among them; take nn.Conv2d only",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
@@ -269,7 +269,7 @@ return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
     wrong(
         "3.1",
         "ndim4-only-model1",
-        "convolutions in train mode returned",
+        "the stem is left out",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model[1].modules() if isinstance(m, nn.Conv2d)]
@@ -281,7 +281,7 @@ return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
     wrong(
         "3.1",
         "biasmix",
-        "convolutions in train mode returned",
+        "all parameters are among them",
         hole(
             "gradient_norms",
             """weights = [p for p in model.parameters()]
@@ -507,7 +507,7 @@ return [norm(g) for g in torch.autograd.grad(loss,outs)]""",
     wrong(
         "3.2",
         "stem-too",
-        "blocks in train mode returned",
+        "the stem's output is among them",
         hole(
             "signal_norms",
             """outs=[]
@@ -1112,7 +1112,7 @@ return torch.tensor(rows)""",
     wrong(
         "3.5",
         "lastonly",
-        "convolutions has the shape",
+        "it is the row of one step",
         hole(
             "record_training",
             """model.train()

@@ -96,7 +96,7 @@ LAYERS""",
     wrong(
         "4.1",
         "detach",
-        "the shortcut or the branch is detached (",
+        "no_grad): here the shortcut",
         edit(
             """        return F.relu(self.branch(x) + self.shortcut(x))
 
@@ -111,7 +111,7 @@ LAYERS""",
     wrong(
         "4.1",
         "detachbranch",
-        "the shortcut or the branch is detached (",
+        "no_grad): here the branch",
         edit(
             """        return F.relu(self.branch(x) + self.shortcut(x))
 
@@ -334,7 +334,7 @@ LAYERS""",
     wrong(
         "4.1",
         "groups",
-        "channels where one from",
+        "a convolution has groups=2",
         edit(
             """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
             nn.Conv2d(channels, out_channels""",

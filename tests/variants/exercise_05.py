@@ -6,7 +6,7 @@ VARIANTS = [
     wrong(
         "5.1",
         "512",
-        "raised RuntimeError: addmm: mat",
+        "the new layer takes 512 features",
         hole(
             "replace_head",
             """model.fc = nn.Linear(512, num_classes)
@@ -51,7 +51,7 @@ return model""",
     wrong(
         "5.1",
         "outfeat",
-        "raised RuntimeError: addmm: mat",
+        "the new layer takes 5 features",
         hole(
             "replace_head",
             """model.fc = nn.Linear(model.fc.out_features, num_classes)
