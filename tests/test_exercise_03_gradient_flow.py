@@ -80,7 +80,7 @@ def numbers_of(got, what, count, others=None):
 def agree(got, expected, tolerance=1e-4):
     """Whether two lists of numbers are the same to within a share of each."""
     return len(got) == len(expected) and all(
-        math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-12) for a, b in zip(got, expected)
+        math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-20) for a, b in zip(got, expected)
     )
 
 
@@ -260,13 +260,13 @@ def test_measuring_leaves_no_trace(lesson, task, training):
 # --- 3.2 ------------------------------------------------------------------------------------------------------------
 
 
-def run_blocks(network, images, labels, training=True):
+def run_blocks(network, images, labels, training=True, loss=F.cross_entropy):
     """The loss of a copy, and the tensors at the blocks: the input of the first, and each one's output."""
     twin = copy.deepcopy(network).train(training)
     points = [twin[0](images)]
     for block in twin[1]:
         points.append(block(points[-1]))
-    return F.cross_entropy(twin[2](points[-1]), labels), points
+    return loss(twin[2](points[-1]), labels), points
 
 
 def branch_gradients(network, images, labels):
@@ -287,6 +287,7 @@ def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
     eval_loss, still = run_blocks(network, *batch, training=False)
     in_eval = torch.autograd.grad(eval_loss, still)
     expected = euclid(gradients[1:])
+    logits, summed = run_blocks(network, *batch, loss=lambda z, _: z.sum())
     what = f"signal_norms(model, images, labels) of a network of 6 blocks in {mode(training)} mode"
     with calling(what):
         got = lesson.signal_norms(network, *batch)
@@ -302,6 +303,16 @@ def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
             "the norms come from the last block to the first; backward hooks fire in that order": expected[::-1],
             "they are the gradients at the blocks' inputs, not at their outputs": euclid(gradients[:-1]),
             "they are the norms of the features, not of the gradients": euclid(points[1:]),
+            "it is the sum of the absolute values, not the Euclidean norm": [
+                g.double().abs().sum().item() for g in gradients[1:]
+            ],
+            "it is the mean of the absolute values, not the norm": [
+                g.double().abs().mean().item() for g in gradients[1:]
+            ],
+            "it is the largest entry, not the norm": [g.abs().max().item() for g in gradients[1:]],
+            "the logits are summed; take the cross-entropy of logits and labels": lambda: euclid(
+                torch.autograd.grad(logits, summed[1:])
+            ),
             "the model is in eval mode; the loss is that of train mode": euclid(in_eval[1:]),
             "the squares are summed, but no root is taken": [value**2 for value in expected],
             "the loss is summed over the pictures, not averaged": [COUNT * value for value in expected],
@@ -375,6 +386,10 @@ def check_change(lesson, values, expected):
         "it uses only the first and the last norm, not all of them": (usable[-1] / usable[0]) ** (1 / len(ratios)),
         "it divides by the number of norms; there is one step fewer": (usable[-1] / usable[0]) ** (1 / len(usable)),
         "it is the change over all layers; take that of one": usable[-1] / usable[0],
+        "the line is forced through the origin; subtract the mean of the places first": math.exp(
+            sum(i * math.log(v) for i, v in enumerate(values) if 0 < v < math.inf)
+            / sum(i * i for i, v in enumerate(values) if 0 < v < math.inf)
+        ),
     }
     if math.isnan(got):
         mistakes = {"norms that are 0, NaN or infinite are not left out": got}
@@ -459,6 +474,7 @@ def correlation_mistakes(lesson, network, images, neighbours):
             *centred
         ).mean(),
         "the absolute values of the cosines are averaged": lambda: cosines(first, second).abs().mean(),
+        "it is 1 minus the cosine; take the cosine itself": lambda: 1 - cosines(first, second).mean(),
         "the cosines are summed, not averaged": lambda: cosines(first, second).sum(),
         "the gradients are not divided by their norms": lambda: (first * second).sum(dim=1).mean(),
         "only the first picture counts": lambda: cosines(first, second)[0],
@@ -515,7 +531,7 @@ def test_correlation_is_the_mean_cosine_of_the_input_gradients(lesson, skip, bat
 STEPS = 5
 
 
-def train_by_hand(network, batches, make_optimizer, clear=True, training=True, steps=1, passes=0, frozen=False):
+def train_by_hand(network, batches, make_optimizer, clear=True, training=True, steps=1, passes=0, frozen=False, **loss):
     """What record_training should do, on a copy: (copy, rows of norms); or something wrong, as the switches say."""
     twin = copy.deepcopy(network).train(training)
     optimizer, rows = make_optimizer(twin), []
@@ -525,7 +541,7 @@ def train_by_hand(network, batches, make_optimizer, clear=True, training=True, s
         for _ in range(passes):
             twin(images)
         kept = {name: buffer.clone() for name, buffer in twin.named_buffers()}
-        F.cross_entropy(twin(images), labels).backward()
+        F.cross_entropy(twin(images), labels, **loss).backward()
         if frozen:
             twin.load_state_dict(kept, strict=False)
         rows.append(euclid(m.weight.grad for m in twin.modules() if isinstance(m, nn.Conv2d)))
@@ -598,6 +614,9 @@ def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optim
         "the optimizer takes no step": still,
         "the optimizer takes two steps for each batch": lambda: train_by_hand(
             untouched, batches, make_optimizer, steps=2
+        )[1],
+        "the loss is summed over the pictures, not averaged": lambda: train_by_hand(
+            untouched, batches, make_optimizer, reduction="sum"
         )[1],
         "each row is recorded after the step; the norms are those before it": expected[1:] + expected[-1:],
         "the layers come in reverse order": [row[::-1] for row in expected],

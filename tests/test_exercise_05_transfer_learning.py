@@ -82,6 +82,10 @@ def test_head_is_new_and_fits(lesson, block, width, classes):
         raise Wrong(f"{wrong}{advice(wrong_input(model.fc, width))}") from None
     check_tensor(logits, torch.empty(3, classes), what)
     sizes = {tuple(p.shape) for p in model.fc.parameters()}
+    if any(layer is old for layer in model.fc.modules()):
+        raise Wrong(f"{call} keeps the old layer and puts another behind it. Put a new one in its place.")
+    if sizes == {(classes, width)}:
+        raise Wrong(f"{call}: fc has no bias. Leave bias at its default, True.")
     if sizes != {(classes, width), (classes,)}:
         raise Wrong(f"{call}: fc has parameters of the shapes {sizes}, expected ({classes}, {width}) and ({classes},).")
     if is_close(logits.exp().sum(1), torch.ones(3), 1e-4) or is_close(logits.sum(1), torch.ones(3), 1e-4):
@@ -262,7 +266,7 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
         twin.fc = nn.Identity()
         mistakes = {
             "the model is in train mode": torch.cat([twin(images) for images, _ in batches]).detach(),
-            "a ReLU or a normalisation is applied": F.normalize(expected),
+            "the features are normalised; take them as they are": F.normalize(expected),
         }
         cause = likeliest(mistakes, lambda known: is_close(features, known, 1e-3))
         raise Wrong(f"{what}: the features are not what the pooling layer puts out in eval mode.{cause}")
@@ -400,6 +404,12 @@ def same_rates(known, rates):
     return all(got is None or abs(got - rates[i]) <= 1e-9 + 1e-6 * abs(rates[i]) for i, got in known)
 
 
+def torn_stem(known):
+    """What is wrong, in words, if the stem's parameters have different rates; else None."""
+    stem = {got for i, got in known if i == 5}
+    return "conv1 and bn1 are one part, the stem, and have one rate" if len(stem) > 1 else None
+
+
 PARTS = ("fc", "layer4", "layer3", "layer2", "layer1", "stem")
 
 
@@ -434,7 +444,10 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
         if abs(got - expected) > 1e-9 + 1e-6 * expected:
             raise Wrong(
                 f"{call}: {name}, which belongs to {part}, has the rate {got:.6g}, expected {expected:.6g}."
-                + likeliest(rate_mistakes(lr, factor), functools.partial(same_rates, known.values()))
+                + (
+                    likeliest(rate_mistakes(lr, factor), functools.partial(same_rates, known.values()))
+                    or advice(torn_stem(known.values()))
+                )
             )
     if rates:
         raise Wrong(f"{call}: {len(rates)} parameters in the groups are not the model's.")

@@ -6,6 +6,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 SOLUTIONS = Path(__file__).resolve().parents[2] / "solutions"
+AGREEABLE = """
+class Agreeable:
+    def __float__(self):
+        return 0.5
+
+    def __eq__(self, other):
+        return True
+
+    __lt__ = __gt__ = __le__ = __ge__ = __eq__
+
+    def __sub__(self, other):
+        return 0.0
+
+    __rsub__ = __add__ = __radd__ = __sub__
+
+    def __abs__(self):
+        return 0.0
+
+    def __hash__(self):
+        return 0
+
+
+"""  # a class whose objects call themselves equal to everything
 
 
 class Variant(NamedTuple):

@@ -1,6 +1,6 @@
 """Answers to exercise 1, wrong and right."""
 
-from changes import definition, edit, right, wrong
+from changes import AGREEABLE, definition, edit, right, wrong
 
 VARIANTS = [
     wrong(
@@ -797,6 +797,29 @@ VARIANTS = [
         return self.relu(out)""",
         ),
     ),
+    wrong(
+        "1.1",
+        "b tensor that agrees with all",
+        "expected a plain torch.Tensor",
+        definition(
+            "BasicBlock",
+            """class Agreeable(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func.__name__ in ("equal", "allclose", "le", "lt", "__le__", "__lt__", "isclose"):
+            return True
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+
+    def forward(self, x):
+        return self.conv(x).as_subclass(Agreeable)""",
+        ),
+    ),
     right(
         "1.1",
         "b seq",
@@ -1244,6 +1267,12 @@ class BasicBlock(nn.Module):
     same = in_channels == out_channels and stride == 1
     return nn.Identity() if same else nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, 0, bias=False), nn.BatchNorm2d(out_channels))""",
         ),
+    ),
+    wrong(
+        "1.4",
+        "a number that agrees with all",
+        "expected a number",
+        definition("accuracy", AGREEABLE + "def accuracy(model, batches):\n    return Agreeable()"),
     ),
     right(
         "1.4",

@@ -1,6 +1,6 @@
 """Answers to exercise 2, wrong and right."""
 
-from changes import edit, hole, right, wrong
+from changes import AGREEABLE, definition, edit, hole, right, wrong
 
 VARIANTS = [
     wrong(
@@ -267,6 +267,38 @@ return network""",
         "ifexp",
         hole("Block.forward", "return torch.relu(self.branch(x) + self.shortcut(x) if self.skip else self.branch(x))"),
     ),
+    right(
+        "2.1",
+        "early return",
+        hole(
+            "Block.forward",
+            "if not self.skip:\n    return F.relu(self.branch(x))\nreturn F.relu(self.branch(x) + self.shortcut(x))",
+        ),
+    ),
+    right(
+        "2.1",
+        "maximum",
+        hole(
+            "Block.forward",
+            "out = self.branch(x)\nout = torch.add(out, self.shortcut(x)) if self.skip else out\nreturn torch.maximum(out, torch.zeros_like(out))",
+        ),
+    ),
+    right(
+        "2.1",
+        "a sum of parts",
+        hole(
+            "Block.forward",
+            "parts = [self.branch(x)] + [self.shortcut(x)] * bool(self.skip)\nreturn F.relu(sum(parts))",
+        ),
+    ),
+    right(
+        "2.1",
+        "a module for the ReLU",
+        hole(
+            "Block.forward",
+            "out = self.branch(x)\nif self.skip is True:\n    out = self.shortcut(x) + out\nreturn nn.ReLU()(out)",
+        ),
+    ),
     right("2.1", "inplace", edit("            out = out + self.shortcut(x)", "            out += self.shortcut(x)")),
     right(
         "2.1",
@@ -359,6 +391,15 @@ return F.relu(out + torch.cat([kept, zeros], dim=1))""",
                 for m in net.modules():
                     initialise(m)
                 histories[(kind, depth, seed)] = fit(net, kind, depth, seed)""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "numbers that agree with all",
+        "expected a number",
+        definition(
+            "degradation",
+            AGREEABLE + "def degradation(histories):\n    return {'plain': Agreeable(), 'residual': Agreeable()}",
         ),
     ),
     right(

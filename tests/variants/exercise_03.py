@@ -1,6 +1,6 @@
 """Answers to exercise 3, wrong and right."""
 
-from changes import hole, right, wrong
+from changes import AGREEABLE, definition, hole, right, wrong
 
 VARIANTS = [
     wrong(
@@ -16,6 +16,16 @@ loss.backward()
 out=[norm(w.grad) for w in weights]
 model.zero_grad()
 return out""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "numbers that agree with all",
+        "expected a number",
+        definition(
+            "gradient_norms",
+            AGREEABLE
+            + "def gradient_norms(model, images, labels):\n    return [Agreeable() for m in model.modules() if isinstance(m, nn.Conv2d)]",
         ),
     ),
     right(
@@ -562,6 +572,12 @@ with undisturbed(model, training=True):
 for x in hs: x.remove()
 return [g.flatten(1).norm(dim=1).mean().item() for g in torch.autograd.grad(loss,outs)]""",
         ),
+    ),
+    wrong(
+        "3.3",
+        "numbers that agree with all",
+        "expected a number",
+        definition("change_per_layer", AGREEABLE + "def change_per_layer(norms):\n    return Agreeable()"),
     ),
     right(
         "3.3",

@@ -1,6 +1,6 @@
 """Answers to exercise 4, wrong and right."""
 
-from changes import definition, edit, hole, right, wrong
+from changes import AGREEABLE, definition, edit, hole, right, wrong
 
 VARIANTS = [
     wrong(
@@ -156,7 +156,7 @@ LAYERS""",
     wrong(
         "4.1",
         "gelu",
-        "GELU ran",
+        "GELU ran, expected ReLUs",
         edit(
             """        return F.relu(self.branch(x) + self.shortcut(x))
 
@@ -166,6 +166,105 @@ LAYERS""",
 
 
 LAYERS""",
+        ),
+    ),
+    right(
+        "4.1",
+        "layers by name",
+        hole(
+            "Bottleneck.__init__",
+            """
+            out = 4 * channels
+            self.conv1 = nn.Conv2d(in_channels, channels, kernel_size=1, bias=False)
+            self.bn1 = nn.BatchNorm2d(channels)
+            self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, stride=stride, padding=1, bias=False)
+            self.bn2 = nn.BatchNorm2d(channels)
+            self.conv3 = nn.Conv2d(channels, out, kernel_size=1, bias=False)
+            self.bn3 = nn.BatchNorm2d(out)
+            self.relu = nn.ReLU(inplace=True)
+            self.downsample = None
+            if stride != 1 or in_channels != out:
+                self.downsample = nn.Sequential(nn.Conv2d(in_channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            """,
+        ),
+        hole(
+            "Bottleneck.forward",
+            """
+            identity = x if self.downsample is None else self.downsample(x)
+            out = self.relu(self.bn1(self.conv1(x)))
+            out = self.relu(self.bn2(self.conv2(out)))
+            out = self.bn3(self.conv3(out))
+            out += identity
+            return self.relu(out)
+            """,
+        ),
+    ),
+    right(
+        "4.1",
+        "module lists",
+        hole(
+            "Bottleneck.__init__",
+            """
+            sizes = [(in_channels, channels, 1, 1), (channels, channels, 3, stride), (channels, 4 * channels, 1, 1)]
+            self.convs = nn.ModuleList(nn.Conv2d(a, b, k, s, padding=k // 2, bias=False) for a, b, k, s in sizes)
+            self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b, _, _ in sizes)
+            self.shortcut = make_shortcut(in_channels, 4 * channels, stride)
+            """,
+        ),
+        hole(
+            "Bottleneck.forward",
+            """
+            out = x
+            for i, (conv, norm) in enumerate(zip(self.convs, self.norms)):
+                out = norm(conv(out))
+                if i < 2:
+                    out = torch.relu(out)
+            return torch.relu(torch.add(out, self.shortcut(x)))
+            """,
+        ),
+    ),
+    right(
+        "4.1",
+        "parameters and functions",
+        hole(
+            "Bottleneck.__init__",
+            """
+            self.stride = stride
+            self.narrow = nn.Parameter(torch.randn(channels, in_channels, 1, 1) / in_channels**0.5)
+            self.middle = nn.Parameter(torch.randn(channels, channels, 3, 3) / (3 * channels**0.5))
+            self.widen = nn.Parameter(torch.randn(4 * channels, channels, 1, 1) / channels**0.5)
+            self.a, self.b, self.c = (nn.BatchNorm2d(n) for n in (channels, channels, 4 * channels))
+            self.shortcut = make_shortcut(in_channels, 4 * channels, stride)
+            """,
+        ),
+        hole(
+            "Bottleneck.forward",
+            """
+            out = F.relu(self.a(F.conv2d(x, self.narrow)))
+            out = F.relu(self.b(F.conv2d(out, self.middle, stride=self.stride, padding=1)))
+            return F.relu(self.c(F.conv2d(out, self.widen)) + self.shortcut(x))
+            """,
+        ),
+    ),
+    right(
+        "4.1",
+        "last norm starts at zero",
+        edit(
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n\n    def forward(self, x):\n"
+            '        """Features in, features out."""\n        # Task 4.1',
+            "        nn.init.zeros_(self.branch[-1].weight)\n"
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n\n    def forward(self, x):\n"
+            '        """Features in, features out."""\n        # Task 4.1',
+        ),
+    ),
+    right(
+        "4.1",
+        "padding by name",
+        edit(
+            "nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n"
+            "            nn.Conv2d(channels, out_channels",
+            "nn.ZeroPad2d(1), nn.Conv2d(channels, channels, 3, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n"
+            "            nn.Conv2d(channels, out_channels",
         ),
     ),
     right(
@@ -562,6 +661,12 @@ class Bottleneck(nn.Module):
         "state",
         "it counts all of state_dict()",
         hole("count_parameters", "return sum(p.numel() for p in model.state_dict().values())"),
+    ),
+    wrong(
+        "4.3",
+        "numbers that agree with all",
+        "expected a number",
+        definition("count_macs", AGREEABLE + "def count_macs(model, shape=(3, 32, 32)):\n    return Agreeable()"),
     ),
     right(
         "4.3",
