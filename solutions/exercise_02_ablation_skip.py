@@ -386,7 +386,8 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label=""
               for decays, decay in ((True, weight_decay), (False, 0))]  # batch norm and biases do not decay
     optimizer = torch.optim.SGD(groups, rate, momentum=0.9, fused=device.type != "mps")
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones) if milestones else (
-        torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * steps, pct_start=0.2, cycle_momentum=False))
+        torch.optim.lr_scheduler.OneCycleLR(  # which divides by zero for 5 steps
+            optimizer, rate, max(6, epochs * steps), pct_start=0.2, cycle_momentum=False))
     with tqdm(total=epochs * steps, desc=label, unit="batch") as bar:
         for epoch in range(1, epochs + 1):
             start, losses, right, seen = time.perf_counter(), 0, 0, 0

@@ -266,6 +266,13 @@ def test_training_repeats_itself_with_one_seed(given):
     assert histories[0] == histories[1] != histories[2]
 
 
+@pytest.mark.parametrize("epochs", range(1, 12))
+def test_a_training_of_any_number_of_steps_ends(given, epochs):
+    data = given.load_data(arguments(None, data="shapes", train_images=16))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+    assert len(given.train(model, data, epochs=epochs, seed=0, batch_size=32)) == epochs
+
+
 @pytest.mark.parametrize("milestones", [None, (2, 3)])
 def test_the_learning_rate_and_the_weight_decay_are_as_said(given, monkeypatch, milestones):
     rates, groups = [], []
