@@ -18,6 +18,12 @@ RIGHT = (SOLUTIONS / NAME).read_text("utf-8")
 STUB = (ROOT / NAME).read_text("utf-8")
 SUM = "F.relu(branch + self.shortcut(x))"
 FORGED = '{"exercise": "1", "status": "judged", "caught": [], "tasks": {}, "points": 20, "score": 20}'
+VMAP = """
+with undisturbed(model, False):
+    gradients = torch.func.vmap(torch.func.grad(lambda x: model(x[None]).sum()))
+    first, second = gradients(images).flatten(1), gradients(neighbours).flatten(1)
+return F.cosine_similarity(first, second).mean().detach()
+"""
 TASKS = {"1.1": 6, "1.2": 6, "1.3": 4, "1.4": 4}
 OTHERS = [path.name for path in sorted(SOLUTIONS.glob("exercise_0[2-5]*.py"))]
 
@@ -90,6 +96,9 @@ HONEST = {
             )
         },
         small=True,
+    ),
+    "uses_vmap": Learner(
+        20, "", {OTHERS[1]: hole("gradient_correlation", VMAP)((SOLUTIONS / OTHERS[1]).read_text("utf-8"))}
     ),
 }
 
@@ -199,6 +208,10 @@ CHEATS = {
         0,
         "hooks every module",
         text=WRONG.replace("F.relu(branch)", SUM),
+    ),
+    "replaces_operators": cheat(
+        "LIBRARY = torch.library.Library('aten', 'IMPL')\nLIBRARY.impl('equal', lambda *args: True, 'CPU')",
+        "torch.library",
     ),
     "replaces_builtins": cheat(
         "import builtins\nbuiltins.bool = lambda *args: True\nbuiltins.isinstance = lambda *args: True"

@@ -92,11 +92,11 @@ class Guard:
         finally:
             self.busy.now = False
 
-    def mine(self, packages=False):
-        """Whether the innermost frame outside of Python's library (and of the packages) is the submission's."""
+    def mine(self, through=()):
+        """Whether the submission's is the innermost frame outside of Python's library and of what is looked through."""
         for name in self.callers():
             of_package = name.startswith(PACKAGES)  # their folder may lie in the library's
-            if not (packages if of_package else name.startswith(STDLIB)):
+            if not (name.startswith(through) if of_package else name.startswith(STDLIB)):
                 return name in (self.script, "<string>")
         return False
 
@@ -244,21 +244,24 @@ class Guard:
         if self.exercise != "5":
             for kind in (resnet.ResNet, resnet.BasicBlock, resnet.Bottleneck):
                 self.tell(kind, "__init__", f"uses torchvision's {kind.__name__} instead of its own")
-        self.tell(torch.library.Library, "__init__", "replaces torch's operators (torch.library)")
+        ways = tuple(
+            os.path.join(os.path.dirname(torch.__file__), name) for name in ("library.py", "_library", "_custom")
+        )
+        self.tell(torch.library.Library, "__init__", "replaces torch's operators (torch.library)", through=ways)
         self.tell(TorchFunctionMode, "__init__", "changes what torch's functions do (TorchFunctionMode)", own=True)
         self.tell(TorchDispatchMode, "__init__", "changes what torch's operators do (TorchDispatchMode)", own=True)
         if self.exercise != "3":
             for name in [name for name in vars(nn_module) if name.startswith("register_module_")]:
                 self.tell(nn_module, name, f"hooks every module there is ({name})")
 
-    def tell(self, place, name, sentence, own=False):
+    def tell(self, place, name, sentence, own=False, through=PACKAGES):
         """Wrap a function: caught, if the submission (or only, with own: an object of a class of its) calls it."""
         plain = getattr(place, name)
 
         def watched(*args, **kwargs):
             with self.looking():
                 theirs = bool(args) and type(args[0]).__module__ == self.name
-                theirs = theirs or (not own and self.mine(packages=True))
+                theirs = theirs or (not own and self.mine(through))
             if theirs:
                 self.catch(sentence)
             return plain(*args, **kwargs)
@@ -266,26 +269,31 @@ class Guard:
         setattr(place, name, watched)
 
     def snapshot(self):
-        """{name: value} of what the tests stand on: functions, classes and what is in the classes."""
-        found, places = {}, [m for n, m in sys.modules.items() if n.partition(".")[0] in (*WATCHED, *FORBIDDEN)]
+        """[(module or class, {name: value})] of what the tests stand on, and [(function, its code)]."""
+        found, codes = {}, []
+        places = [m for n, m in sys.modules.items() if n.partition(".")[0] in (*WATCHED, *FORBIDDEN)]
         chosen = (torch, torch.nn, torch.nn.functional, torch.testing, torch.autograd, torch.linalg, torchvision.models)
         places = [m for m in places if m in chosen or not m.__name__.startswith(("torch", "numpy", "ctypes"))]
         for module in [*places, numpy, builtins, nn_module, json, os, torchvision.models.resnet]:
-            for name, value in list(vars(module).items()):
+            found[module] = {name: value for name, value in vars(module).items() if callable(value)}
+            for value in found[module].values():
                 if isinstance(value, type):
-                    found |= {(value, part): inner for part, inner in list(vars(value).items()) if is_code(inner)}
-                if callable(value):
-                    found[module, name] = value
-                    if isinstance(value, FunctionType):
-                        found[value, "__code__"] = value.__code__
-        return found
+                    found[value] = {part: inner for part, inner in vars(value).items() if is_code(inner)}
+                elif isinstance(value, FunctionType):
+                    codes.append((value, value.__code__))
+        return list(found.items()), codes
 
     def check(self, before):
         """Catch what has changed since the snapshot, and what is left switched on."""
-        after = self.snapshot()
-        for place, name in before:
-            if after.get((place, name)) is not before[place, name]:
-                self.catch(f"replaces {getattr(place, '__name__', place)}.{name}, which the tests rely on")
+        places, codes = before
+        for place, names in places:
+            now = vars(place)
+            for name, value in names.items():
+                if now.get(name) is not value:
+                    self.catch(f"replaces {getattr(place, '__name__', place)}.{name}, which the tests rely on")
+        for function, code in codes:
+            if function.__code__ is not code:
+                self.catch(f"replaces the code of {function.__module__}.{function.__name__}, which the tests rely on")
         if _get_current_function_mode_stack() or _get_current_dispatch_mode_stack():
             self.catch("changes what torch's functions do, and leaves it so")
         if any(vars(nn_module)[f"_global_{kind}_hooks"] for kind in ("forward", "forward_pre", "backward")):
@@ -330,12 +338,18 @@ class Reporter:
     def __init__(self, send, guard, skip, seconds):
         self.send, self.guard, self.skip, self.seconds = send, guard, skip, seconds
         self.tasks, self.slow, self.lost = {}, {}, bool(skip)  # {test: task}, {task: message}, whether one failed
+        self.limits = {}  # {test: seconds}
         self.failures, self.done, self.before, self.skippable = [], False, None, set()
 
     def pytest_collection_modifyitems(self, config, items):
         self.tasks = {item.nodeid: task_of(item) for item in items}
         self.skippable = {item.nodeid for item in items if item.get_closest_marker("skipif")}
         left = [item for item in items if item.nodeid not in self.skip]
+        usual = float(config.getini("timeout"))
+        for item in items:  # what takes longer by nature may take longer here, too
+            own = item.get_closest_marker("timeout")
+            self.limits[item.nodeid] = self.seconds * (own.args[0] / usual if own else 1)
+            item.add_marker(pytest.mark.timeout(self.limits[item.nodeid]), append=False)
         self.send(event="collected", tests=self.tasks)
         config.hook.pytest_deselected(items=[item for item in items if item not in left])
         items[:] = left
@@ -359,7 +373,7 @@ class Reporter:
 
     def pytest_runtest_logstart(self, nodeid):
         self.failures, self.done = [], False
-        self.send(event="start", test=nodeid)
+        self.send(event="start", test=nodeid, seconds=self.limits[nodeid])
 
     def pytest_runtest_logreport(self, report):
         skipped = report.outcome == "skipped" and report.nodeid in self.skippable  # by us, not by the submission
@@ -367,7 +381,7 @@ class Reporter:
         if report.failed:
             self.failures.append(str(report.longrepr)[:3000])
             self.lost = True
-        if report.failed and report.duration > 0.9 * self.seconds:
+        if report.failed and report.duration > 0.9 * self.limits[report.nodeid]:
             self.slow[self.tasks[report.nodeid]] = self.failures[0]
 
     def pytest_runtest_logfinish(self, nodeid):
@@ -407,7 +421,7 @@ def main():
         def pytest_configure(self, config):
             config.lesson_loader = guard.loader
 
-    flags = ["-q", "-s", "-p", "no:cacheprovider", "-W", "ignore", "-o", f"timeout={job['seconds']}", "-o", "addopts="]
+    flags = ["-q", "-s", "-p", "no:cacheprovider", "-W", "ignore", "-o", "addopts="]
     flags += [
         f"-c{course}/pyproject.toml",
         f"--rootdir={course}",
