@@ -595,7 +595,8 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label=""
                 bar.update()
             history.append({"epoch": epoch, "loss": losses.item() / count, "accuracy": right.item() / count})
             history[-1]["seconds"] = time.perf_counter() - start
-            history[-1].update(after_epoch(model) if after_epoch else {})
+            with autocast(device):
+                history[-1].update(after_epoch(model) if after_epoch else {})
     return history
 
 

@@ -142,9 +142,10 @@ def run(args):
     model = ResNet18(len(data.classes))
     model(torch.zeros(2, 3, 32, 32))  # lazy layers, should you use any, take their shapes
     model.apply(initialise)
+    model.register_forward_hook(lambda module, images, logits: logits.float())  # from bfloat16, unknown to numpy()
     history = train(model, data, args.epochs, args.seed, args.batch_size, label="ResNet-18",
                     after_epoch=lambda model: {"test_accuracy": accuracy(model, test_batches(data))})
-    with torch.no_grad():  # accuracy() has left the model in eval mode
+    with torch.no_grad(), autocast(args.device):  # accuracy() has left the model in eval mode
         said = torch.cat([model(images).argmax(dim=1) for images, _ in test_batches(data)])
     save_results(args, draw_figure(history, said, data), {"history": history})
     train_end, test_end, chance = history[-1]["accuracy"], history[-1]["test_accuracy"], 1 / len(data.classes)
@@ -323,7 +324,8 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label=""
                 bar.update()
             history.append({"epoch": epoch, "loss": losses.item() / count, "accuracy": right.item() / count})
             history[-1]["seconds"] = time.perf_counter() - start
-            history[-1].update(after_epoch(model) if after_epoch else {})
+            with autocast(device):
+                history[-1].update(after_epoch(model) if after_epoch else {})
     return history
 
 

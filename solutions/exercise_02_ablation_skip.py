@@ -196,8 +196,9 @@ def run(args):
     gaps, lesions = degradation(histories), {}
     for kind, depth in (("plain", args.depths[0]), ("residual", args.depths[0]), ("residual", args.depths[-1])):
         network = networks[kind, depth]
-        lesions[f"{kind}-{depth}"] = [accuracy(lesioned, test_batches(data)) for lesioned in
-                                      (network, *(without_block(network, i) for i in range(len(network[1]))))]
+        lesioned = network, *(without_block(network, i) for i in range(len(network[1])))
+        with autocast(args.device):
+            lesions[f"{kind}-{depth}"] = [accuracy(one, test_batches(data)) for one in lesioned]
     save_results(args, draw_figure(args, histories, gaps, lesions, data), {
         "degradation": gaps, "accuracy_intact_and_without_each_block": lesions,
         "histories": {"-".join(map(str, key)): history for key, history in histories.items()}})
@@ -410,7 +411,8 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label=""
                 bar.update()
             history.append({"epoch": epoch, "loss": losses.item() / count, "accuracy": right.item() / count})
             history[-1]["seconds"] = time.perf_counter() - start
-            history[-1].update(after_epoch(model) if after_epoch else {})
+            with autocast(device):
+                history[-1].update(after_epoch(model) if after_epoch else {})
     return history
 
 

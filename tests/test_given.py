@@ -366,3 +366,16 @@ def test_exercise_4_refuses_what_it_cannot_do(tmp_path, flags, said):
     script.write_bytes((ROOT / "solutions" / script.name).read_bytes())
     done = run(script, "--data", "shapes", *flags)
     assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.timeout(60)
+def test_accuracy_may_use_numpy_where_the_network_computes_in_bfloat16(tmp_path):
+    text = FIRST.read_text("utf-8")
+    start = text.index("torch.bfloat16, enabled=(")
+    end = text.index("\n\n", start)
+    text = text[:start] + "torch.bfloat16)" + text[end:]
+    right = "(model(images).argmax(dim=1) == labels).sum().item()"
+    text = text.replace(right, "(model(images).numpy().argmax(axis=1) == labels.numpy()).sum()")
+    (script := tmp_path / FIRST.name).write_text(text, "utf-8")
+    done = run(script, "--dry-run", "--device", "cpu")
+    assert done.returncode == 0 and right not in text, done.stderr
