@@ -215,7 +215,12 @@ def pytest_terminal_summary(terminalreporter, config):
         passed = statuses.count("passed")
         worst = next((s for s in ("wrong", "unwritten", "waits") if s in statuses), "passed")
         first = next((message for status, _, message in results[task] if status == worst), "")
-        said = {"passed": "done", "wrong": "wrong, see above", "unwritten": first, "waits": first}[worst]
+        said = {
+            "passed": "done",
+            "wrong": f"wrong, see above; hints: EXERCISES.md, {task}",
+            "unwritten": first,
+            "waits": first,
+        }[worst]
         write(
             f"{task}  {names.get(task, ''):<22} {passed:>2} of {len(statuses):<2} tests pass   {said}",
             green=worst == "passed",

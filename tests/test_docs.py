@@ -1,7 +1,9 @@
 """README.md and EXERCISES.md: links lead somewhere, figures exist and are small, commands are the ones that run."""
 
 import importlib
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,15 +65,64 @@ def test_the_readme_says_how_many_answers_the_kill_matrix_has():
     assert f"{wrong} wrong answers and {len(variants) - wrong} right ones" in text
 
 
-def test_commands_of_the_readme_name_flags_that_exist():
+# --- every command of the README runs -------------------------------------------------------------------------------
+
+ELSEWHERE = {  # what cannot be run here, and the file that runs it
+    "pytest --target solutions": ".ci/run",
+    "pip install -r requirements.txt": ".ci/run",
+    "python tools/kill_matrix.py": ".ci/run",
+    "python tools/sync.py": ".ci/run",
+    "bash .ci/run": None,  # it runs this test
+    "ptw . tests/test_exercise_01_build_resnet18.py -x": None,  # a package that the course does not need
+    "pip install pytest-watcher": None,
+    "uv run exercise_01_build_resnet18.py": None,  # installs torch a second time
+    "!python exercise_01_build_resnet18.py": None,  # Colab's own
+    "python solutions/exercise_05_transfer_learning.py --images DIR --weights imagenet": None,  # a download
+}
+SHORTER = {"tools/kill_matrix.py": "3.3", "tools/judge.py": "--exercises 1", "tools/grade.py": "--exercises 1"}
+
+
+def readme_commands():
+    """The README's commands, each once: lines of its code blocks, and code in its text that begins like a command."""
     text = (ROOT / "README.md").read_text("utf-8")
-    commands = set(re.findall(r"python (tools/[\w/]+\.py|solutions/\w+\.py)([^`\n#]*)", text))
-    assert len(commands) > 5
-    for script, rest in commands:
-        flags = re.findall(r"(--[\w-]+)", rest)
-        if flags:
-            help_text = subprocess.run(
-                [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, timeout=60
-            ).stdout
-            for flag in flags:
-                assert flag in help_text, f"{script} has no {flag}"
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    parts = [part for block in blocks for line in block.splitlines() for part in line.split("#")[0].split(" && ")]
+    parts += re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    commands = [" ".join(part.split()) for part in parts]
+    begins = ("python ", "pytest ", "torchrun ", "pip ", "uv ", "ptw ", "bash ", "!python ")
+    return sorted({command for command in commands if command.startswith(begins)})
+
+
+def test_commands_that_run_elsewhere_do():
+    commands = readme_commands()
+    for command, place in ELSEWHERE.items():
+        assert command in commands, f"the README has no {command} any more"
+        assert place is None or command in (ROOT / place).read_text("utf-8"), f"{place} does not run {command}"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A copy of the repository in which a learner has solved everything; and what the README's names stand for."""
+    folder = tmp_path_factory.mktemp("clone") / "repo"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "data", "results", "__pycache__"))
+    for place in (folder, folder / "SUBMISSIONS" / "anna", folder / "FOLDER", folder / "DIR"):
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "solutions" / "exercise_01_build_resnet18.py", place)
+    return folder
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("command", [command for command in readme_commands() if command not in ELSEWHERE])
+def test_commands_of_the_readme_run(finished, command):
+    program, _, rest = command.partition(" ")
+    script = rest.split()[0]
+    if "exercise_0" in script or program == "torchrun" or script.endswith(("bench.py", "seeds.py")):
+        command += "" if "--dry-run" in command else " --dry-run"
+    if script.endswith(("figures.py", "measure_shapes.py")):
+        command += " --dry-run"
+    if program == "pytest" and "tests/" not in command:
+        command += " tests/test_exercise_01_build_resnet18.py"
+    command = f"{command} {SHORTER.get(script, '')}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, shell=True, cwd=finished, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"

@@ -46,6 +46,7 @@ ROWS = {  # name: exercise, how to build the network from its solution and budge
     "residual-56": ("02", lambda lesson, budget: lesson.build_network(56, skip=True), 2_560, 12_800),
     "ResNet-50": ("04", lambda lesson, budget: lesson.build_resnet(50, budget["width"]), 960, 12_800),
 }
+DEPTHS = (20, 32, 44, 56, 80, 110)
 TEST_IMAGES = 500
 MINUTES = {"01": 2, "02": 3, "03": 2, "04": 3, "05": 2}  # what a default run may take on 4 cores without a GPU
 
@@ -144,7 +145,7 @@ def serve(pipe, side, row, options):
     multiprocessing.set_start_method(None, force=True)  # the DataLoader's workers start as they do elsewhere
     exercise, build, *counts = ROWS[row]
     device = torch.device(options["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
-    pictures = counts[device.type != "cpu"]
+    pictures = options["pictures"] or counts[device.type != "cpu"]
     lesson, budget, data = load(exercise, device, pictures, test_images=TEST_IMAGES)
     if options["without_bf16"]:
         lesson.autocast = lambda device: torch.autocast(device.type, enabled=False)
@@ -270,7 +271,7 @@ def measure(row, rounds, options, bar):
 def training(options):
     """Both loops on every row."""
     rows = options.rows or list(ROWS)
-    switches = {"device": options.device, "without_bf16": options.without_bf16}
+    switches = {"device": options.device, "without_bf16": options.without_bf16, "pictures": 64 * options.dry_run}
     if options.without_bf16:  # the oldest instructions that torch's libraries have code of their own for
         os.environ.update(ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2", MKL_ENABLE_INSTRUCTIONS="AVX2")
     with tqdm(total=2 * len(rows) * (1 + options.rounds), unit="turn") as bar:
@@ -298,7 +299,7 @@ def training(options):
 
 def growth(options):
     """Seconds an epoch of exercise 2's residual networks, against depth and against pictures."""
-    lesson, budget, data = load("02", options.device)
+    lesson, budget, data = load("02", options.device, 64 * options.dry_run)
 
     def epoch(depth, count):
         part = SimpleNamespace(**vars(data))
@@ -310,7 +311,7 @@ def growth(options):
     torch.manual_seed(0)
     lines = []
     for title, plan in (
-        ("layers", [(depth, (depth, most)) for depth in (20, 32, 44, 56, 80, 110)]),
+        ("layers", [(depth, (depth, most)) for depth in (DEPTHS[:2] if options.dry_run else DEPTHS)]),
         ("pictures", [(count, (20, count)) for count in (most // 16, most // 8, most // 4, most // 2, most)]),
     ):
         seconds = {size: [] for size, _ in plan}
@@ -343,12 +344,13 @@ def print_growth(title, seconds, what):
 
 def accuracy(options):
     """Exercise 1's network, by both loops, on as many pictures, from three seeds."""
-    lesson, budget, data = load("01", options.device, data=options.data, data_dir=options.data_dir, quiet=False)
+    lesson, budget, data = load("01", options.device, 64 * options.dry_run, options.data, options.data_dir, quiet=False)
     epochs, batch_size, device = budget["epochs"], budget["batch_size"], data.train_labels.device
+    seeds = range(1 if options.dry_run else 3)
     found, seconds = {side: [] for side in SIDES}, {side: [] for side in SIDES}
     tests = textbook_loader(data.test_images, data.test_labels, data, 100, False)
     loader = textbook_loader(data.train_images, data.train_labels, data, batch_size, True)
-    for seed in range(3):
+    for seed in seeds:
         for side in SIDES:
             torch.manual_seed(seed)
             model = lesson.ResNet18().apply(lesson.initialise).to(device)
@@ -360,7 +362,7 @@ def accuracy(options):
             seconds[side].append(time.perf_counter() - start)
             found[side].append(textbook_accuracy(model, tests))
     print(f"\nResNet-18, {data.name}: {epochs} epochs of {len(data.train_labels):,} pictures, batches of {batch_size}")
-    print("\n| loop | test accuracy, seeds 0, 1, 2 | mean | seconds |\n|---|---|---|---|")
+    print("\n| loop | test accuracy, a seed each | mean | seconds |\n|---|---|---|---|")
     for side in SIDES:
         numbers = ", ".join(f"{value:.1%}" for value in found[side])
         mean, time_ = statistics.mean(found[side]), statistics.median(seconds[side])
@@ -389,7 +391,8 @@ def runs(options):
             shutil.copy(path, folder)
             print(f"== {path.name}", flush=True)
             start = time.perf_counter()
-            child = subprocess.Popen([sys.executable, path.name, "--data", "shapes"], cwd=folder)
+            command = [sys.executable, path.name, "--data", "shapes", *["--dry-run"] * options.dry_run]
+            child = subprocess.Popen(command, cwd=folder)
             _, status, usage = os.wait4(child.pid, 0)
             if status:
                 sys.exit(f"{path.name} ended with exit status {os.waitstatus_to_exitcode(status)}")
@@ -406,7 +409,7 @@ def runs(options):
 def grading(options):
     """tools/grade.py on classes in which everybody hands in the solution of exercise 1."""
     seconds = {}
-    for count in (10, 30, 100):
+    for count in (1, 2, 3) if options.dry_run else (10, 30, 100):
         with tempfile.TemporaryDirectory() as folder:
             for i in range(count):
                 (learner := Path(folder, "class", f"learner{i:03}")).mkdir(parents=True)
@@ -447,6 +450,7 @@ def main():
     parser.add_argument("subject", nargs="?", choices=subjects, default="training", help="default: training")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number to FILE")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each loop (default: 5)")
+    parser.add_argument("--dry-run", action="store_true", help="one tiny step of everything: the numbers mean nothing")
     parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="NETWORK", help=f"only these: {', '.join(ROWS)}")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     parser.add_argument("--without-bf16", action="store_true", help="as on a CPU with AVX2 and nothing newer")
@@ -455,6 +459,7 @@ def main():
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds: give 1 or more")
+    options.rounds = 1 if options.dry_run else options.rounds
     if options.json and not options.json.resolve().parent.is_dir():
         parser.error(f"--json: there is no folder {options.json.parent}")
     start = time.perf_counter()

@@ -1,8 +1,9 @@
 """Measure what the course says of its built-in data, `shapes`, and print a table; about 4 minutes on 4 cores.
 
-python tools/measure_shapes.py
+python tools/measure_shapes.py             (--dry-run: with few pictures, in seconds, to see whether it works)
 """
 
+import argparse
 import importlib.util
 import platform
 import time
@@ -43,15 +44,15 @@ def test_accuracy(lesson, model, data):
         return lesson.accuracy(model, lesson.test_batches(data))
 
 
-def measure_linear(lesson):
-    """A linear classifier's best test accuracy over 20 epochs on 10,000 pictures, so its upper bound."""
-    data = data_of(lesson, 10_000, 1_000)
+def measure_linear(lesson, count):
+    """A linear classifier's best test accuracy over 20 epochs on so many pictures, so its upper bound."""
+    data = data_of(lesson, count, 1_000)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     best = 0.0
     for _ in range(20):
-        for batch in torch.randperm(10_000).split(128):
+        for batch in torch.randperm(count).split(128):
             loss = F.cross_entropy(model(lesson.normalise(data.train_images[batch], data)), data.train_labels[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -60,9 +61,9 @@ def measure_linear(lesson):
     return best
 
 
-def measure_depth(lesson):
-    """The last epoch's training loss, {(kind, depth): loss}, on 5,120 pictures of 16x16 in 8 epochs."""
-    data, losses, ablation = data_of(lesson, 5_120, 1_000, size=16), {}, load_solution(2)
+def measure_depth(lesson, count):
+    """The last epoch's training loss, {(kind, depth): loss}, on so many pictures of 16x16 in 8 epochs."""
+    data, losses, ablation = data_of(lesson, count, 1_000, size=16), {}, load_solution(2)
     for kind, skip in (("plain", False), ("residual", True)):
         for depth in (8, 20, 56):
             torch.manual_seed(0)
@@ -73,10 +74,10 @@ def measure_depth(lesson):
     return losses
 
 
-def measure_styles(lesson):
+def measure_styles(lesson, count):
     """ResNet-18's test accuracy, trained on filled shapes: on filled, on outline, on outline with its statistics."""
     budget = lesson.BUDGET["cpu"]
-    data = data_of(lesson, budget["train_images"], budget["test_images"])
+    data = data_of(lesson, count, budget["test_images"])
     torch.manual_seed(0)
     model = lesson.ResNet18().apply(lesson.initialise)
     lesson.train(model, data, budget["epochs"], seed=0, batch_size=budget["batch_size"], label="ResNet-18")
@@ -95,12 +96,14 @@ def measure_styles(lesson):
 
 
 def main():
-    lesson = load_solution(1)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dry-run", action="store_true", help="with few pictures: the numbers mean nothing")
+    tiny, lesson = parser.parse_args().dry_run, load_solution(1)
     start = time.perf_counter()
     lesson.draw_shapes(10_000, seed=0)
     drawing = time.perf_counter() - start
-    linear, losses = measure_linear(lesson), measure_depth(lesson)
-    filled, outline, adapted = measure_styles(lesson)
+    linear, losses = measure_linear(lesson, 128 if tiny else 10_000), measure_depth(lesson, 128 if tiny else 5_120)
+    filled, outline, adapted = measure_styles(lesson, 64 if tiny else lesson.BUDGET["cpu"]["train_images"])
     print(f"\nshapes, measured with torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     print(f"seconds to draw 10,000 pictures                    {drawing:.1f}")
     print(f"linear classifier, 10,000 pictures, best of 20 epochs   {linear:.1%}")
