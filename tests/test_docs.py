@@ -126,3 +126,22 @@ def test_commands_of_the_readme_run(finished, command):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(command, shell=True, cwd=finished, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+
+
+@pytest.mark.timeout(120)
+def test_the_readmes_transcript_is_what_the_tests_say(tmp_path):
+    words = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    stub = (ROOT / "exercise_01_build_resnet18.py").read_text("utf-8")
+    right = (ROOT / "solutions" / "exercise_01_build_resnet18.py").read_text("utf-8")
+    line = "return F.relu(branch) + self.shortcut(x)"
+    mistaken = right.replace("return F.relu(branch + self.shortcut(x))", line)
+    assert mistaken != right and f"`{line}`" in words
+    for text in (stub, mistaken):
+        (tmp_path / "exercise_01_build_resnet18.py").write_text(text, "utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", f"--target={tmp_path}", "-p", "no:cacheprovider"]
+        command.append("tests/test_exercise_01_build_resnet18.py")
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        said = [
+            line for line in done.stdout.splitlines() if line.startswith(("1.1 ", "----------", "Basic", "The like"))
+        ]
+        assert said and all(" ".join(line.split()) in words for line in said), said
