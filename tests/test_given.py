@@ -171,7 +171,14 @@ def test_a_damaged_folder_gets_one_sentence(given, tmp_path, monkeypatch, no_net
 def interrupt(script, flags, sign):
     """Run a script, press Ctrl-C when its progress bar shows the sign; returns (exit status, what stderr got)."""
     command = [sys.executable, script.name, "--data", "shapes", *flags]
-    process = subprocess.Popen(command, cwd=script.parent, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        cwd=script.parent,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        # A shell starts its background jobs with SIGINT ignored, and the script would inherit that from these tests.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     os.set_blocking(process.stderr.fileno(), False)
     seen, deadline = b"", time.monotonic() + 60
     while sign not in seen and time.monotonic() < deadline:
