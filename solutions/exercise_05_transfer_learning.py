@@ -450,8 +450,8 @@ def draw_figure(labels, curves, shifts, target, domain):
              ylabel="test accuracy (%)")
     ways.set_xticks(labels, labels=map(str, labels))
     ways.minorticks_off()
-    leaders = [max(curves, key=lambda name: mean(curves[name][place])) for place in (0, -1)]
-    ways.set_title(f"to {target.name}: {leaders[0]} leads with {labels[0]},\n"
+    leaders = [", ".join(most_accurate(curves, place, len(target.test_labels))[0]) for place in (0, -1)]
+    ways.set_title(f"most accurate on {target.name}:\n{leaders[0]} with {labels[0]},\n"
                    f"{leaders[1]} with {labels[-1]} labels a class")
 
     for place, (before, after) in enumerate(reversed(shifts.values())):
@@ -474,22 +474,26 @@ def mean(values):
     return sum(values) / len(values)
 
 
+def most_accurate(curves, place, tests):
+    """The ways within two standard errors of the best one's accuracy, and those two errors (0 to 1)."""
+    share = {name: mean(found[place]) for name, found in curves.items()}
+    top, seen = max(share.values()), tests * len(curves["from scratch"][place])
+    chance = 2 * math.sqrt(2 * top * (1 - top) / seen)
+    return [name for name in share if share[name] >= top - chance], chance
+
+
 def describe(labels, curves, tests, shifts, domain):
     """Print the table, and say what this run's numbers show; differences within chance are not called differences."""
     print("labels a class  " + "".join(f"{name:>14}" for name in curves))
     for place, count in enumerate(labels):
         print(f"{count:14}  " + "".join(f"{mean(found[place]):14.1%}" for found in curves.values()))
     for place, count in enumerate(labels):
-        share = {name: mean(found[place]) for name, found in curves.items()}
-        top, scratch = max(share.values()), share["from scratch"]
-        seen = tests * len(curves["from scratch"][place])
-        chance = 2 * math.sqrt(2 * top * (1 - top) / seen)  # two standard errors of a difference
-        leaders = [name for name in share if share[name] >= top - chance]
+        leaders, chance = most_accurate(curves, place, tests)
         print(f"With {count} labels a class, the most accurate{' within chance' * (len(leaders) > 1)}: "
               f"{', '.join(leaders)}.")
-        for name in share:
-            if share[name] < scratch - chance:
-                print(f"Negative transfer: {name} is {100 * (scratch - share[name]):.1f} points below from scratch.")
+        for name, found in curves.items():
+            if (loss := mean(curves["from scratch"][place]) - mean(found[place])) > chance:
+                print(f"Negative transfer: {name} is {100 * loss:.1f} points below from scratch.")
     gains = {name: 100 * (after - before) for name, (before, after) in shifts.items()}
     for said, wanted in (("gains 5 points or more on", lambda gain: gain >= 5), ("changes little on", lambda gain:
                          -5 < gain < 5), ("loses 5 points or more on", lambda gain: gain <= -5)):
