@@ -40,6 +40,15 @@ def test_figures_are_small_and_have_alternative_text():
             assert (ROOT / name).stat().st_size < 200_000, name
 
 
+def test_the_pages_are_no_longer_than_promised():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 200
+    sections = re.split(r"^## ", (ROOT / "EXERCISES.md").read_text("utf-8"), flags=re.MULTILINE)
+    exercises = [section for section in sections if section.startswith("Exercise ")]
+    assert len(exercises) == 5
+    for section in exercises:
+        assert len(section.splitlines()) <= 250, section.splitlines()[0]
+
+
 def test_details_are_closed():
     for page in PAGES:
         text = page.read_text("utf-8")

@@ -1,10 +1,10 @@
 """Measure how fast the course's training is, beside the loop that most CIFAR-10 code uses; and how cost grows.
 
-python tools/bench.py            both loops on four networks, in turns: pictures a second, start-up, memory (5 minutes)
+python tools/bench.py            both loops on four networks, in turns: pictures a second, start-up, memory (4 minutes)
 python tools/bench.py growth     seconds an epoch against depth and against the number of pictures (2 minutes)
 python tools/bench.py accuracy   exercise 1's test accuracy with both loops, from three seeds (10 minutes)
 python tools/bench.py runs       the five solutions' default runs, one after another: seconds and memory (9 minutes)
-python tools/bench.py grading    tools/grade.py on classes of 10, 30 and 100 (8 minutes)
+python tools/bench.py grading    tools/grade.py on classes of 10, 30 and 100 (12 minutes)
 
 The other loop, "textbook": pictures kept as PIL images, torchvision's transforms, a DataLoader with two workers,
 float32, no channels_last, the loss read after every step.
@@ -426,7 +426,6 @@ def grading(options):
 # ---- command line --------------------------------------------------------------------------------------------------
 
 
-@functools.cache
 def machine():
     """What the figures were measured on."""
     model = platform.processor()
