@@ -45,8 +45,8 @@ from tqdm import tqdm
 BUDGET = {
     "cpu": {"epochs": 8, "train_images": 2_560, "test_images": 500, "batch_size": 64, "size": 16, "seeds": 2},
     "gpu": {"epochs": 30, "train_images": 50_000, "test_images": 10_000, "batch_size": 128, "size": 32, "seeds": 3},
+    "paper": {"epochs": 164, "train_images": 50_000, "test_images": 10_000, "batch_size": 128, "size": 32},  # 64k steps
 }
-PAPER = {"epochs": 164, "train_images": 50_000, "test_images": 10_000, "batch_size": 128, "size": 32}  # 64k steps
 KEPT = "exercise_02_unfinished"  # the folder in OUT for the networks of a run that is not complete
 FLAGS = {
     "--depths": {"type": int, "nargs": "+", "metavar": "N", "help": "6n+2 each, shallow to deep (default: 20 56)"},
@@ -174,8 +174,6 @@ def accuracy(model, batches):
 
 def run(args):
     """Train the networks, or go on where an interrupted run stopped; then take blocks out of the shallowest."""
-    if args.preset == "paper" and not args.dry_run:
-        vars(args).update(PAPER)
     depths = args.depths or ((20, 32, 44, 56, 110) if args.preset else (20, 56))
     args.depths = sorted({8, 14} if args.dry_run else set(depths))
     if len(args.depths) < 2 or any(depth < 8 or depth % 6 != 2 for depth in args.depths):
@@ -374,11 +372,13 @@ def autocast(device):
         (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())))
 
 
-def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="", milestones=None, after_epoch=None):
+def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="", milestones=None, after_epoch=None,
+          smoothing=0):
     """Train in place by SGD with momentum; the rate rises for a fifth of the steps, then falls, or falls at milestones.
 
     Returns a dict an epoch: "epoch", "seconds", mean "loss" (nats) and "accuracy" (0 to 1) of the training pictures as
     they came by, and what after_epoch(model) adds. The seed sets their order and augmentation, alike on every device.
+    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015); the loss has it in it.
     """
     history, device, count = [], data.train_images.device, len(data.train_labels)
     generator, steps, rate = torch.Generator().manual_seed(seed), math.ceil(count / batch_size), 0.1 * batch_size / 128
@@ -399,7 +399,7 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label=""
                 images, labels = augment(data.train_images[batch], shift[batch], flip[batch]), data.train_labels[batch]
                 with autocast(device):
                     logits = model(normalise(images, data))
-                loss = F.cross_entropy(logits.float(), labels)
+                loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -467,7 +467,8 @@ def parse_args():
     except OSError as error:
         parser.error(f"--out {args.out}: cannot write there ({error.strerror}); give another folder")
     args.start, tiny = time.perf_counter(), {"epochs": 1, "train_images": 32, "test_images": 20}
-    for name, value in BUDGET["cpu" if args.device.type == "cpu" else "gpu"].items():
+    budget = BUDGET["cpu" if args.device.type == "cpu" else "gpu"] | BUDGET.get(getattr(args, "preset", None), {})
+    for name, value in budget.items():
         setattr(args, name, (tiny.get(name) if args.dry_run else getattr(args, name, None)) or value)
     return args
 

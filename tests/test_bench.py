@@ -74,6 +74,17 @@ def test_the_table_and_the_file_have_what_was_measured(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
 
 
+@pytest.mark.timeout(300)
+def test_the_fast_preset_is_measured_beside_the_textbook(tmp_path):
+    command = [sys.executable, ROOT / "tools" / "bench.py", "fast", "--dry-run", "--device", "cpu", "--json", "b.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = json.loads((tmp_path / "b.json").read_text("utf-8"))["numbers"]
+    assert [(line["batch_size"], line["smoothing"]) for line in lines] == [(32, 0), (512, 0.1), (512, 0.1)]
+    for line in lines:
+        assert f"| {line['accuracy']:.2%} | {line['seconds']:.1f} |" in done.stdout
+
+
 def test_bad_flags_get_one_sentence(tmp_path):
     for flags in (["--rounds", "0"], ["--rows", "VGG"], ["--json", str(tmp_path / "none" / "b.json")]):
         done = subprocess.run([sys.executable, ROOT / "tools" / "bench.py", *flags], capture_output=True, text=True)

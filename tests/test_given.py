@@ -304,6 +304,40 @@ def test_the_learning_rate_and_the_weight_decay_are_as_said(given, monkeypatch, 
     assert decays == {(10, 3072): 0.01, (10,): 0, (3,): 0}
 
 
+@pytest.mark.parametrize("script, preset", [(FIRST, "fast"), (SOLUTIONS[1], "paper")], ids=["fast", "paper"])
+@pytest.mark.timeout(120)
+def test_a_preset_changes_the_budget_and_flags_change_the_preset(tmp_path, script, preset):
+    (copy := tmp_path / script.name).write_bytes(script.read_bytes())
+    done = run(copy, "--dry-run", "--preset", preset)
+    assert done.returncode == 0, done.stderr
+    spec = importlib.util.spec_from_file_location("preset", copy)
+    lesson = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lesson)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(sys, "argv", [copy.name, "--preset", preset, "--epochs", "3"])
+        args = vars(lesson.parse_args())
+    wanted = lesson.BUDGET["cpu"] | lesson.BUDGET[preset] | {"epochs": 3}
+    assert {name: args[name] for name in wanted} == wanted or torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("smoothing", [0, 0.1, 0.5])
+def test_smoothing_spreads_a_share_of_each_label(given, smoothing):
+    data = given.load_data(arguments(None, data="shapes", train_images=32))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+    torch.nn.init.zeros_(model[1].weight)  # so every picture has the same logits
+    costs = -model[1].bias.detach().log_softmax(0)
+    expected = (1 - smoothing) * costs[data.train_labels].mean() + smoothing * costs.mean()
+    (epoch,) = given.train(model, data, epochs=1, seed=0, batch_size=32, smoothing=smoothing)
+    assert epoch["loss"] == pytest.approx(expected.item(), rel=0.01)  # in bfloat16 on some machines
+
+
+def test_a_mirrored_model_adds_the_logits_of_picture_and_mirror_image(given):
+    model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)), torch.randn(4, 3, 32, 32)
+    logits = given.Mirrored(model)(x)
+    torch.testing.assert_close(logits, model(x) + model(torch.stack([x[..., 31 - i] for i in range(32)], dim=3)))
+
+
 def test_the_figure_is_drawn_for_every_outcome(given):
     data = given.load_data(arguments(None, data="shapes", train_images=20, test_images=20))
     history = [{"epoch": i, "loss": 2.0, "accuracy": 0.1, "test_accuracy": 0.2} for i in range(1, 31)]

@@ -4,6 +4,7 @@ python tools/bench.py            both loops on four networks, in turns: pictures
 python tools/bench.py growth     seconds an epoch against depth and against the number of pictures (2 minutes)
 python tools/bench.py accuracy   exercise 1's test accuracy with both loops, from three seeds (10 minutes)
 python tools/bench.py runs       the five solutions' default runs, one after another: seconds and memory (9 minutes)
+python tools/bench.py fast       exercise 1's --preset fast beside 15 epochs of the textbook loop (for a GPU)
 python tools/bench.py grading    tools/grade.py on classes of 10, 30 and 100 (12 minutes)
 
 The other loop, "textbook": pictures kept as PIL images, torchvision's transforms, a DataLoader with two workers,
@@ -342,25 +343,35 @@ def print_growth(title, seconds, what):
 # ---- accuracy ------------------------------------------------------------------------------------------------------
 
 
+def train_resnet18(side, lesson, data, budget, seed, mirrored=False):
+    """Exercise 1's network, trained by one of the loops: (test accuracy, seconds in all, seconds an epoch)."""
+    epochs, batch_size, device = budget["epochs"], budget["batch_size"], data.train_labels.device
+    label = f"{side}, {epochs} epochs, seed {seed}"
+    torch.manual_seed(seed)
+    model = lesson.ResNet18().apply(lesson.initialise).to(device)
+    loader = textbook_loader(data.train_images, data.train_labels, data, batch_size, True) if side != "ours" else None
+    start = time.perf_counter()
+    if side == "ours":
+        lesson.train(model, data, epochs, seed, batch_size, label=label, smoothing=budget["smoothing"])
+    else:
+        textbook_train(model, tqdm_loader(loader, label), epochs, seed, batch_size)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    tests = textbook_loader(data.test_images, data.test_labels, data, 100, False)
+    return textbook_accuracy(lesson.Mirrored(model) if mirrored else model, tests), seconds, seconds / epochs
+
+
 def accuracy(options):
     """Exercise 1's network, by both loops, on as many pictures, from three seeds."""
     lesson, budget, data = load("01", options.device, 64 * options.dry_run, options.data, options.data_dir, quiet=False)
-    epochs, batch_size, device = budget["epochs"], budget["batch_size"], data.train_labels.device
-    seeds = range(1 if options.dry_run else 3)
+    epochs, batch_size = budget["epochs"], budget["batch_size"]
     found, seconds = {side: [] for side in SIDES}, {side: [] for side in SIDES}
-    tests = textbook_loader(data.test_images, data.test_labels, data, 100, False)
-    loader = textbook_loader(data.train_images, data.train_labels, data, batch_size, True)
-    for seed in seeds:
+    for seed in range(1 if options.dry_run else 3):
         for side in SIDES:
-            torch.manual_seed(seed)
-            model = lesson.ResNet18().apply(lesson.initialise).to(device)
-            start = time.perf_counter()
-            if side == "ours":
-                lesson.train(model, data, epochs, seed, batch_size, label=f"ours, seed {seed}")
-            else:
-                textbook_train(model, tqdm_loader(loader, f"textbook, seed {seed}"), epochs, seed, batch_size)
-            seconds[side].append(time.perf_counter() - start)
-            found[side].append(textbook_accuracy(model, tests))
+            accuracy, took, _ = train_resnet18(side, lesson, data, budget, seed)
+            found[side].append(accuracy)
+            seconds[side].append(took)
     print(f"\nResNet-18, {data.name}: {epochs} epochs of {len(data.train_labels):,} pictures, batches of {batch_size}")
     print("\n| loop | test accuracy, a seed each | mean | seconds |\n|---|---|---|---|")
     for side in SIDES:
@@ -368,6 +379,24 @@ def accuracy(options):
         mean, time_ = statistics.mean(found[side]), statistics.median(seconds[side])
         print(f"| {side} | {numbers} | {mean:.1%} | {time_:.0f} |")
     return {"data": data.name, "epochs": epochs, "accuracy": found, "seconds": seconds}
+
+
+def fast(options):
+    """Exercise 1's --preset fast beside the textbook loop's 15 epochs; then as many fast epochs as fit in a minute."""
+    lesson, budget, data = load("01", options.device, 64 * options.dry_run, options.data, options.data_dir, quiet=False)
+    textbook, preset = budget | {"epochs": 1 if options.dry_run else 15}, budget | lesson.BUDGET["fast"]
+    preset["epochs"] = 1 if options.dry_run else preset["epochs"]
+    lines = [("textbook", textbook, train_resnet18("textbook", lesson, data, textbook, 0))]
+    lines.append(("--preset fast", preset, train_resnet18("ours", lesson, data, preset, 0, mirrored=True)))
+    minute = preset | {"epochs": 1 if options.dry_run else max(1, int(60 / lines[-1][2][2]))}
+    lines.append(("--preset fast, a minute", minute, train_resnet18("ours", lesson, data, minute, 0, mirrored=True)))
+    print(f"\nResNet-18, {data.name}: {len(data.train_labels):,} training, {len(data.test_labels):,} test pictures")
+    print("\n| recipe | epochs | batch | test accuracy | seconds of training |\n|---|---|---|---|---|")
+    for name, used, (share, seconds, _) in lines:
+        print(f"| {name} | {used['epochs']} | {used['batch_size']} | {share:.2%} | {seconds:.1f} |")
+    return [
+        {"recipe": name, **used, "accuracy": share, "seconds": seconds} for name, used, (share, seconds, _) in lines
+    ]
 
 
 class tqdm_loader:
@@ -445,7 +474,7 @@ def machine():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    subjects = {subject.__name__: subject for subject in (training, growth, accuracy, runs, grading)}
+    subjects = {subject.__name__: subject for subject in (training, growth, accuracy, fast, runs, grading)}
     parser.add_argument("subject", nargs="?", choices=subjects, default="training", help="default: training")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number to FILE")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each loop (default: 5)")
@@ -453,7 +482,9 @@ def main():
     parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="NETWORK", help=f"only these: {', '.join(ROWS)}")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     parser.add_argument("--without-bf16", action="store_true", help="as on a CPU with AVX2 and nothing newer")
-    parser.add_argument("--data", choices=("shapes", "cifar10"), default="shapes", help="for accuracy; default: shapes")
+    parser.add_argument(
+        "--data", choices=("shapes", "cifar10"), default="shapes", help="for accuracy and fast; default: shapes"
+    )
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data", metavar="DIR", help="where CIFAR-10 is")
     options = parser.parse_args()
     if options.rounds < 1:
