@@ -373,15 +373,17 @@ def autocast(device):
 
 
 def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="", milestones=None, after_epoch=None,
-          smoothing=0):
+          smoothing=0, rate=None):
     """Train in place by SGD with momentum; the rate rises for a fifth of the steps, then falls, or falls at milestones.
 
     Returns a dict an epoch: "epoch", "seconds", mean "loss" (nats) and "accuracy" (0 to 1) of the training pictures as
     they came by, and what after_epoch(model) adds. The seed sets their order and augmentation, alike on every device.
+    The highest rate is, unless given, 0.1 for batches of 128, and more in proportion for larger ones.
     smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015); the loss has it in it.
     """
     history, device, count = [], data.train_images.device, len(data.train_labels)
-    generator, steps, rate = torch.Generator().manual_seed(seed), math.ceil(count / batch_size), 0.1 * batch_size / 128
+    generator, steps = torch.Generator().manual_seed(seed), math.ceil(count / batch_size)
+    rate = rate or 0.1 * batch_size / 128
     model.to(device, memory_format=torch.channels_last)
     groups = [{"params": [p for p in model.parameters() if (p.ndim > 1) == decays], "weight_decay": decay}
               for decays, decay in ((True, weight_decay), (False, 0))]  # batch norm and biases do not decay

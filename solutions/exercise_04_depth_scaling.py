@@ -48,6 +48,7 @@ from torch import nn
 from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
+RATE = 0.1  # the paper's highest learning rate (section 3.4), which blocks that start as their shortcuts can bear
 BUDGET = {  # on a CPU, pictures are averaged down to 16x16, and the networks are a quarter as wide
     "cpu": {"epochs": 7, "train_images": 2_400, "test_images": 1_000, "batch_size": 32, "size": 16, "width": 16,
             "seeds": 1},
@@ -83,6 +84,7 @@ class BasicBlock(nn.Module):
         self.branch = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+        nn.init.zeros_(self.branch[-1].weight)  # the block starts as its shortcut (Goyal et al., 2017, section 5.1)
         self.shortcut = make_shortcut(in_channels, channels, stride)
 
     def forward(self, x):
@@ -102,12 +104,14 @@ class Bottleneck(nn.Module):
 
     def __init__(self, in_channels, channels, stride=1):
         super().__init__()
-        # Task 4.1: make the layers of the branch, without biases in the convolutions, and the shortcut.
+        # Task 4.1: make the layers of the branch, without biases in the convolutions, and the shortcut. Start the last
+        # batch norm's weight at zero, as in BasicBlock, so that ResNet-50 and -101 learn within the small budget.
         out_channels = self.expansion * channels
         self.branch = nn.Sequential(
             nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
             nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
             nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
         self.shortcut = make_shortcut(in_channels, out_channels, stride)
 
     def forward(self, x):
@@ -286,7 +290,7 @@ def measure(args, network, data, seed, label):
     """Count what a network costs, train it, test it: a row of numbers."""
     row = {"parameters": count_parameters(network), "macs": count_macs(network, data.train_images.shape[1:]),
            "megabytes": training_memory(network, data, args.batch_size)}
-    history = train(network, data, args.epochs, seed, args.batch_size, label=label)
+    history = train(network, data, args.epochs, seed, args.batch_size, label=label, rate=RATE)
     seconds = statistics.median(epoch["seconds"] for epoch in history)
     return row | {"seconds": seconds, "pictures_per_second": len(data.train_labels) / seconds, "history": history,
                   "accuracy": accuracy(network, test_batches(data))}
@@ -506,15 +510,17 @@ def autocast(device):
 
 
 def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="", milestones=None, after_epoch=None,
-          smoothing=0):
+          smoothing=0, rate=None):
     """Train in place by SGD with momentum; the rate rises for a fifth of the steps, then falls, or falls at milestones.
 
     Returns a dict an epoch: "epoch", "seconds", mean "loss" (nats) and "accuracy" (0 to 1) of the training pictures as
     they came by, and what after_epoch(model) adds. The seed sets their order and augmentation, alike on every device.
+    The highest rate is, unless given, 0.1 for batches of 128, and more in proportion for larger ones.
     smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015); the loss has it in it.
     """
     history, device, count = [], data.train_images.device, len(data.train_labels)
-    generator, steps, rate = torch.Generator().manual_seed(seed), math.ceil(count / batch_size), 0.1 * batch_size / 128
+    generator, steps = torch.Generator().manual_seed(seed), math.ceil(count / batch_size)
+    rate = rate or 0.1 * batch_size / 128
     model.to(device, memory_format=torch.channels_last)
     groups = [{"params": [p for p in model.parameters() if (p.ndim > 1) == decays], "weight_decay": decay}
               for decays, decay in ((True, weight_decay), (False, 0))]  # batch norm and biases do not decay
