@@ -258,7 +258,7 @@ def gather(rows, rank, world_size):
 
 def measure(args, network, data, seed, label):
     """Count what a network costs, train it, test it: a row of numbers."""
-    row = {"parameters": count_parameters(network), "macs": count_macs(network, data.train_images.shape[1:]),
+    row = {"macs": count_macs(network, data.train_images.shape[1:]), "parameters": count_parameters(network),
            "megabytes": training_memory(network, data, args.batch_size)}
     history = train(network, data, args.epochs, seed, args.batch_size, label=label, rate=RATE)
     seconds = statistics.median(epoch["seconds"] for epoch in history)

@@ -144,7 +144,11 @@ def wrong_channels(wrong):
             f"a convolution that is made for {found[1]} channels gets {found[2]}; its in_channels must be what "
             "the layer before it puts out"
         )
-    if "mat1 and mat2" in str(wrong):
+    found = re.search(r"mat1 and mat2.*\((\d+)x(\d+) and (\d+)x(\d+)\)", str(wrong))
+    channels = next((len(op.weight) for op in reversed(wrong.ops) if op.kind == "conv2d"), None)
+    if found and int(found[2]) == channels:
+        return f"the linear layer is made for {found[3]} numbers, but the last stage puts out {channels} channels"
+    if found:
         return (
             "what reaches the linear layer is not (batch, channels of the last stage): take the mean over all places, "
             "then flatten"
@@ -183,6 +187,8 @@ def wrong_head(got, expected, ops, oracle_ops):
         "a ReLU is applied to the logits": expected.relu(),
         "softmax is applied to the logits; the loss applies it itself": expected.softmax(dim=1),
         "the logarithm of softmax is returned; return logits": expected.log_softmax(dim=1),
+        "a sigmoid is applied to the logits; the loss takes logits": expected.sigmoid(),
+        "tanh is applied to the logits; the loss takes logits": expected.tanh(),
     }
     named = next((words for words, value in mistakes.items() if is_close(got, value, 1e-3)), None)
     return (
@@ -213,8 +219,7 @@ def name_block_mistake(got, x, ops, training):
             convs = [op for op in ops if op.kind == "conv2d"]
             if first(parts.first.stride) == 1 and first(parts.second.stride) > 1:
                 return "the stride is on the second 3x3 convolution; it belongs on the first"
-            said = [f"{describe(op)}: " + ", ".join(f"{k} {first(getattr(op, k))}" for k in SETTINGS) for op in convs]
-            return "the steps are right, but a layer has other settings than torchvision's. " + "; ".join(said)
+            return other_settings(convs)
         for mistake, wrong in BLOCK_MISTAKES.items():
             try:
                 value = wrong(parts)
@@ -223,6 +228,12 @@ def name_block_mistake(got, x, ops, training):
             if value is not None and is_close(got, value, 1e-4):
                 return mistake
     return extra(ops)
+
+
+def other_settings(convs):
+    """The settings of convolutions, for a block whose steps are right and whose numbers are not."""
+    said = [f"{describe(op)}: " + ", ".join(f"{k} {first(getattr(op, k))}" for k in SETTINGS) for op in convs]
+    return "the steps are right, but a convolution has other settings than torchvision's. " + "; ".join(said)
 
 
 def right_block(p):
@@ -284,7 +295,10 @@ BOTTLENECK_MISTAKES = {
     "the ReLU after the 3x3 convolution's batch norm is missing": lambda p: (p.without_second + p.s).relu(),
     "both ReLUs inside the branch are missing": lambda p: (p.without_both + p.s).relu(),
     "a ReLU is applied to the shortcut before the addition": lambda p: (p.a3 + p.s.relu()).relu(),
-    "the block's input is added as it is, without the projection": lambda p: (p.a3 + p.x).relu(),
+    "the block's input is added as it is, without the projection": lambda p: (
+        (p.a3 + p.x).relu() if p.s is not p.x else None
+    ),
+    "branch and shortcut are averaged, not added": lambda p: ((p.a3 + p.s) / 2).relu(),
     "branch and shortcut are multiplied, not added": lambda p: (p.a3 * p.s).relu(),
 }
 
@@ -297,10 +311,16 @@ def wrong_bottleneck(ops, channels):
     narrow = next((op for op in ones if len(op.weight) == channels), None)
     last = next((op for op in ones if middle is not None and op.input.shape[1] == channels and op is not narrow), None)
     projection = next((op for op in ones if op is not narrow and op is not last), None)
+    strides = [first(op.stride) for op in convs if op is not projection]
+    if projection is not None and first(projection.stride) > 1 and last is not None and max(strides) == 1:
+        return "no convolution of the branch takes the stride; the 3x3 convolution should"
     if last is not None and first(last.stride) > 1:
         return "the stride is on the last 1x1 convolution; it belongs on the 3x3 convolution"
     if middle is not None and narrow is not None and first(middle.stride) > 1 and first(narrow.stride) > 1:
         return "two convolutions take the stride; only the 3x3 convolution should"
+    padded = next((op for op in ones if first(op.padding) > 0), None)
+    if padded is not None:
+        return f"the convolution of {describe(padded)} has padding {first(padded.padding)}; a 1x1 needs none"
     if middle is not None and first(middle.padding) == 0 and middle.output.shape[2] < middle.input.shape[2]:
         return "the 3x3 convolution has no padding, so it shrinks the picture; say padding=1"
     if projection is not None and len(projection.weight) != 4 * channels:

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 from types import ModuleType
 
@@ -15,8 +17,39 @@ torch.set_num_threads(min(2, torch.get_num_threads()))
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
+UNWRITTEN = re.compile(r"TODO (\d+\.\d+): \S+")  # what a task that is not written yet raises, or a script says of it
+
+
+RAISED = {  # what Python and torch say of common slips, and what to do about them
+    r"'list' object is not callable": "a list of layers cannot be called: wrap it up, nn.Sequential(*layers)",
+    r"list is not a Module subclass": "nn.Sequential takes layers, not a list of them: put a star before the list",
+    r"str is not a Module subclass": "a word stands where a layer belongs: call what makes the layer",
+    r"type is not a Module subclass": "a class stands where a layer belongs: add the brackets, as in nn.ReLU()",
+    r"'NoneType' object is not callable": "a layer is None: does the function that makes it end with a return?",
+    r"Module \[(Module\w+)\] is missing the required": r"an nn.\1 cannot be called: go through it in a loop, "
+    "or take nn.Sequential",
+    r"Module \[(\w+)\] is missing the required": r"\1 has no method forward, or it is indented wrongly",
+    r"cannot assign module before Module": "__init__ must call super().__init__() first",
+    r"'\w+' object has no attribute '(\w+)'": r"__init__ never sets self.\1, or under another name",
+    r"running_mean should contain (\d+) elements not (\d+)": r"a batch norm made for \2 channels gets \1",
+    r"Output size is too small": "a pooling of fixed size does not fit: pictures of any size must work, so take "
+    "nn.AdaptiveAvgPool2d(1)",
+    r"does not require grad": "something is detached, frozen or computed without gradients",
+}
+
+
 class Wrong(Exception):
-    """The learner's code does something wrong; the message is for the learner."""
+    """The learner's code does something wrong; the message is for the learner, with the likeliest cause if known."""
+
+    def __init__(self, message, cause=None, more=""):
+        super().__init__(f"{message}{advice(cause)}{more}")
+        self.message, self.cause, self.more, self.ops = message, cause, more, []  # ops: what had run, if recorded
+
+    def because(self, cause):
+        """The same, with another cause if there is one."""
+        wrong = Wrong(self.message, cause or self.cause, self.more)
+        wrong.ops = self.ops
+        return wrong
 
 
 @contextlib.contextmanager
@@ -24,22 +57,29 @@ def calling(what):
     """Around a call of the learner's code: what it raises becomes a Wrong that says what was called, and where."""
     try:
         yield
-    except (Wrong, NotImplementedError):
+    except Wrong:
         raise
     except Exception as error:
+        if isinstance(error, NotImplementedError) and UNWRITTEN.match(str(error)):
+            raise
         if isinstance(error, AttributeError) and is_lesson(error.obj):
             raise Wrong(f"{error.obj.__name__}.py has no {error.name}. Its name may not be changed.") from None
         frames, trace = [], error.__traceback__.tb_next
         while trace:
             frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
             trace = trace.tb_next
-        own = [
-            f"{name.rsplit('/', 1)[-1]}, line {line}"
-            for name, line in frames
-            if Path(name).name.startswith("exercise_0")
-        ]
+        own = [(Path(name).name, line) for name, line in frames if Path(name).name.startswith("exercise_0")]
+        place = f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
+        if len(own) > 1 and own[0] != own[-1]:
+            place = f"{place[:-1]}, called from line {own[0][1]})"
         text = (str(error).strip().splitlines() or ["no message"])[0]
-        raise Wrong(f"{what} raised {type(error).__name__}: {text}" + (f" ({own[-1]})" if own else "")) from error
+        raise Wrong(f"{what} raised {type(error).__name__}: {text}{place}", slip(text) if own else None) from error
+
+
+def slip(text):
+    """The likeliest cause of an exception with this text, or None."""
+    found = ((re.search(pattern, text), cause) for pattern, cause in RAISED.items())
+    return next((match.expand(cause) for match, cause in found if match), None)
 
 
 def is_lesson(value):
@@ -76,7 +116,7 @@ def number(value, what):
     elif isinstance(value, numpy.generic) and type(value).__module__ == "numpy":
         value = value.item()
     if type(value) not in (int, float):
-        raise Wrong(f"{what} returned {said(value)}, expected a number. Does it end with a return?")
+        raise Wrong(f"{what} returned {said(value)}, expected a number.{no_return(value)}")
     return value
 
 
@@ -89,10 +129,17 @@ def numbers(values, what):
 
 def plain(value, what, *kinds):
     """A list, tuple or dict that the learner returned."""
+    if type(value) in (OrderedDict, defaultdict, Counter) and dict in kinds:
+        return dict(value)
     if type(value) not in kinds:
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise Wrong(f"{what} returned {said(value)}, expected a {names}. Does it end with a return?")
+        raise Wrong(f"{what} returned {said(value)}, expected a {names}.{no_return(value)}")
     return value
+
+
+def no_return(value):
+    """A question to ask of a function that returned None; "" for anything else."""
+    return " Does it end with a return?" if value is None else ""
 
 
 def said(value):

@@ -14,6 +14,7 @@ from diagnosis import (
     bottleneck_parts,
     extra,
     first_difference,
+    other_settings,
     wrong_between,
     wrong_bottleneck,
     wrong_channels,
@@ -94,9 +95,6 @@ def block_twins(lesson, case, training):
     check_registered(block, ops, what)
     randomise(ops)
     ops = record(block, x.clone(), what)[1]
-    grouped = next((op for op in ops if op.kind == "conv2d" and op.groups != 1), None)
-    if grouped:
-        raise Wrong(f"{what}: a convolution has groups={grouped.groups}. Leave groups at its default, 1.")
     pairs = pair_ops(ops, oracle_ops, what)
     copy_to_oracle(pairs)
     return SimpleNamespace(block=block, oracle=oracle, x=x, pairs=pairs, what=what, ops=ops, channels=channels)
@@ -115,18 +113,25 @@ def record_block(block, x, what, case):
                 f"the shortcut does not lead from {in_channels} to {4 * channels} channels, with stride {stride}; a "
                 "projection is needed wherever in_channels is not 4 * channels, at stride 1 as well"
             )
-        raise Wrong(f"{wrong}{advice(cause or wrong_channels(wrong))}") from None
+        raise wrong.because(cause or wrong_channels(wrong)) from None
 
 
 def explain_block(twins, got, training):
     """The known mistake that gives what a bottleneck gave, or None."""
+    for mode, words in ((True, "in eval mode a batch norm still uses"), (False, "in train mode a batch norm uses")):
+        other = bottleneck_parts(twins.x, twins.ops, mode)
+        if mode is not training and is_close(got, (other.a3 + other.s).relu(), 1e-4):
+            return f"{words} the {'batch' if mode else 'running'} statistics"
     parts = bottleneck_parts(twins.x, twins.ops, training)
+    if is_close(got, (parts.a3 + parts.s).relu(), 1e-4):
+        convs = [op for op in twins.ops if op.kind == "conv2d"]
+        return wrong_bottleneck(twins.ops, twins.channels) or other_settings(convs)
     for mistake, wrong in BOTTLENECK_MISTAKES.items():
         try:
             value = wrong(parts)
         except RuntimeError:  # impossible with these shapes
             continue
-        if is_close(got, value, 1e-4):
+        if value is not None and is_close(got, value, 1e-4):
             return mistake
     return wrong_bottleneck(twins.ops, twins.channels) or extra(twins.ops)
 
@@ -213,7 +218,9 @@ def make_oracle(depth, stem):
 def test_network_has_the_right_size(lesson, depth, stem, classes):
     call = f"build_resnet({depth}, num_classes={classes}, stem={stem!r})"
     with calling(call):
-        model = lesson.build_resnet(depth, num_classes=classes, stem=stem)
+        model = lesson.build_resnet(depth, num_classes=classes, stem=stem).eval()
+        if any(isinstance(p, nn.UninitializedParameter) for p in model.parameters()):
+            model(torch.zeros(1, 3, 33, 33))  # lazy layers take their shapes
         count = sum(p.numel() for p in model.parameters())
     expected = PARAMETERS[stem, classes][depth]
     if count != expected:
@@ -254,32 +261,38 @@ def place_in_resnet(index, depth):
     return "the end of the stages"
 
 
+CASES_OF_NETWORKS = [  # depth, stem, train mode, pictures, height and width
+    *((depth, "cifar", False, 2, (9, 14)) for depth in DEPTHS),
+    *((depth, "cifar", True, 3, (16, 19)) for depth in (18, 50)),
+    (18, "cifar", False, 1, (17, 16)),
+    (50, "imagenet", False, 2, (65, 50)),
+]
+
+
 @pytest.mark.task("4.2")
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("depth, stem, size", [(d, "cifar", (9, 14)) for d in DEPTHS] + [(50, "imagenet", (65, 50))])
-def test_network_computes_what_torchvisions_does(lesson, depth, stem, size):
-    call, oracle = f"build_resnet({depth}, stem={stem!r})", copy.deepcopy(make_oracle(depth, stem))
+@pytest.mark.parametrize("depth, stem, training, count, size", CASES_OF_NETWORKS, ids=str)
+def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, count, size):
+    call, oracle = f"build_resnet({depth}, stem={stem!r})", copy.deepcopy(make_oracle(depth, stem)).train(training)
     torch.manual_seed(0)
     with calling(call):
-        model = lesson.build_resnet(depth, stem=stem).eval()
-    x = torch.randn(2, 3, *size)
-    what = f"{call} on pictures {shape(x)}"
+        model = lesson.build_resnet(depth, stem=stem).train(training)
+    x = torch.randn(count, 3, *size)
+    what = f"{call} on pictures {shape(x)} in {'train' if training else 'eval'} mode"
     with torch.no_grad():
-        try:
-            output, ops = record(model, x, what)
-        except Wrong as wrong:
-            pool = "the linear layer gets more numbers than it takes: take the mean over all places before it"
-            raise Wrong(f"{wrong}{advice(pool if 'mat1 and mat2' in str(wrong) else wrong_channels(wrong))}") from None
+        output, ops = record_network(model, x, what)
         if like_the_paper(ops):
             move_strides(oracle)
         expected, oracle_ops = record(oracle, x, "")
         check_tensor(output, expected, what)
+        check_registered(model, ops, what)
         randomise(ops)
-        ops = record(model, x, what)[1]
+        ops = record_network(model, x, what)[1]
         copy_to_oracle(pair_ops(ops, oracle_ops, what))
-        got, ops = record(model, x, what)
+        got, ops = record_network(model, x, what)
         expected, oracle_ops = record(oracle, x, "")
-    check_registered(model, ops, what)
+    if extra(ops, oracle_ops) and is_close(got, expected, 1e-3):
+        raise Wrong(f"{what}: {extra(ops, oracle_ops)}.")
 
     def explain():
         pairs = pair_ops(ops, oracle_ops, what)
@@ -296,6 +309,18 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, size):
     check_close(got, expected, what, explain, tolerance=1e-3)
 
 
+def record_network(model, x, what):
+    """What a network puts out and ran, its pictures left as they were; a layer that does not fit is named."""
+    given = x.clone()
+    try:
+        output, ops = record(model, given, what)
+    except Wrong as wrong:
+        raise wrong.because(wrong_channels(wrong)) from None
+    if not equal(given, x):
+        raise Wrong(f"{what} changed the pictures themselves. Avoid inplace=True and methods that end in _ on them.")
+    return output, ops
+
+
 @pytest.mark.task("4.2")
 @pytest.mark.parametrize("depth", [18, 50])
 def test_network_takes_a_width(lesson, depth):
@@ -304,10 +329,7 @@ def test_network_takes_a_width(lesson, depth):
         model = lesson.build_resnet(depth, width=4, num_classes=7).eval()
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        try:
-            output, ops = record(model, x, f"{call} on pictures {shape(x)}")
-        except Wrong as wrong:
-            raise Wrong(f"{wrong}{advice(wrong_channels(wrong))}") from None
+        output, ops = record_network(model, x, f"{call} on pictures {shape(x)}")
         _, oracle_ops = record(make_oracle(depth, "cifar"), x, "")
     check_tensor(output, torch.empty(2, 7), f"{call} on pictures {shape(x)}")
     got, wanted = [
@@ -335,7 +357,10 @@ def test_network_refuses_other_depths(lesson):
 
 
 class Odd(nn.Module):
-    """Grouped, dilated, strided convolutions with biases, a layer that runs twice, a linear layer on a sequence."""
+    """Grouped, dilated, strided convolutions with biases, a layer that runs twice, a linear layer on a sequence.
+
+    It notes what it is run on: (pictures, whether gradients are on).
+    """
 
     def __init__(self):
         super().__init__()
@@ -343,8 +368,11 @@ class Odd(nn.Module):
         self.grouped = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4, bias=False)
         self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8))
         self.tokens, self.last = nn.Linear(8, 12), nn.Linear(12, 5, bias=False)
+        self.scale, self.runs = nn.Parameter(torch.ones(3, 1, 1)), []
 
     def forward(self, x):
+        self.runs.append((len(x), torch.is_grad_enabled()))
+        x = x * self.scale
         x = self.grouped(self.grouped(self.first(x)))
         x = self.depthwise(x).flatten(2).transpose(1, 2)
         return self.last(self.tokens(x).relu().mean(dim=1))
@@ -358,11 +386,15 @@ def oracle_macs(model, size):
     return counter.get_total_flops() // 2
 
 
-def layer_sums(model, size, of):
-    """The sum of of(layer, what reaches it, what it puts out) over a copy's convolutions and linear layers."""
+def layer_sums(model, size, of, layers=None):
+    """The sum of of(layer, what reaches it, what it puts out) over a copy's convolutions and linear layers.
+
+    layers: only those that stand for these of the model.
+    """
     twin, found = copy.deepcopy(model).to("meta").eval(), []
-    for layer in twin.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+    for own, layer in zip(model.modules(), twin.modules()):
+        wanted = isinstance(layer, nn.Conv2d | nn.Linear) if layers is None else any(own is other for other in layers)
+        if wanted and hasattr(layer, "weight"):
             layer.register_forward_hook(lambda layer, inputs, output: found.append(of(layer, inputs[0], output)))
     twin(torch.zeros(1, *size, device="meta"))
     return sum(found)
@@ -375,6 +407,19 @@ def mac_mistakes(model, size, expected):
     def square(layer, x, y):
         return layer.weight.numel() * (y.shape[-1] ** 2 if y.dim() == 4 else 1)
 
+    def square_kernel(layer, x, y):
+        kernel = getattr(layer, "kernel_size", (1, 1))
+        return y.numel() * layer.weight[0].numel() * kernel[0] // kernel[1]
+
+    def once(layer, x, y):
+        runs[layer] = y.numel() * layer.weight[0].numel()
+        return 0
+
+    def counting_each_layer_once():
+        sums(once)
+        return sum(runs.values())
+
+    runs, norms = {}, [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     return {
         "it counts operations, two for each multiply-add": 2 * expected,
         "it leaves the linear layers out": lambda: sums(
@@ -387,6 +432,16 @@ def mac_mistakes(model, size, expected):
         "it takes pictures to be as high as wide; height and width can differ": lambda: sums(square),
         "it adds the biases; they are left out": lambda: sums(
             lambda layer, x, y: y.numel() * (layer.weight[0].numel() + (layer.bias is not None))
+        ),
+        "a layer that runs twice counts once; count in a list, not for each layer": counting_each_layer_once,
+        "it takes kernels to be as high as wide; height and width can differ": lambda: sums(square_kernel),
+        "a linear layer counts once, though it runs at every place of a sequence: take output.numel()": lambda: sums(
+            lambda layer, x, y: layer.weight.numel() * (y[0, 0].numel() if y.dim() == 4 else 1)
+        ),
+        "it counts batch norms, too": lambda: expected + layer_sums(model, size, lambda layer, x, y: y.numel(), norms),
+        "it does not use shape": lambda: oracle_macs(model, (3, 32, 32)),
+        "it looks at the model's own layers only, not at those inside its parts: take model.modules()": lambda: sums(
+            lambda layer, x, y: y.numel() * layer.weight[0].numel(), list(model.children())
         ),
         "groups are forgotten: each output sees in_channels / groups channels": lambda: sums(
             lambda layer, x, y: y.numel() * layer.weight[0].numel() * getattr(layer, "groups", 1)
@@ -410,8 +465,8 @@ def check_macs(lesson, model, size, name):
             f"{what} is {got:,}, expected {expected:,}."
             + (
                 likeliest(mistakes, lambda known: got == known)
-                or " Mind: groups divide the input channels, biases do not count, padding and dilation change the "
-                "output's size."
+                or " It is the sum, over every run of a convolution or linear layer, of the numbers that it puts out "
+                "times the length of one row of its weight."
             )
         )
 
@@ -436,11 +491,27 @@ def test_macs_of_odd_networks(lesson, size):
 @MODES
 def test_counting_leaves_no_trace(lesson, training):
     model = Odd().train(training)
-    before = copy.deepcopy(model.state_dict())
+    model.tokens.weight.requires_grad_(False)
+    before, attributes = copy.deepcopy(model.state_dict()), [set(vars(module)) for module in model.modules()]
+    trained = [p.requires_grad for p in model.parameters()]
     with calling("count_macs(model)"):
         first_count, second = [number(lesson.count_macs(model), "count_macs(model)") for _ in range(2)]
+    if not torch.is_grad_enabled():
+        raise Wrong("count_macs(model) leaves gradients switched off for good. Say: with torch.no_grad():")
+    if any(gradients for _, gradients in model.runs):
+        raise Wrong("count_macs(model) runs the model with gradients. Say: with torch.no_grad():")
+    if trained != [p.requires_grad for p in model.parameters()]:
+        raise Wrong("count_macs(model) changes which parameters require gradients. Use torch.no_grad() instead.")
+    if set(model.state_dict()) != set(before) or attributes != [set(vars(module)) for module in model.modules()]:
+        raise Wrong("count_macs(model) leaves something on the model, a buffer or another attribute. Count in a list.")
     if first_count != second:
-        raise Wrong(f"count_macs(model) says {first_count:,} first and {second:,} the second time. Remove the hooks.")
+        raise Wrong(
+            f"count_macs(model) says {first_count:,} first and {second:,} the second time. Start each count at 0, and "
+            "remove the hooks."
+        )
+    if any(torch.nn.modules.module._global_forward_hooks):
+        torch.nn.modules.module._global_forward_hooks.clear()
+        raise Wrong("count_macs(model) leaves a hook on all modules there are. Call remove() on its handle.")
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
         raise Wrong("count_macs(model) leaves hooks on the model. Call remove() on each handle.")
     if any(module.training is not training for module in model.modules()):
@@ -481,13 +552,19 @@ def sweep(lesson, depths=(18, 34), seeds=(3, 5, 8), width=4, **share):
     seen = {}
 
     def fit(network, depth, seed):
+        if depth in seeds and seed in depths:
+            raise Wrong(f"{call}: fit was called with depth {depth} and seed {seed}. Say fit(network, depth, seed).")
         if (depth, seed) in seen:
             raise Wrong(f"train_depths trains depth {depth} from seed {seed} twice.")
+        network.eval()(torch.zeros(1, 3, 16, 16))  # lazy layers take their shapes
         weights = [p.detach().clone() for p in network.parameters()]
         for weight in weights:
             check_tensor(weight, weight, f"a parameter of the network of depth {depth} that fit is given")
         seen[depth, seed] = weights
-        torch.rand(len(seen))  # training uses up random numbers
+        torch.rand(len(seen))  # training uses up random numbers, and changes the network
+        with torch.no_grad():
+            for tensor in (*network.parameters(), *network.buffers()):
+                tensor.add_(1)
         return {"row": (depth, seed)}
 
     more = "".join(f", {name}={value}" for name, value in share.items())
@@ -521,9 +598,11 @@ def test_sweep_trains_every_depth_from_every_seed(lesson):
         convs = sum(w.ndim == 4 and w.shape[2] == 3 for w in weights)
         if convs != depth - 1:
             raise Wrong(f"{call}: for depth {depth} fit was given a network with {convs} 3x3 convolutions.")
-        if len(weights[0]) != 4:
-            raise Wrong(f"{call}: the network's width is {len(weights[0])}, expected 4. Hand width on.")
-        spread, expected_spread = weights[3].std().item(), (2 / (9 * len(weights[3]))) ** 0.5
+        stem = next(w for w in weights if w.ndim == 4 and w.shape[1] == 3)
+        if len(stem) != 4:
+            raise Wrong(f"{call}: the network's width is {len(stem)}, expected 4. Hand width on.")
+        wide = max((w for w in weights if w.ndim == 4), key=len)
+        spread, expected_spread = wide.std().item(), (2 / (wide.shape[2] ** 2 * len(wide))) ** 0.5
         if not 0.75 * expected_spread < spread < 1.3 * expected_spread:
             raise Wrong(f"{call}: the convolutions are not drawn by initialise. Say network.apply(initialise).")
 
@@ -555,10 +634,13 @@ def test_processes_share_the_sweep(lesson, world_size):
 @pytest.mark.task("4.4")
 def test_seeds_differ_and_repeat(lesson):
     first_run, second = sweep(lesson)[1], sweep(lesson)[1]
+    missing = set(itertools.product((18, 34), (3, 5, 8))) - set(first_run)
+    if missing:
+        raise Wrong(f"train_depths does not train (depth, seed) {sorted(missing)}: every depth from every seed.")
     for key in first_run:
         if not all(equal(a, b) for a, b in zip(first_run[key], second[key])):
             raise Wrong(f"train_depths: called twice, it starts {key} from different weights. Seed torch for each.")
-    if equal(first_run[18, 3][0], first_run[18, 5][0]):
+    if all(equal(a, b) for a, b in zip(first_run[18, 3], first_run[18, 5])):
         raise Wrong("train_depths: seeds 3 and 5 give the same weights. Seed torch with the seed of the training.")
 
 
@@ -572,17 +654,21 @@ def test_seeds_differ_and_repeat(lesson):
         ([(8e9, 0.774), (1.8e9, 0.698), (4.1e9, 0.761), (3.6e9, 0.733)], [3.5 / 1.8, 5.6, 1.3 / 3.9]),
         ([(4e6, 0.9), (1e6, 0.8), (2e6, 0.95)], [15_000.0, -2_500.0]),
         ([(1e9, 0.5), (2e9, 0.6)], [10.0]),
+        ([(1e9, 1 / 3), (4e9, 6 / 7)], [100 * (6 / 7 - 1 / 3) / 3]),
         ([(5e9, 0.5)], []),
     ],
-    ids=["four, out of order", "a loss", "two", "one"],
+    ids=["four, out of order", "a loss", "two", "no round number", "one"],
 )
 def test_gains_by_hand(lesson, points, expected):
     rows = [
         {"depth": i, "macs": macs, "accuracy": accuracy, "extra": None} for i, (macs, accuracy) in enumerate(points)
     ]
     call = f"marginal_gains of (macs, accuracy) {points}"
+    before = copy.deepcopy(rows)
     with calling(call):
-        got = numbers(lesson.marginal_gains(copy.deepcopy(rows)), call)
+        got = numbers(lesson.marginal_gains(rows), call)
+    if rows != before:
+        raise Wrong(f"{call} changes the rows that it is given. Take sorted(rows, ...), which makes a new list.")
     if len(got) != len(expected):
         raise Wrong(f"{call} returned {len(got)} numbers, expected {len(expected)}: one for each step to a larger one.")
 

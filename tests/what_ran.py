@@ -17,6 +17,7 @@ ARGUMENTS = {
 }
 EXTRAS = {  # what a ResNet has no place for: seen in .ops, too, and named where the numbers are wrong
     **dict.fromkeys(("leaky_relu", "leaky_relu_"), "a leaky ReLU ran, expected ReLUs"),
+    **dict.fromkeys(("relu6", "hardtanh", "hardtanh_"), "a ReLU with an upper limit ran, expected ReLUs"),
     "gelu": "GELU ran, expected ReLUs",
     **dict.fromkeys(
         ("silu", "elu", "celu", "selu", "prelu", "mish", "hardswish"), "a relative of ReLU ran, expected ReLUs"
@@ -32,6 +33,7 @@ DEFAULTS = {
     "conv2d": {"stride": 1, "padding": 0, "dilation": 1, "groups": 1},
     "batch_norm": {"training": False, "momentum": 0.1, "eps": 1e-5},
 }
+LAST = 3  # convolutions that a message names
 OTHER_NORMS = ("group_norm", "instance_norm", "layer_norm")
 NATIVE_BATCH_NORM = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
 
@@ -65,11 +67,16 @@ def record(model, x, what):
             with calling(what):
                 output = model(x)
         except Wrong as wrong:
-            ran = [f"{describe(op)}, stride {first(op.stride)}" for op in recorder.ops if op.kind == "conv2d"]
-            error = Wrong(f"{wrong}" + (f"\nUntil then it ran: {'; '.join(ran)}." if ran else ""))
-            error.ops = recorder.ops
-            raise error from None
+            wrong.more, wrong.ops = until_then(recorder.ops), recorder.ops
+            raise wrong.because(None) from None
     return output, recorder.ops
+
+
+def until_then(ops):
+    """A sentence on the convolutions that ran before an exception."""
+    ran = [f"{describe(op)}, stride {first(op.stride)}" for op in ops if op.kind == "conv2d"]
+    more = f"{len(ran)} convolutions, the last of them " if len(ran) > LAST else ""
+    return f"\nUntil then it ran {more}{'; '.join(ran[-LAST:])}." if ran else ""
 
 
 def describe(op):
@@ -110,6 +117,8 @@ def pair_ops(ops, oracle_ops, what):
             raise Wrong(f"{what} ran {count(len(own), f'{size}x{size} convolution')}, expected {len(oracle)}.")
         pairs += list(zip(own, oracle))
     for own, oracle in list(pairs):
+        if own.groups != oracle.groups:
+            raise Wrong(f"{what}: a convolution has groups={own.groups}. Leave groups at its default, 1.")
         name = f"{kernel(own)}x{kernel(own)} convolution from {own.weight.shape[1]} to {own.weight.shape[0]} channels"
         if own.weight.shape != oracle.weight.shape:
             raise Wrong(
@@ -132,8 +141,11 @@ def pair_ops(ops, oracle_ops, what):
         if kind == "linear":
             pairs += list(zip(own, oracle))
     for own, oracle in pairs:
+        check_settings(own, oracle, what)
         for name, value in tensors(oracle).items():
             got = tensors(own).get(name)
+            if got is None and own.kind == "linear":
+                raise Wrong(f"{what}: its linear layer has no bias. Leave bias at its default, True.")
             if got is None and own.kind == "batch_norm" and name.startswith("running"):
                 raise Wrong(f"{what}: a batch norm keeps no running statistics, so it cannot be used in eval mode.")
             if got is None and own.kind == "batch_norm":
@@ -144,6 +156,14 @@ def pair_ops(ops, oracle_ops, what):
                     f"expected {shape(value)}."
                 )
     return pairs
+
+
+def check_settings(own, oracle, what):
+    """Raise Wrong if a batch norm has another momentum or eps than the oracle's."""
+    for name in ("momentum", "eps") if own.kind == "batch_norm" else ():
+        got, expected = getattr(own, name), getattr(oracle, name)
+        if got is None or abs(got - expected) > 1e-3 * expected:
+            raise Wrong(f"{what}: a batch norm has {name}={got}. Leave {name} at its default, {expected}.")
 
 
 def projections_last(convs):
@@ -171,7 +191,7 @@ def count(number, noun):
 
 
 def check_registered(model, ops, what):
-    """Raise Wrong unless every weight that ran is one of the model's parameters, and ran once."""
+    """Raise Wrong unless every weight that ran is one of the model's parameters, ran once, and can be trained."""
     other = next((op.kind for op in ops if op.kind in OTHER_NORMS), None)
     if other:
         raise Wrong(f"{what} ran a {other.replace('_', ' ')}, expected batch norms only.")
@@ -187,11 +207,16 @@ def check_registered(model, ops, what):
             if id(value) in seen:
                 raise Wrong(f"{what} ran one {op.kind.replace('_', ' ')} twice. Each place needs a layer of its own.")
             seen.add(id(value))
-    idle = [name for name, p in model.named_parameters() if id(p) not in seen]
+    frozen = next((name for name, p in model.named_parameters() if not p.requires_grad), None)
+    if frozen:
+        raise Wrong(f"{what}: the parameter {frozen} does not require gradients, so no optimizer trains it.")
+    idle = {name: p for name, p in model.named_parameters() if id(p) not in seen}
+    kernels = [p.shape[2:] for p in idle.values() if p.ndim == 4]
     if idle:
         raise Wrong(
-            f"{what}: no convolution, batch norm or linear layer used the parameter {idle[0]}. "
-            "Leave out layers that do nothing, and compute with torch's own layers or functions."
+            f"{what}: no convolution, batch norm or linear layer used the parameter {next(iter(idle))}. "
+            "Every layer must take part, and compute with torch's own layers or functions.",
+            "the shortcut is not added: its 1x1 convolution is made and never called" if kernels == [(1, 1)] else None,
         )
 
 

@@ -1,6 +1,6 @@
 """Answers to exercise 1, wrong and right."""
 
-from changes import AGREEABLE, definition, edit, right, wrong
+from changes import AGREEABLE, definition, edit, hole, right, wrong
 
 VARIANTS = [
     wrong(
@@ -1356,5 +1356,187 @@ class BasicBlock(nn.Module):
         right = sum((model(x).argmax(1) == y).sum().item() for x, y in batches)
     return right / sum(len(y) for _, y in batches)""",
         ),
+    ),
+    wrong(
+        "1.1",
+        "b no gradient in eval mode",
+        "no gradient comes back",
+        hole(
+            "BasicBlock.forward",
+            """with torch.set_grad_enabled(self.training):
+    branch = F.relu(self.bn1(self.conv1(x)))
+    branch = self.bn2(self.conv2(branch))
+    return F.relu(branch + self.shortcut(x))""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b eps",
+        "a batch norm has eps=0.001",
+        edit("self.bn1 = nn.BatchNorm2d(out_channels)", "self.bn1 = nn.BatchNorm2d(out_channels, eps=1e-3)"),
+    ),
+    wrong(
+        "1.1",
+        "b frozen",
+        "does not require gradients",
+        edit(
+            "        self.bn2 = nn.BatchNorm2d(out_channels)\n",
+            "        self.bn2 = nn.BatchNorm2d(out_channels)\n        self.requires_grad_(False)\n",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b relu6",
+        "a ReLU with an upper limit",
+        edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = F.relu6(3 * self.bn1(self.conv1(x))) / 3"),
+    ),
+    wrong(
+        "1.1",
+        "b groups",
+        "groups=2",
+        edit(
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False, groups=2)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b layer not kept",
+        "__init__ never sets self.conv1",
+        edit(
+            "        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
+            "        conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)  # noqa: F841",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n squeeze",
+        "has the shape (10,), expected (1, 10)",
+        hole(
+            "ResNet18.__init__",
+            """class Squeeze(nn.Module):
+    def forward(self, x):
+        return x.squeeze()
+
+self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+blocks, in_channels = [], 64
+for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+    blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+    in_channels = out_channels
+self.stages = nn.Sequential(*blocks)
+self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), Squeeze(), nn.Linear(512, num_classes))""",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n changes the pictures",
+        "changed the pictures themselves",
+        edit(
+            "return self.head(self.stages(self.stem(images)))",
+            "images.sub_(0.5).div_(0.25)\n        return self.head(self.stages(self.stem(images)))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n momentum",
+        "a batch norm has momentum=0.99",
+        edit("nn.BatchNorm2d(64), nn.ReLU())", "nn.BatchNorm2d(64, momentum=0.99), nn.ReLU())"),
+    ),
+    wrong(
+        "1.2",
+        "n linear of the wrong size",
+        "made for 256 numbers, but the last stage puts out 512",
+        edit("nn.Linear(512, num_classes)", "nn.Linear(256, num_classes)"),
+    ),
+    wrong(
+        "1.2",
+        "n head sigmoid",
+        "a sigmoid is applied to the logits",
+        edit("nn.Linear(512, num_classes))", "nn.Linear(512, num_classes), nn.Sigmoid())"),
+    ),
+    wrong(
+        "1.2",
+        "n head pools by four",
+        "nn.AdaptiveAvgPool2d(1)",
+        edit("nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()", "nn.Sequential(nn.AvgPool2d(4), nn.Flatten()"),
+    ),
+    wrong(
+        "1.3",
+        "s identity where channels shrink",
+        "expected a projection",
+        edit("if stride == 1 and in_channels == out_channels:", "if stride == 1 and in_channels >= out_channels:"),
+    ),
+    wrong(
+        "1.3",
+        "s identity for other strides than 2",
+        "expected a projection",
+        edit("if stride == 1 and in_channels == out_channels:", "if stride != 2 and in_channels == out_channels:"),
+    ),
+    wrong(
+        "1.3",
+        "s frozen",
+        "does not require gradients",
+        edit(
+            "return nn.Sequential(projection, nn.BatchNorm2d(out_channels))",
+            "return nn.Sequential(projection, nn.BatchNorm2d(out_channels)).requires_grad_(False)",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "s detached",
+        "Is something detached",
+        edit(
+            "return nn.Sequential(projection, nn.BatchNorm2d(out_channels))",
+            """class Cut(nn.Module):
+        def forward(self, x):
+            return x.detach()
+
+    return nn.Sequential(Cut(), projection, nn.BatchNorm2d(out_channels))""",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "s momentum",
+        "a batch norm has momentum=0.9",
+        edit(
+            "return nn.Sequential(projection, nn.BatchNorm2d(out_channels))",
+            "return nn.Sequential(projection, nn.BatchNorm2d(out_channels, momentum=0.9))",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "s padded",
+        "has padding 1; a 1x1 needs none",
+        edit(
+            "nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)",
+            "nn.Conv2d(in_channels, out_channels, 1, stride, 1, bias=False)",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a gradients off for good",
+        "leaves gradients switched off",
+        edit(
+            "    with torch.no_grad():\n        for images, labels in batches:",
+            "    torch.set_grad_enabled(False)\n    if True:\n        for images, labels in batches:",
+        ),
+    ),
+    wrong("1.4", "a rounded", "it is rounded", edit("return right / total", "return round(right / total, 4)")),
+    wrong(
+        "1.4",
+        "a no argmax",
+        "the logits themselves are compared",
+        edit("(model(images).argmax(dim=1) == labels)", "(model(images) == labels)"),
+    ),
+    wrong(
+        "1.4",
+        "a quickstart",
+        "need not be a DataLoader",
+        edit("return right / total", "return right / len(batches.dataset)"),
+    ),
+    right(
+        "1.4",
+        "a inference mode as a decorator",
+        edit("def accuracy(model, batches):", "@torch.inference_mode()\ndef accuracy(model, batches):"),
     ),
 ]

@@ -1133,4 +1133,194 @@ return [100*(b["accuracy"]-a["accuracy"])/((b["macs"]-a["macs"])/1e9) for a,b in
             """,
         ),
     ),
+    wrong(
+        "4.1",
+        "stride forgotten",
+        "no convolution of the branch takes the stride",
+        edit(
+            "nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n            nn.Conv2d(channels, out_channels",
+            "nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n            nn.Conv2d(channels, out_channels",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "dilated",
+        "a convolution has other settings",
+        edit(
+            "nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n            nn.Conv2d(channels, out_channels",
+            "nn.Conv2d(channels, channels, 3, stride, padding=2, dilation=2, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n            nn.Conv2d(channels, out_channels",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "momentum",
+        "a batch norm has momentum=0.9",
+        edit(
+            "bias=False), nn.BatchNorm2d(out_channels))\n        nn.init",
+            "bias=False), nn.BatchNorm2d(out_channels, momentum=0.9))\n        nn.init",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "dropout",
+        "a dropout ran",
+        edit(
+            "nn.Flatten(), nn.Linear(in_channels, num_classes))",
+            "nn.Flatten(), nn.Dropout(0.5), nn.Linear(in_channels, num_classes))",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "squeeze",
+        "has the shape (10,), expected (1, 10)",
+        hole(
+            "build_resnet",
+            """class Squeeze(nn.Module):
+    def forward(self, x):
+        return x.squeeze()
+
+blocks, in_channels = [], width
+for i, count in enumerate(counts):
+    for j in range(count):
+        blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))
+        in_channels = block.expansion * width * 2**i
+head = nn.Sequential(nn.AdaptiveAvgPool2d(1), Squeeze(), nn.Linear(in_channels, num_classes))
+return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "changes the pictures",
+        "changed the pictures themselves",
+        edit(
+            "    return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)",
+            """    class Scale(nn.Module):
+        def forward(self, x):
+            return x.sub_(0.5).div_(0.25)
+
+    return nn.Sequential(Scale(), make_stem(stem, width), nn.Sequential(*blocks), head)""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "head of fixed size",
+        "made for 512 numbers, but the last stage puts out",
+        edit("nn.Linear(in_channels, num_classes))", "nn.Linear(512, num_classes))"),
+    ),
+    wrong(
+        "4.3",
+        "with gradients",
+        "runs the model with gradients",
+        edit("    with torch.no_grad():\n        model.eval()(torch", "    if True:\n        model.eval()(torch"),
+    ),
+    wrong(
+        "4.3",
+        "freezes the model",
+        "changes which parameters require gradients",
+        edit(
+            "    with torch.no_grad():\n        model.eval()(torch",
+            "    model.requires_grad_(False)\n    with torch.no_grad():\n        model.eval()(torch",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "gradients off for good",
+        "leaves gradients switched off",
+        edit(
+            "    with torch.no_grad():\n        model.eval()(torch",
+            "    torch.set_grad_enabled(False)\n    if True:\n        model.eval()(torch",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "hook on everything",
+        "leaves a hook on all modules",
+        edit(
+            "    hooks = [",
+            "    torch.nn.modules.module.register_module_forward_hook(lambda *args: None)\n    hooks = [",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "parameters by kind of layer",
+        "count_parameters(model) is",
+        hole(
+            "count_parameters",
+            """total = 0
+for m in model.modules():
+    if isinstance(m, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
+        total += m.weight.numel() + (m.bias.numel() if m.bias is not None else 0)
+return total""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "a dict of layers",
+        "a layer that runs twice counts once",
+        hole(
+            "count_macs",
+            """macs, mode = {}, model.training
+def count(layer, inputs, output):
+    macs[layer] = output.numel() * layer.weight[0].numel()
+hooks = [layer.register_forward_hook(count) for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+with torch.no_grad():
+    model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+for hook in hooks:
+    hook.remove()
+model.train(mode)
+return sum(macs.values())""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "one network for all seeds of a depth",
+        "starts",
+        hole(
+            "train_depths",
+            """rows, networks = {}, {}
+for depth, seed in list(itertools.product(depths, seeds))[rank::world_size]:
+    torch.manual_seed(seed)
+    if depth not in networks:
+        networks[depth] = build_resnet(depth, width)
+    rows[depth, seed] = fit(networks[depth].apply(initialise), depth, seed)
+return rows""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "arguments of fit swapped",
+        "Say fit(network, depth, seed)",
+        edit(".apply(initialise), depth, seed)", ".apply(initialise), seed, depth)"),
+    ),
+    wrong(
+        "4.5",
+        "sorts in place",
+        "changes the rows that it is given",
+        hole(
+            "marginal_gains",
+            """rows.sort(key=lambda row: row["macs"])
+return [100 * (b["accuracy"] - a["accuracy"]) / ((b["macs"] - a["macs"]) / 1e9) for a, b in zip(rows, rows[1:])]""",
+        ),
+    ),
+    right(
+        "4.1",
+        "no zero",
+        edit(
+            "        nn.init.zeros_(self.branch[-1].weight)\n        self.shortcut = make_shortcut(in_channels, out_channels",
+            "        self.shortcut = make_shortcut(in_channels, out_channels",
+        ),
+    ),
+    right(
+        "4.2",
+        "lazy head",
+        edit("nn.Linear(in_channels, num_classes))", "nn.LazyLinear(num_classes))"),
+    ),
+    right(
+        "4.4",
+        "an ordered dict",
+        edit(
+            "    rows = {}\n    for depth, seed",
+            "    import collections\n    rows = collections.OrderedDict()\n    for depth, seed",
+        ),
+    ),
 ]
