@@ -77,7 +77,7 @@ def block_twins(lesson, case, training, seed=0):
     side_by_side = type(output) is torch.Tensor and output.dim() == 4 and output.shape[1] == 2 * out_channels
     hint = "branch and shortcut are put side by side, as by torch.cat; add them" if side_by_side else None
     check_tensor(output, expected, what, advice(hint))
-    check_registered(block, ops, what)
+    check_registered(block, ops, what, oracle_ops)
     randomise(ops)
     ops = record(block, x.clone(), what)[1]
     pairs = pair_ops(ops, oracle_ops, what)
@@ -205,7 +205,7 @@ def network_twins(lesson, oracle, training, count, height, width):
         output, ops = record_network(model, x.clone(), what)
         expected, oracle_ops = record(oracle, x, "")
         check_tensor(output, expected, what)
-        check_registered(model, ops, what)
+        check_registered(model, ops, what, oracle_ops)
         randomise(ops)
         ops = record(model, x.clone(), what)[1]
         copy_to_oracle(pair_ops(ops, oracle_ops, what))
@@ -459,10 +459,9 @@ def explain_crash(wrong, batches, sizes):
     elif "no len()" in str(wrong):
         cause = "it asks for the length of batches, which may have none; count in the loop"
     elif f"tensor a (10) must match the size of tensor b ({sizes[0]})" in str(wrong):
-        cause = (
-            "the logits themselves are compared with the labels, or the largest is looked for over the pictures: take "
-            "argmax(dim=1), over the classes"
-        )
+        cause = "the largest logit is looked for over the pictures; look over the classes, dim=1"
+        if "dimension 1" in str(wrong):
+            cause = "the logits themselves are compared with the labels: take argmax(dim=1) first"
     elif "has no attribute 'dataset'" in str(wrong):
         cause = "batches need not be a DataLoader: count the pictures in the loop, len(labels) a batch"
     elif "is not an iterator" in str(wrong):
