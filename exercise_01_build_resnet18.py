@@ -127,12 +127,13 @@ def run(args):
     tested = Mirrored(model) if args.preset == "fast" else model
     history = train(model, data, args.epochs, args.seed, args.batch_size, label="ResNet-18",
                     smoothing=args.smoothing,
-                    after_epoch=lambda model: {"test_accuracy": accuracy(tested, test_batches(data))})
+                    after_epoch=lambda model: {"test_accuracy": float(accuracy(tested, test_batches(data)))})
     with torch.no_grad(), autocast(args.device):  # accuracy() has left the model in eval mode
         said = torch.cat([tested(images).argmax(dim=1) for images, _ in test_batches(data)])
     save_results(args, draw_figure(history, said, data), {"history": history})
     train_end, test_end, chance = history[-1]["accuracy"], history[-1]["test_accuracy"], 1 / len(data.classes)
-    advice = " That is little: give it more --epochs or --train-images." if test_end < 2 * chance else ""
+    little = test_end < 2 * chance and not args.dry_run
+    advice = " That is little: give it more --epochs or --train-images." if little else ""
     print(f"It names {test_end:.1%} of {len(said):,} unseen pictures rightly (guessing: {chance:.0%}), and named "
           f"{train_end:.1%} of the training pictures rightly in the last epoch.{advice}")
 
@@ -156,8 +157,8 @@ def initialise(module):
 
 def draw_figure(history, said, data):
     """Loss and accuracy against epochs, above ten test pictures and what the network said of them."""
-    figure, epochs = new_figure(11, 6.2), [h["epoch"] for h in history]
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2, 1])
+    figure, epochs = new_figure(11, 5.6), [h["epoch"] for h in history]
+    top, bottom = figure.subfigures(2, 1, height_ratios=[3, 1])
     loss, right = top.subplots(1, 2)
     loss.plot(epochs, [h["loss"] for h in history], "o-", color=BLUE)
     loss.set(xlabel="epoch", ylabel="training loss (nats)", ylim=(0, None), xticks=epochs[:: 1 + len(epochs) // 12])
@@ -345,6 +346,8 @@ def save_results(args, figure, numbers):
         figure.savefig(stem.with_suffix(".png"))
         for path in sorted(Path(unfinished).iterdir()):
             print(f"Wrote {path.replace(args.out / path.name)}")
+    if settings.get("dry_run"):
+        print("This was a dry run: everything works, and its numbers mean nothing.")
 
 
 def parse_args():
@@ -376,7 +379,8 @@ def parse_args():
         args.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
-        parser.error(f"--out {args.out}: cannot write there ({error.strerror}); give another folder")
+        why = "it is a file" if args.out.is_file() else error.strerror
+        parser.error(f"--out {args.out}: cannot write there ({why}); give another folder")
     args.start, tiny = time.perf_counter(), {"epochs": 1, "train_images": 32, "test_images": 20}
     budget = BUDGET["cpu" if args.device.type == "cpu" else "gpu"] | BUDGET.get(getattr(args, "preset", None), {})
     for name, value in budget.items():
@@ -393,7 +397,7 @@ def main():
     try:
         run(args)
     except KeyboardInterrupt:
-        sys.exit("\nStopped: nothing is half-written; to go on, give the same command again")
+        sys.exit("\nStopped: nothing is half-written. The same command goes on with what is finished, or starts again")
     except torch.OutOfMemoryError:
         sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
 

@@ -436,6 +436,8 @@ def save_results(args, figure, numbers):
         figure.savefig(stem.with_suffix(".png"))
         for path in sorted(Path(unfinished).iterdir()):
             print(f"Wrote {path.replace(args.out / path.name)}")
+    if settings.get("dry_run"):
+        print("This was a dry run: everything works, and its numbers mean nothing.")
 
 
 def parse_args():
@@ -467,7 +469,8 @@ def parse_args():
         args.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
-        parser.error(f"--out {args.out}: cannot write there ({error.strerror}); give another folder")
+        why = "it is a file" if args.out.is_file() else error.strerror
+        parser.error(f"--out {args.out}: cannot write there ({why}); give another folder")
     args.start, tiny = time.perf_counter(), {"epochs": 1, "train_images": 32, "test_images": 20}
     budget = BUDGET["cpu" if args.device.type == "cpu" else "gpu"] | BUDGET.get(getattr(args, "preset", None), {})
     for name, value in budget.items():
@@ -484,7 +487,7 @@ def main():
     try:
         run(args)
     except KeyboardInterrupt:
-        sys.exit("\nStopped: nothing is half-written; to go on, give the same command again")
+        sys.exit("\nStopped: nothing is half-written. The same command goes on with what is finished, or starts again")
     except torch.OutOfMemoryError:
         sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
 
