@@ -24,6 +24,27 @@ with undisturbed(model, False):
     first, second = gradients(images).flatten(1), gradients(neighbours).flatten(1)
 return F.cosine_similarity(first, second).mean().detach()
 """
+SORTS = """
+import copy, dataclasses, gc, inspect, logging, pickle, platform, sys, unittest
+from importlib.metadata import version
+from torchvision import models, transforms
+try:
+    import torchinfo
+except ImportError:
+    torchinfo = None
+IN_COLAB = "google.colab" in sys.modules
+logging.basicConfig(level=logging.DEBUG)
+logging.getLogger(__name__).info("%s, %s", version("torch"), platform.platform())
+gc.collect()
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    width: int = 64
+    names: list[str] = dataclasses.field(default_factory=list)
+    def __post_init__(self):
+        object.__setattr__(self, "names", ["a"])
+copy.deepcopy(pickle.loads(pickle.dumps({"a": torch.zeros(1)})))
+print(Settings(), inspect.signature(F.relu))
+"""
 TASKS = {"1.1": 6, "1.2": 6, "1.3": 4, "1.4": 4}
 OTHERS = [path.name for path in sorted(SOLUTIONS.glob("exercise_0[2-5]*.py"))]
 
@@ -97,6 +118,9 @@ HONEST = {
         },
         small=True,
     ),
+    "uses_all_sorts_of_things": Learner(20, "", {NAME: changed(at_import(SORTS))}),
+    "chooses_a_device": Learner(20, "", {NAME: changed(at_import("torch.set_default_device('cpu')"))}),
+    "imports_what_is_not_there": Learner(0, "", {NAME: changed(at_import("import torchinfo"))}),
     "uses_vmap": Learner(
         20, "", {OTHERS[1]: hole("gradient_correlation", VMAP)((SOLUTIONS / OTHERS[1]).read_text("utf-8"))}
     ),
@@ -221,8 +245,21 @@ CHEATS = {
         """import sys
 for name, module in sys.modules.items():
     if name == "messages":
-        module.is_close = lambda *args: True"""
+        module.is_close = lambda *args: True""",
+        "",
     ),
+    "replaces_tests_through_a_star": cheat(
+        f"""from sys import *
+for name in ("check_close", "check_registered", "check_tensor", "copy_to_oracle", "sum", "abs", "equal"):
+    setattr(modules["test_{NAME[:-3]}"], name, lambda *args, **kwargs: None)""",
+        "imports sys",
+    ),
+    "replaces_the_reporter": cheat(
+        """import os
+R = getattr(os, "sy" + "s").__dict__["modules"]["__main__"].Reporter
+R.done = property(lambda self: True, lambda self, value: None)"""
+    ),
+    "unpickles_the_modules": cheat("import pickle\npickle._loads(b'csys\\nmodules\\n.')", "unpickles"),
     "evaluates_text": cheat("eval('__imp' + 'ort__')('messages').is_close = lambda *args: True"),
     "a_tensor_that_lies": in_forward(
         """        class Liar(torch.Tensor):
@@ -264,6 +301,55 @@ Mode().__enter__()"""
         {
             NAME: changed(
                 edit("class ResNet18(", "BasicBlock = torchvision.models.resnet.BasicBlock\n\n\nclass ResNet18(")
+            )
+        },
+    ),
+    "a_class_made_of_torchvisions": Learner(
+        0,
+        "torchvision",
+        {
+            NAME: changed(
+                at_import("from torchvision import *"),
+                edit("class BasicBlock(nn.Module):", "class BasicBlock(models.resnet.BasicBlock):"),
+                edit("        return F.relu(branch + self.shortcut(x))", "        return super().forward(x)"),
+            )
+        },
+    ),
+    "torchvisions_model_made_by_a_thread": Learner(
+        0,
+        "torchvision",
+        {
+            NAME: changed(
+                at_import("from concurrent.futures import ThreadPoolExecutor\nfrom torchvision import models"),
+                hole(
+                    "ResNet18.__init__",
+                    "self.model = ThreadPoolExecutor(1).submit(models.resnet18, num_classes=num_classes).result()\n"
+                    "self.model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)\n"
+                    "self.model.maxpool = nn.Identity()\n",
+                ),
+                edit("return self.head(self.stages(self.stem(images)))", "return self.model(images)"),
+            )
+        },
+    ),
+    "reads_the_solution_in_a_thread": cheat(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        f"ThreadPoolExecutor(1).submit(Path({str(SOLUTIONS / NAME)!r}).read_text).result()"
+    ),
+    "fakes_what_the_tests_look_for": Learner(
+        0,
+        "",
+        {
+            NAME: changed(
+                hole(
+                    "accuracy",
+                    "right = total = 0\n"
+                    "for images, labels in batches:\n"
+                    "    right += (model(images).argmax(dim=1) == labels).sum().item()\n"
+                    "    total += len(labels)\n"
+                    "model.trained = model.recorded = False\n"
+                    "return right / total",
+                ),
+                text=WRONG,
             )
         },
     ),

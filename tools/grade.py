@@ -174,6 +174,8 @@ def write_grades(judged, points, args):
         reports.write(folder / "junit.xml", reports.junit(learner, exercises))
     reports.write(args.out / "grades.csv", reports.table(grades))
     look = [learner for learner, exercises in grades.items() if any(result["caught"] for result in exercises)]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a folder's name may be no text at all
     print(f"{len(grades)} learners: {args.out / 'grades.csv'}, and a report each in {args.out / 'learners'}")
     if look:
         print(f"Look at these reports yourself; points are withheld: {', '.join(look)}")

@@ -17,7 +17,7 @@ import sysconfig
 import threading
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 
 import numpy
 import pytest
@@ -25,24 +25,36 @@ import torch
 import torchvision.models
 from torch.nn.modules import module as nn_module
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 OWN_CHECK = "own check"  # no name that can be written in a script
 FORBIDDEN = {  # what a script of this course has no use for, and a way into the tests
-    *("__main__", "builtins", "ctypes", "gc", "importlib", "inspect", "runpy", "unittest", "pytest", "_pytest"),
-    *("pluggy", "cifar10", "conftest", "diagnosis", "messages", "what_ran"),
+    *("__main__", "_operator", "_pytest", "builtins", "ctypes", "pkgutil", "pluggy", "pytest", "runpy"),
+    *("cifar10", "conftest", "diagnosis", "messages", "what_ran"),
 }
-INSIDES = {  # attributes that lead out of one's own code; "modules" is one of sys only
+INNER = {  # what modules hold that is otherwise harmless, and would lead a script anywhere
+    "importlib": {"import_module", "reload", "__import__", "machinery", "util", "_bootstrap", "_bootstrap_external"},
+    "operator": {"attrgetter", "methodcaller", "*"},
+    "sys": {"modules", "_getframe", "*"},
+    "unittest": {"mock", "*"},
+}
+UNPICKLED = {*FORBIDDEN, "sys", "os", "posix", "operator", "importlib", "subprocess", "socket", "inspect", "gc"}
+MOST = 20  # sentences about one submission
+INSIDES = {  # attributes that lead out of one's own code
     *("__globals__", "__code__", "__closure__", "__subclasses__", "__builtins__", "__loader__", "__spec__", "__self__"),
-    *("f_back", "f_locals", "f_globals", "f_builtins", "tb_frame", "gi_frame", "cr_frame", "ag_frame", "modules"),
-    *("attrgetter", "methodcaller"),  # operator's, which read any attribute
+    *("f_back", "f_locals", "f_globals", "f_builtins", "tb_frame", "gi_frame", "cr_frame", "ag_frame"),
 }
 OF_TYPES = {"__setattr__", "__delattr__", "__getattribute__"}  # of object and type they reach everything
+GUARDED = INSIDES | OF_TYPES | {"__dict__"}.union(*INNER.values())
+HOLES = ("BasicBlock", "Bottleneck", "ResNet18")
 COMPILE = ("dataclasses.py", "__init__.py", "enum.py", "<frozen importlib._bootstrap_external>")  # collections, too
 MODULES = {"torch", "torchvision", "matplotlib", "numpy", "tqdm", "PIL", "mpl_toolkits"} | sys.stdlib_module_names
 STDLIB = (sysconfig.get_path("stdlib"), "<frozen ")
 PACKAGES = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+READABLE = (sys.prefix, sys.base_prefix, *STDLIB, "/usr/", "/lib", "/etc/", "/dev/", "/sys/", "/proc/", "/opt/")
 FRAMES = ("inspect.py", "traceback.py", "pdb.py", "bdb.py", "trace.py", "profile.py", "cProfile.py")
+OWN_TESTS = ("__main__", "cifar10", "conftest", "diagnosis", "messages", "what_ran")
 WATCHED = ("torch", "torchvision", "numpy", "pytest", "_pytest", "pluggy", "pytest_timeout")
 
 
@@ -69,7 +81,7 @@ class Guard:
 
     def catch(self, sentence):
         """Tell the judge."""
-        if sentence not in self.said:
+        if sentence not in self.said and len(self.said) < MOST:
             self.said.add(sentence)
             self.send(event="caught", what=sentence)
 
@@ -98,7 +110,7 @@ class Guard:
             of_package = name.startswith(PACKAGES)  # their folder may lie in the library's
             if not (name.startswith(through) if of_package else name.startswith(STDLIB)):
                 return name in (self.script, "<string>")
-        return False
+        return threading.current_thread() is not threading.main_thread()  # a thread that nobody else has started
 
     # --- what the interpreter tells: Python's audit events ------------------------------------------------------------
 
@@ -117,16 +129,22 @@ class Guard:
         family = event.partition(".")[0]
         if event in ("sys._getframe", "sys._current_frames", "object.__getattr__"):
             caller = next(self.callers())
-            looks = caller == self.script or (os.path.basename(caller) in FRAMES and self.mine())
+            signature = event == "object.__getattr__" and args[1] == "__code__"  # as dataclasses look at it
+            looks = caller == self.script or (os.path.basename(caller) in FRAMES and not signature and self.mine())
             return "looks at the frames or the code of the tests" if looks else None
         if event in ("sys.settrace", "sys.setprofile", "sys.addaudithook") or family in ("gc", "ctypes"):
             return f"uses {event} to look at what the tests do" if self.mine() else None
         if event == "compile" and os.path.basename(next(self.callers())) not in COMPILE:
             return "runs code that it made from text" if self.mine() else None
-        if event in ("marshal.loads", "code.__new__", "function.__new__", "pickle.find_class"):
+        if event == "pickle.find_class":
+            led = args[0].partition(".")[0] in UNPICKLED or args[0].startswith("test_")
+            return f"unpickles {args[0]}.{args[1]}, a way into the tests" if led and self.mine() else None
+        if event in ("marshal.loads", "code.__new__", "function.__new__"):
             return f"makes code while it runs ({event})" if next(self.callers()) == self.script else None
         if event == "object.__setattr__" and args[1] in ("__code__", "__defaults__", "__kwdefaults__"):
             return f"changes the code of {args[0]!r:.80}" if self.mine() else None
+        if any(os.path.basename(name) == "platform.py" for name in self.callers()):
+            return None  # asks the system what machine this is
         if family == "subprocess" or event in ("os.fork", "os.forkpty", "os.system", "os.exec", "os.posix_spawn"):
             return f"starts a process ({event})" if self.mine() else None
         if event in ("os.kill", "os.killpg", "signal.pthread_kill"):
@@ -146,6 +164,8 @@ class Guard:
         path = os.path.realpath(os.fsdecode(path))
         if path.startswith(self.course) and path != self.script:
             return f"opens {os.path.basename(path)} of the course" if self.mine() else None
+        if not writes and not path.startswith((*self.folders, *READABLE, *PACKAGES, os.path.dirname(self.script))):
+            return f"opens {path:.80}, which is none of its files" if self.mine() else None
         if path.startswith("/proc/"):
             return "looks into a process's memory or settings (/proc)" if self.mine() else None
         if writes and path != os.devnull and not path.startswith(self.folders):
@@ -192,23 +212,24 @@ class Guard:
             "delattr": lambda value, name: plain.delattr(own(value, name, True), name),
             "vars": lambda *value: plain.vars(*(own(v, "__dict__") for v in value or (self.lesson,))),
             **{name: forbidden(name) for name in ("eval", "exec", "compile")},
+            "breakpoint": no_breakpoint,
         }
         return vars(plain) | guards
 
     def check_import(self, name, fromlist):
         """Catch the import of something that a script of this course has no use for."""
         top = name.partition(".")[0]
-        names = {name, *(f"{name}.{part}" for part in fromlist)}
-        inside = {"sys.modules", "operator.attrgetter", "operator.methodcaller", "sys._getframe"} & names
+        inside = INNER.get(top, set()) & {*name.split(".")[1:], *fromlist}
         if top in FORBIDDEN or top.startswith("test_") or inside:
             self.catch(f"imports {name}, a way into the tests")
             raise ImportError(f"importing {name} is not allowed while the tests run")
         if top == "solutions" or top.startswith("exercise_0"):
             self.catch(f"imports {top} instead of answering")
         elif top not in MODULES:
-            self.catch(f"imports {top}: only torch, torchvision, matplotlib, numpy, tqdm and Python's own are there")
-        if self.exercise != "5" and any(n.startswith("torchvision.models") for n in names):
-            self.catch("imports torchvision.models, which has the answers in it")
+            raise ModuleNotFoundError(
+                f"No module named {top!r}: only torch, torchvision, matplotlib, numpy, tqdm and Python's own are there",
+                name=top,
+            )
 
     def own(self, value, name, stores=False):
         """The value, after a look at whether the submission may use (or set) its attribute of that name."""
@@ -216,12 +237,15 @@ class Guard:
             isinstance(value, type) and value.__module__ != self.name
         )
         kind = value.__name__ if isinstance(value, ModuleType | type) else type(value).__name__
-        inside = name in INSIDES and (name != "modules" or value is sys)
+        if value is sys and name == "modules" and not stores:  # to see whether this is Colab, say
+            harmless = {n: m for n, m in sys.modules.items() if n.partition(".")[0] in MODULES - FORBIDDEN - {"sys"}}
+            return SimpleNamespace(modules=harmless)
+        if name == "__setattr__" and value is object:
+            return SimpleNamespace(__setattr__=lambda it, part, new: setattr(self.own(it, part, True), part, new))
+        inside = name in INSIDES or name in INNER.get(getattr(value, "__name__", None) or "", ())
         if inside or (name == "__dict__" and foreign) or (name in OF_TYPES and value in (object, type)):
             self.catch(f"reads {kind}.{name}, a way into other people's code")
             raise PermissionError(f"reading {kind}.{name} is not allowed while the tests run")
-        if name == "models" and value is torchvision and self.exercise != "5":
-            self.catch("uses torchvision.models, which has the answers in it")
         package = (value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")) or ""
         if stores and foreign and package.partition(".")[0] in (*WATCHED, "builtins", "sys", "os", "json", "math"):
             old = getattr(value, name, None)
@@ -232,9 +256,12 @@ class Guard:
 
     def scan(self, module):
         """Catch other people's networks under the submission's names."""
-        for name, value in vars(module).items():
-            if self.exercise != "5" and getattr(value, "__module__", None).__str__().startswith("torchvision.models"):
+        blocks = (torchvision.models.resnet.BasicBlock, torchvision.models.resnet.Bottleneck, torchvision.models.ResNet)
+        for name, value in vars(module).items() if self.exercise != "5" else ():
+            if isinstance(value, type) and issubclass(value, blocks) and name in HOLES:
                 self.catch(f"{name} is torchvision's own")
+            elif isinstance(value, type) and issubclass(value, blocks) and value.__module__ == self.name:
+                self.catch(f"{name} is made of torchvision's {value.__mro__[1].__name__}")
 
     # --- what is under way behind the tests' backs --------------------------------------------------------------------
 
@@ -243,7 +270,8 @@ class Guard:
         resnet = torchvision.models.resnet
         if self.exercise != "5":
             for kind in (resnet.ResNet, resnet.BasicBlock, resnet.Bottleneck):
-                self.tell(kind, "__init__", f"uses torchvision's {kind.__name__} instead of its own")
+                for name in ("__init__", "forward"):
+                    self.tell(kind, name, f"uses torchvision's {kind.__name__} instead of its own")
         ways = tuple(
             os.path.join(os.path.dirname(torch.__file__), name) for name in ("library.py", "_library", "_custom")
         )
@@ -274,10 +302,19 @@ class Guard:
         places = [m for n, m in sys.modules.items() if n.partition(".")[0] in (*WATCHED, *FORBIDDEN)]
         chosen = (torch, torch.nn, torch.nn.functional, torch.testing, torch.autograd, torch.linalg, torchvision.models)
         places = [m for m in places if m in chosen or not m.__name__.startswith(("torch", "numpy", "ctypes"))]
+        tests = [m for n, m in sys.modules.items() if n.startswith("test_exercise_") or n in OWN_TESTS]
+        for module in tests:  # in these nothing changes, and nothing is added
+            found[module] = dict(vars(module))
+            for value in [value for value in found[module].values() if isinstance(value, type)]:
+                if value.__module__ == module.__name__:
+                    found[value] = dict(vars(value))
+        self.closed = {place for place in found if place in tests or isinstance(place, type)}
         for module in [*places, numpy, builtins, nn_module, json, os, torchvision.models.resnet]:
+            if module in found:
+                continue
             found[module] = {name: value for name, value in vars(module).items() if callable(value)}
             for value in found[module].values():
-                if isinstance(value, type):
+                if isinstance(value, type) and value not in found:
                     found[value] = {part: inner for part, inner in vars(value).items() if is_code(inner)}
                 elif isinstance(value, FunctionType):
                     codes.append((value, value.__code__))
@@ -288,13 +325,16 @@ class Guard:
         places, codes = before
         for place, names in places:
             now = vars(place)
+            for name in set(now) - set(names) - {"_abc_impl"} if place in self.closed else ():
+                self.catch(f"adds {name} to {getattr(place, '__name__', place)}, which the tests rely on")
             for name, value in names.items():
                 if now.get(name) is not value:
                     self.catch(f"replaces {getattr(place, '__name__', place)}.{name}, which the tests rely on")
         for function, code in codes:
             if function.__code__ is not code:
                 self.catch(f"replaces the code of {function.__module__}.{function.__name__}, which the tests rely on")
-        if _get_current_function_mode_stack() or _get_current_dispatch_mode_stack():
+        modes = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
+        if any(type(mode) is not DeviceContext for mode in modes):  # torch.set_default_device is harmless
             self.catch("changes what torch's functions do, and leaves it so")
         if any(vars(nn_module)[f"_global_{kind}_hooks"] for kind in ("forward", "forward_pre", "backward")):
             self.catch("leaves a hook on every module there is")
@@ -305,13 +345,18 @@ def is_code(value):
     return callable(value) or hasattr(type(value), "__get__")
 
 
+def no_breakpoint(*args, **kwargs):
+    """What breakpoint() does while the tests run."""
+    raise RuntimeError("breakpoint() is left in the code")
+
+
 class Instrument(ast.NodeTransformer):
     """Put own(value, name) around the value of every attribute that a script sets, or that leads out of it."""
 
     def visit_Attribute(self, node):
         self.generic_visit(node)
         stores = not isinstance(node.ctx, ast.Load)
-        if stores or node.attr in INSIDES | OF_TYPES | {"__dict__", "models"}:
+        if stores or node.attr in GUARDED:
             check = ast.Call(ast.Name(OWN_CHECK, ast.Load()), [node.value, ast.Constant(node.attr)], [])
             check.args += [ast.Constant(True)] * stores
             node.value = ast.copy_location(check, node.value)

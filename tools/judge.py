@@ -39,6 +39,7 @@ SETTINGS = {  # the limits of one exercise, as --seconds and so on set them
     "processes": 64,
 }
 LARGEST = 2**20  # bytes of a script
+NOT_THEIRS = ("solutions", "tests", "tools", "venv", "site-packages")  # folders of the course, or of Python
 STARTS = 8  # how often the tests are started again after a crash or an endless loop
 NOISE = 4000  # bytes of what a submission prints that are kept
 
@@ -55,7 +56,8 @@ def find_file(places, exercise, only=False):
     name = FILES[exercise]
     found = [path for place in places for path in candidates(Path(place), name, only)]
     if len(found) > 1:
-        raise Refused(f"there is more than one file for exercise {exercise}: {found[0].name!r} and {found[1].name!r}")
+        names = " and ".join(repr(str(path.relative_to(Path(places[0]).parent))) for path in found[:2])
+        raise Refused(f"there is more than one file for exercise {exercise}: {names}")
     return found[0] if found else None
 
 
@@ -67,14 +69,22 @@ def candidates(place, name, only):
     if not place.is_dir():
         if "exercise_0" not in place.name and not only:
             raise Refused(f"cannot tell what {place.name} is: hand in a folder, or files named like {name}")
-        return [place] if number in place.name or (only and place.suffix == ".py") else []
+        alone = only and place.suffix == ".py" and "exercise_0" not in place.name.lower()
+        return [place] if number in place.name.lower() or alone else []
     if os.path.lexists(place / name):
         return [place / name]
     found = []
     for folder, folders, files in os.walk(place):  # does not follow links
         deep = len(Path(folder).relative_to(place).parts) >= 3
-        folders[:] = [] if deep else sorted(f for f in folders if not f.startswith((".", "__")))
-        found += [Path(folder, file) for file in sorted(files) if file.endswith(".py") and number in file]
+        folders[:] = [] if deep else sorted(f for f in folders if not f.startswith((".", "__")) and f not in NOT_THEIRS)
+        found += [
+            Path(folder, file)
+            for file in sorted(files)
+            if file.lower().endswith(".py") and number in file.lower() and not file.startswith((".", "test_"))
+        ]
+    exact = sorted((path for path in found if path.name == name), key=lambda path: len(path.parts))
+    if len(exact) == 1 or (len(exact) > 1 and len(exact[0].parts) < len(exact[1].parts)):
+        return exact[:1]
     return found
 
 
@@ -96,7 +106,17 @@ def read_file(path):
 
 def sandbox(folder):
     """The command that a command in a sandbox begins with; [] where the system has no sandbox for ordinary users."""
-    names = ("--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount")
+    names = (
+        "--user",
+        "--map-root-user",
+        "--net",
+        "--ipc",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "--mount",
+    )
     command = ["unshare", *names, "sh", str(ROOT / "tools" / "sandbox.sh"), str(folder)]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run([*command, "sh", "-c", 'touch "$0/x"', str(folder)], capture_output=True, timeout=20)
@@ -334,9 +354,18 @@ def add_flags(parser):
     """The flags that judge.py and grade.py share."""
     parser.add_argument("--exercises", nargs="+", choices=list(FILES), default=list(FILES), metavar="N")
     parser.add_argument("--points", type=Path, default=ROOT / "tools" / "points.csv", metavar="FILE")
-    parser.add_argument("--seconds", type=float, default=SETTINGS["seconds"], help="for an exercise (%(default)g)")
-    parser.add_argument("--test-seconds", type=float, default=SETTINGS["test_seconds"], help="for a test (%(default)g)")
-    parser.add_argument("--gigabytes", type=float, default=SETTINGS["gigabytes"], help="of memory (%(default)g)")
+    for name, what in (("seconds", "for an exercise"), ("test_seconds", "for a test"), ("gigabytes", "of memory")):
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=positive, default=SETTINGS[name], metavar="N", help=f"{what} (%(default)g)")
+    parser.add_argument("--observe", action="store_true", help=argparse.SUPPRESS)  # for those whom grade.py trusts
+
+
+def positive(text):
+    """A number above 0."""
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
+    return value
 
 
 def limits_of(args):
@@ -372,7 +401,7 @@ def main():
     if args.attached:
         stop_with_stdin()
     adopt_orphans()
-    limits = SETTINGS | limits_of(args)
+    limits = SETTINGS | limits_of(args) | {"observe": args.observe}
     results = [judge_exercise(args.submission, n, limits, len(args.exercises) == 1) for n in sorted(args.exercises)]
     scored = [reports.score(result, points) for result in results]
     learner = os.path.basename(os.path.abspath(args.submission))
