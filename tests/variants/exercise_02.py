@@ -75,7 +75,7 @@ VARIANTS = [
     wrong(
         "2.2",
         "skip dropped",
-        "has working shortcuts. Hand skip on to Block",
+        "stage 1, block 1 has a working shortcut; hand skip on to every Block",
         edit("stride if i == 0 else 1, skip))", "stride if i == 0 else 1))"),
     ),
     wrong("2.2", "stride all", "on pictures", edit("stride if i == 0 else 1, skip", "stride, skip")),
@@ -222,7 +222,12 @@ def run""",
             "final_loss(histories, kind, max(depths)) / final_loss",
         ),
     ),
-    wrong("2.4", "fixed", "it asks for a depth that is not there", edit("kind, max(depths)) -", "kind, 56) -")),
+    wrong(
+        "2.4",
+        "fixed",
+        "a kind or depth that is not there; these have the depths",
+        edit("kind, max(depths)) -", "kind, 56) -"),
+    ),
     wrong(
         "2.5", "all", "no block is missing", edit("kept = [block.shortcut if i == index else block", "kept = [block")
     ),
@@ -245,7 +250,7 @@ def run""",
     wrong(
         "2.5",
         "inplace",
-        "changed the network itself. Build a new one from its parts",
+        "changed the network itself: its modules",
         hole(
             "without_block",
             """blocks[index] = blocks[index].shortcut
