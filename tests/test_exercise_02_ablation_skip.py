@@ -77,12 +77,12 @@ def run_block(block, x, what, case, training):
         output, ops = record(block, x.clone(), what)
     except Wrong as wrong:
         raise Wrong(f"{wrong}{advice(wrong_addend(str(wrong), case))}") from None
+    s = option_a(x, case[1] - case[0], case[2])
+    check_tensor(output, s, what)
     norms = sum(op.kind == "batch_norm" for op in ops)
     if norms != 2:
         raise Wrong(f"{what} ran {norms} batch norms, expected the 2 of self.branch: call self.branch(x) once.")
-    f, s = block_parts(x, ops, training).n2, option_a(x, case[1] - case[0], case[2])
-    check_tensor(output, f, what)
-    return output, f, s, ops
+    return output, block_parts(x, ops, training).n2, s, ops
 
 
 def wrong_addend(error, case):
@@ -91,7 +91,7 @@ def wrong_addend(error, case):
         return None
     if f"({case[4]})" in error:
         return "x itself is added; add self.shortcut(x), which has the branch's shape"
-    return "what is added is not self.shortcut(x), which has the branch's shape; is it the shortcut of the branch?"
+    return "what is added has not the branch's shape; self.shortcut(x) has, the shortcut of anything else may not"
 
 
 @pytest.mark.task("2.1")
@@ -170,8 +170,11 @@ def test_block_passes_gradients_through_branch_and_shortcut(lesson, skip):
     output, f, s, _ = run_block(block, x.requires_grad_(), what, (4, 4, 1, 8, 8), training=False)
     if not output.requires_grad:
         raise Wrong(f"{what}: no gradient comes back through it. Is something detached or under no_grad?")
+    right = F.relu(f + s if skip else f)
+    if not is_close(output, right):
+        return  # the test of the numbers says more
     (got,) = torch.autograd.grad(output.sum(), x, retain_graph=True)
-    (expected,) = torch.autograd.grad(F.relu(f + s if skip else f).sum(), x)
+    (expected,) = torch.autograd.grad(right.sum(), x)
     if not is_close(got, expected, 1e-4):
         raise Wrong(f"{what} gives a wrong gradient for its input. Is the shortcut or the branch detached?")
 
@@ -244,9 +247,10 @@ def parameters_of(blocks, widths=(16, 32, 64)):
 @SKIPS
 def test_network_runs_its_layers_in_order(lesson, skip):
     network, call = build(lesson, 14, skip=skip, width=6)
+    check_parts(network, 6, call)
+    check_widths(network, call)
     x = torch.randn(2, 3, 12, 16)
     what = f"{call} on pictures {shape(x)}"
-    check_widths(network, call)
     output, ops = run_network(network, x, what)
     check_tensor(output, torch.empty(2, 10), what)
     check_registered(network, ops, what)
@@ -328,8 +332,8 @@ def test_network_does_not_seed_torch(lesson):
     weights = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        weights.append(next(build(lesson, 8, skip=True)[0][1].parameters()))
-    if equal(*weights):
+        weights.append([weight for weight in build(lesson, 8, skip=True)[0].parameters() if weight.ndim == 4])
+    if weights[0] and equal(weights[0][-1], weights[1][-1]):  # the last, since the stem's is drawn above the hole
         raise Wrong(
             "build_network(8, skip=True) draws the same weights whatever torch was seeded with. Leave "
             "torch.manual_seed to who calls it, as task 2.3 does."
@@ -396,7 +400,7 @@ def ablate(lesson):
     call = "run_ablation(fit, depths=(8, 14), seeds=(3, 5))"
     with calling(call):
         histories = lesson.run_ablation(fit, (8, 14), (3, 5))
-    plain(histories, call, dict)
+    histories = plain(histories, call, dict)
     missing = [
         f"fit(network, {kind!r}, {depth}, {seed})"
         for kind, depth, seed in COMBINATIONS
@@ -414,7 +418,7 @@ def test_ablation_trains_every_combination(lesson):
     for key in COMBINATIONS:
         history = histories[key]
         if type(history) not in (list, tuple) or [type(epoch) for epoch in history] != [dict, dict]:
-            raise Wrong(f"{call}: at {key} stands {said(history)} that is not the history: keep all that fit returns.")
+            raise Wrong(f"{call}: at {key} is {said(history)}, expected the whole history, as fit returned it.")
         if history[0].get("label") != "{} {} {}".format(*key):
             raise Wrong(f"{call}: the history at {key} is that of another network.")
 
@@ -549,7 +553,8 @@ def test_degradation_by_hand(lesson, final, expected):
         raise Wrong(f"{wrong}{advice(wrong_lookup(wrong.__cause__, final))}") from None
     if histories != made_up(final):
         raise Wrong(f"{what} changes the histories, which are still needed for the figure. Only read them.")
-    if set(plain(got, what, dict)) != {"plain", "residual"}:
+    got = plain(got, what, dict)
+    if set(got) != {"plain", "residual"}:
         raise Wrong(f'{what} returned the keys {sorted(map(str, got))}, expected "plain" and "residual".')
     values = [number(got[kind], f"{what}[{kind!r}]") for kind in ("plain", "residual")]
     right = [abs(value - expect) <= 1e-6 * max(1, abs(expect)) for value, expect in zip(values, expected)]
@@ -573,7 +578,7 @@ def wrong_lookup(error, final):
     there = f"these have the depths {depths} and the seeds {seeds}"
     if isinstance(error, ZeroDivisionError):
         return f"final_loss(histories, kind, depth) is asked for a kind or depth that is not there; {there}"
-    if not isinstance(error, KeyError):
+    if not isinstance(error, KeyError) or not error.args:
         return None
     key = error.args[0]
     if type(key) is tuple and len(key) == 3 and key[0] in kinds:
@@ -587,6 +592,8 @@ def wrong_lookup(error, final):
             f"it asks for {key!r} in a dict that has no such key: the keys of histories are (kind, depth, seed), and "
             f"a dict of your own needs a first value before += can add to it"
         )
+    if type(key) is int and key not in depths:
+        return f"it asks for a depth or seed that is not there; {there}"
     if type(key) is str:
         return f"it asks for {key!r}, but the loss of an epoch is at 'loss'"
     return None
@@ -635,7 +642,7 @@ def settings_of(network):
         "its modules": [id(module) for module in network.modules()],
         "train or eval mode": [module.training for module in network.modules()],
         "requires_grad": [p.requires_grad for p in network.parameters()],
-        "skip": [getattr(block, "skip", None) for block in network[1]],
+        "skip": [getattr(module, "skip", None) for module in network.modules()],
     }
 
 
@@ -652,7 +659,7 @@ def known_lesions(network, x, index):
     mistakes = {
         words: functools.partial(lesioned_by_hand, network, x, gone) for words, gone in sets.items() if gone is not None
     }
-    if network[1][index].skip:
+    if getattr(network[1][index], "skip", False):
         bare = copy.deepcopy(network)
         bare[1][index].skip = False
         mistakes["the block's shortcut went and its branch stayed; it should be the other way round"] = bare(x)

@@ -765,7 +765,7 @@ return histories""",
     wrong(
         "2.3",
         "only the last loss",
-        "keep all that fit returns",
+        "expected the whole history, as fit returned it",
         edit(
             """fit(network, kind, depth, seed)
     return""",
