@@ -206,7 +206,7 @@ def test_network_has_the_papers_parameters(lesson, depth, skip):
         try:
             ops = record(network, torch.randn(2, 3, 8, 8), call)[1]
         except Wrong as wrong:
-            ops, cause = [], wrong_channels(wrong)
+            ops, cause = [], wrong_widths(network, 16) or wrong_channels(wrong)
         if ops:
             check_registered(network, ops, call)
         n = (depth - 2) // 6
@@ -267,11 +267,20 @@ def test_network_runs_its_layers_in_order(lesson, skip):
 
 def check_widths(network, call):
     """Raise Wrong if the stages of a network with width=6 have other channels than they should."""
+    fault = wrong_widths(network, 6)
+    if fault:
+        raise Wrong(f"{call}: {fault}.")
+
+
+def wrong_widths(network, width):
+    """How many channels the stages of a network have, in words, if that is wrong; or None."""
     convs = [weight for weight in network.parameters() if weight.ndim == 4][1:]
-    widths = [width for width, _ in itertools.groupby(len(weight) for weight in convs)]
-    if widths and widths != [6, 12, 24]:
-        has = ", ".join(map(str, widths))
-        raise Wrong(f"{call}: the stages have {has} channels, expected width, 2 width, 4 width: 6, 12, 24.")
+    widths = [channels for channels, _ in itertools.groupby(len(weight) for weight in convs)]
+    expected = [width, 2 * width, 4 * width]
+    if not widths or widths == expected:
+        return None
+    got, due = [", ".join(map(str, channels)) for channels in (widths, expected)]
+    return f"the stages have {got} channels, expected width, 2 width, 4 width: {due}"
 
 
 def run_network(network, x, what):
@@ -608,6 +617,8 @@ def test_lesion_leaves_only_the_shortcut(lesson, skip, index):
     network = make_network(lesson, skip)
     original, settings = copy.deepcopy(network), settings_of(network)
     x = torch.randn(2, 3, 16, 16)
+    with calling("Block, in a network that still has every block,"), torch.no_grad():
+        before = original(x)
     with calling(call):
         lesioned = lesson.without_block(network, index)
     changed = [name for name, value in settings_of(network).items() if value != settings[name]]
@@ -627,7 +638,7 @@ def test_lesion_leaves_only_the_shortcut(lesson, skip, index):
             )
         raise Wrong(f"{wrong}{hint}") from None
     with torch.no_grad():
-        before, whole, expected = original(x), network.eval()(x), lesioned_by_hand(original, x, {index})
+        whole, expected = network.eval()(x), lesioned_by_hand(original, x, {index})
         check_tensor(got, expected, f"{call}(pictures)")
         if not is_close(whole, before):
             raise Wrong(f"{call} changed the network itself: its weights. Build a new one from its parts.")

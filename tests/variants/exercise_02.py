@@ -1052,4 +1052,10 @@ return lesioned""",
 return nn.Sequential(stem, blocks, head).eval()""",
         ),
     ),
+    wrong(
+        "2.2",
+        "two stages",
+        "the stages have 16, 32 channels, expected width",
+        edit("((width, 1), (2 * width, 2), (4 * width, 2))", "((width, 1), (2 * width, 2))"),
+    ),
 ]
