@@ -94,7 +94,7 @@ def build_network(depth, skip, width=16, num_classes=10):
 
     stem: 3x3 convolution to width channels, batch norm, ReLU. blocks: nn.Sequential of 3n blocks, n of width, n of
     2 width and n of 4 width channels; the first block of the second and of the third n has stride 2.
-    head: mean over all places, linear layer. Raises ValueError if depth is not 6n+2.
+    head: mean over all places, linear layer. Raises ValueError if depth is not 6n+2. Does not seed torch.
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth {depth} is not 6n+2: take one of 8, 14, 20, 26, 32, 38, 44, 50, 56, ..., 110")
@@ -124,6 +124,7 @@ def degradation(histories):
     """What depth adds to the training loss: {"plain": nats, "residual": nats}; below 0 where depth helps.
 
     histories is what run_ablation returns; a history is a list of dicts, one an epoch, with the "loss" of that epoch.
+    They stay as they are.
     """
     # TODO 2.4: the final loss of the deepest networks minus that of the shallowest, each averaged over seeds.
     raise NotImplementedError("TODO 2.4: degradation")

@@ -75,10 +75,10 @@ VARIANTS = [
     wrong(
         "2.2",
         "skip dropped",
-        "has working shortcuts. Hand skip on to Block",
+        "stage 1, block 1 has a working shortcut; hand skip on to every Block",
         edit("stride if i == 0 else 1, skip))", "stride if i == 0 else 1))"),
     ),
-    wrong("2.2", "stride all", "on pictures", edit("stride if i == 0 else 1, skip", "stride, skip")),
+    wrong("2.2", "stride all", "stage 2, block 2 puts out", edit("stride if i == 0 else 1, skip", "stride, skip")),
     wrong(
         "2.2",
         "n wrong2",
@@ -92,9 +92,12 @@ VARIANTS = [
         edit("(2 * width, 2), (4 * width, 2)):", "(2 * width, 2), (2 * width, 2)):"),
     ),
     wrong(
-        "2.2", "no stride", "on pictures", edit("(2 * width, 2), (4 * width, 2)):", "(2 * width, 1), (4 * width, 2)):")
+        "2.2",
+        "no stride",
+        "stage 2, block 1 puts out",
+        edit("(2 * width, 2), (4 * width, 2)):", "(2 * width, 1), (4 * width, 2)):"),
     ),
-    wrong("2.2", "stem stride", "on pictures", edit("((width, 1),", "((width, 2),")),
+    wrong("2.2", "stem stride", "stage 1, block 1 puts out", edit("((width, 1),", "((width, 2),")),
     wrong(
         "2.2",
         "nohead",
@@ -222,7 +225,12 @@ def run""",
             "final_loss(histories, kind, max(depths)) / final_loss",
         ),
     ),
-    wrong("2.4", "fixed", "it asks for a depth that is not there", edit("kind, max(depths)) -", "kind, 56) -")),
+    wrong(
+        "2.4",
+        "fixed",
+        "a kind or depth that is not there; these have the depths",
+        edit("kind, max(depths)) -", "kind, 56) -"),
+    ),
     wrong(
         "2.5", "all", "no block is missing", edit("kept = [block.shortcut if i == index else block", "kept = [block")
     ),
@@ -245,7 +253,7 @@ def run""",
     wrong(
         "2.5",
         "inplace",
-        "changed the network itself. Build a new one from its parts",
+        "changed the network itself: its modules",
         hole(
             "without_block",
             """blocks[index] = blocks[index].shortcut
@@ -486,5 +494,568 @@ return F.relu(out + torch.cat([kept, zeros], dim=1))""",
             return gaps
             """,
         ),
+    ),
+    wrong(
+        "2.1",
+        "only where the shapes agree",
+        "the shortcut is added only where x has the shape",
+        hole(
+            "Block.forward",
+            """out = self.branch(x)
+if self.skip and out.shape == x.shape:
+    out = out + x
+return F.relu(out)""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "no return when plain",
+        "returned None. Does it end with a return?",
+        hole(
+            "Block.forward",
+            """if self.skip:
+    return F.relu(self.branch(x) + self.shortcut(x))""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "branch twice",
+        "ran 4 batch norms, expected the 2 of self.branch",
+        hole(
+            "Block.forward",
+            """out = self.branch(x)
+if self.skip:
+    out = self.branch(x) + self.shortcut(x)
+else:
+    out = self.branch(x)
+return F.relu(out)""",
+        ),
+    ),
+    wrong("2.1", "leaky", "a leaky ReLU ran", edit("return F.relu(out)", "return F.leaky_relu(out)")),
+    wrong("2.1", "relu6", "ReLU6, which ends at 6", edit("return F.relu(out)", "return F.relu6(out)")),
+    wrong(
+        "2.1",
+        "average",
+        "averaged, not added",
+        edit("out = out + self.shortcut(x)", "out = (out + self.shortcut(x)) / 2"),
+    ),
+    wrong(
+        "2.1",
+        "shortcut of the branch",
+        "the shortcut is taken of the branch",
+        edit("out + self.shortcut(x)", "out + self.shortcut(out)"),
+    ),
+    wrong(
+        "2.2",
+        "skip for the first of a stage",
+        "stage 1, block 2 has no working shortcut",
+        edit(
+            """        for i in range((depth - 2) // 6):
+            blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
+            channels = out_channels
+""",
+            """        blocks.append(Block(channels, out_channels, stride, skip))
+        blocks += [Block(out_channels, out_channels, 1, False) for _ in range((depth - 2) // 6 - 1)]
+        channels = out_channels
+""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "no skip for the rest of a stage",
+        "stage 1, block 2 has a working shortcut",
+        edit(
+            """        for i in range((depth - 2) // 6):
+            blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
+            channels = out_channels
+""",
+            """        blocks.append(Block(channels, out_channels, stride, skip))
+        blocks += [Block(out_channels, out_channels) for _ in range((depth - 2) // 6 - 1)]
+        channels = out_channels
+""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "softmax",
+        "softmax ran; return logits",
+        edit(
+            """return nn.Sequential(stem, nn.Sequential(*blocks), head)
+
+
+def run""",
+            """return nn.Sequential(stem, nn.Sequential(*blocks), nn.Sequential(head, nn.Softmax(1)))
+
+
+def run""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "dropout",
+        "a dropout ran, expected none",
+        edit(
+            """return nn.Sequential(stem, nn.Sequential(*blocks), head)
+
+
+def run""",
+            """head.insert(2, nn.Dropout(0.5))
+    return nn.Sequential(stem, nn.Sequential(*blocks), head)
+
+
+def run""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "tanh in the stem",
+        "the stem is not the given one: sigmoid, tanh",
+        edit(
+            """return nn.Sequential(stem, nn.Sequential(*blocks), head)
+
+
+def run""",
+            """stem.append(nn.Tanh())
+    return nn.Sequential(stem, nn.Sequential(*blocks), head)
+
+
+def run""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "max pooling",
+        "a max pooling ran, expected the mean",
+        edit(
+            """return nn.Sequential(stem, nn.Sequential(*blocks), head)
+
+
+def run""",
+            """head[0] = nn.AdaptiveMaxPool2d(1)
+    return nn.Sequential(stem, nn.Sequential(*blocks), head)
+
+
+def run""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "seeds torch",
+        "whatever torch was seeded with",
+        edit(
+            """    blocks, channels = [], width
+""",
+            """    torch.manual_seed(0)
+    blocks, channels = [], width
+""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "channels forgotten",
+        "its in_channels must be what the layer before it puts out",
+        edit(
+            """            channels = out_channels
+""",
+            "",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "blocks alone",
+        "stem and head are missing; return",
+        edit(
+            """return nn.Sequential(stem, nn.Sequential(*blocks), head)
+
+
+def run""",
+            """return nn.Sequential(*blocks)
+
+
+def run""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "widths hard-coded",
+        "the stages have 16, 32, 64 channels, expected width, 2 width, 4 width",
+        edit("((width, 1), (2 * width, 2), (4 * width, 2))", "((16, 1), (32, 2), (64, 2))"),
+    ),
+    wrong(
+        "2.2",
+        "a module list",
+        "an nn.ModuleList cannot be called",
+        edit(
+            """return nn.Sequential(stem, nn.Sequential(*blocks), head)
+
+
+def run""",
+            """return nn.Sequential(stem, nn.ModuleList(blocks), head)
+
+
+def run""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "goes on with the trained network",
+        "starts from weights that fit has trained",
+        hole(
+            "run_ablation",
+            """histories = {}
+for depth in depths:
+    for seed in seeds:
+        torch.manual_seed(seed)
+        network = build_network(depth, skip=False).apply(initialise)
+        for kind in ("plain", "residual"):
+            for block in network[1]:
+                block.skip = kind == "residual"
+            histories[kind, depth, seed] = fit(network, kind, depth, seed)
+return histories""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "copies the trained weights",
+        "starts from weights that fit has trained",
+        hole(
+            "run_ablation",
+            """histories = {}
+for depth in depths:
+    for seed in seeds:
+        torch.manual_seed(seed)
+        plain = build_network(depth, skip=False).apply(initialise)
+        residual = build_network(depth, skip=True)
+        histories["plain", depth, seed] = fit(plain, "plain", depth, seed)
+        residual.load_state_dict(plain.state_dict())
+        histories["residual", depth, seed] = fit(residual, "residual", depth, seed)
+return histories""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "switches only the first block",
+        "blocks in the residual network of depth 8 have skip=False",
+        edit(
+            """skip=kind == "residual").apply(initialise)
+""",
+            """skip=False).apply(initialise)
+        network[1][0].skip = kind == "residual"
+""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "the kind as skip",
+        "built with skip='plain', expected False",
+        edit('skip=kind == "residual")', "skip=kind)"),
+    ),
+    wrong(
+        "2.3",
+        "string keys",
+        "one of the keys, expected tuples (kind, depth, seed)",
+        edit("histories[kind, depth, seed] =", 'histories[f"{kind}-{depth}-{seed}"] ='),
+    ),
+    wrong(
+        "2.3",
+        "nested",
+        "one of the keys, expected tuples (kind, depth, seed)",
+        edit("histories[kind, depth, seed] =", "histories.setdefault(kind, {}).setdefault(depth, {})[seed] ="),
+    ),
+    wrong(
+        "2.3",
+        "only the last loss",
+        "expected the whole history, as fit returned it",
+        edit(
+            """fit(network, kind, depth, seed)
+    return""",
+            """fit(network, kind, depth, seed)[-1]["loss"]
+    return""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "fit's arguments swapped",
+        "expected fit(network, kind, depth, seed), for instance",
+        edit("= fit(network, kind, depth, seed)", "= fit(network, depth, kind, seed)"),
+    ),
+    wrong(
+        "2.3",
+        "depth first in the keys",
+        "the keys are (depth, kind, seed), expected (kind, depth, seed)",
+        edit("histories[kind, depth, seed] =", "histories[depth, kind, seed] ="),
+    ),
+    wrong(
+        "2.4",
+        "rounded",
+        "it is rounded; return the number as it is",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+deep, shallow = max(depths), min(depths)
+return {kind: round(final_loss(histories, kind, deep) - final_loss(histories, kind, shallow), 2) for kind in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "absolute",
+        "its sign is lost",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+deep, shallow = max(depths), min(depths)
+return {kind: abs(final_loss(histories, kind, deep) - final_loss(histories, kind, shallow)) for kind in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "empties the histories",
+        "changes the histories, which are still needed",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+last = {key: history.pop()["loss"] for key, history in histories.items()}
+mean = {}
+for kind in ("plain", "residual"):
+    for depth in (min(depths), max(depths)):
+        losses = [loss for key, loss in last.items() if key[:2] == (kind, depth)]
+        mean[kind, depth] = sum(losses) / len(losses)
+return {kind: mean[kind, max(depths)] - mean[kind, min(depths)] for kind in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "another key for the loss",
+        "the loss of an epoch is at 'loss'",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+gaps = {}
+for kind in ("plain", "residual"):
+    means = [sum(h[-1]["train_loss"] for key, h in histories.items() if key[:2] == (kind, depth))
+             for depth in (min(depths), max(depths))]
+    gaps[kind] = means[1] - means[0]
+return gaps""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "adds to nothing",
+        "a dict of your own needs a first value",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+gaps = {}
+for kind in ("plain", "residual"):
+    gaps[kind] += final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))
+return gaps""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "keys without seeds",
+        "but the keys of histories are (kind, depth, seed)",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+deep, shallow = max(depths), min(depths)
+return {kind: histories[kind, deep][-1]["loss"] - histories[kind, shallow][-1]["loss"] for kind in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "seeds counted up",
+        "it asks for a seed that is not there",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+count = len({seed for _, _, seed in histories})
+def mean(kind, depth):
+    return sum(histories[kind, depth, seed][-1]["loss"] for seed in range(count)) / count
+return {kind: mean(kind, max(depths)) - mean(kind, min(depths)) for kind in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "fixed depths in the keys",
+        "it asks for a depth that is not there; these have the depths",
+        hole(
+            "degradation",
+            """seeds = {seed for _, _, seed in histories}
+def mean(kind, depth):
+    return sum(histories[kind, depth, seed][-1]["loss"] for seed in seeds) / len(seeds)
+return {kind: mean(kind, 56) - mean(kind, 20) for kind in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "freezes the network",
+        "changed the network itself: requires_grad",
+        edit(
+            """kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+""",
+            """network.requires_grad_(False)
+    kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "train mode",
+        "changed the network itself: train or eval mode",
+        edit(
+            """kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+""",
+            """network.train()
+    kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "switches the network's block off",
+        "changed the network itself: skip",
+        hole(
+            "without_block",
+            """network[1][index].skip = False
+return network""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "skip off in a copy",
+        "the block's shortcut went and its branch stayed",
+        hole(
+            "without_block",
+            """import copy
+network = copy.deepcopy(network)
+network[1][index].skip = False
+return network""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "up to the index",
+        "all blocks up to block 2 are missing",
+        edit("if i == index else", "if i <= index else"),
+    ),
+    wrong(
+        "2.5",
+        "from the index on",
+        "all blocks from block 2 on are missing",
+        edit("if i == index else", "if i >= index else"),
+    ),
+    wrong("2.5", "all but one", "all blocks but block 2 are missing", edit("if i == index else", "if i != index else")),
+    right(
+        "2.2",
+        "counted by number",
+        hole(
+            "build_network",
+            """count = (depth - 2) // 2
+blocks = []
+for number in range(count):
+    stage, place = divmod(number, count // 3)
+    out_channels = width << stage
+    first = stage > 0 and place == 0
+    blocks.append(Block(out_channels // 2 if first else out_channels, out_channels, 2 if first else 1, skip=skip))
+return nn.Sequential(stem, nn.Sequential(*blocks), head)""",
+        ),
+    ),
+    right(
+        "2.2",
+        "appended to a Sequential",
+        hole(
+            "build_network",
+            """blocks = nn.Sequential()
+before = width
+for stage in range(3):
+    for place in range((depth - 2) // 6):
+        after = width * 2**stage
+        blocks.append(Block(before, after, stride=1 if before == after else 2, skip=skip))
+        before = after
+network = nn.Sequential()
+for name, part in (("stem", stem), ("blocks", blocks), ("head", head)):
+    network.add_module(name, part)
+return network""",
+        ),
+    ),
+    right("2.3", "numbers for switches", edit('skip=kind == "residual")', 'skip={"plain": 0, "residual": 1}[kind])')),
+    right(
+        "2.3",
+        "a copy before training",
+        hole(
+            "run_ablation",
+            """import copy
+histories = {}
+for depth in depths:
+    for seed in seeds:
+        torch.manual_seed(seed)
+        plain = build_network(depth, False)
+        plain.apply(initialise)
+        residual = copy.deepcopy(plain)
+        for block in residual[1]:
+            block.skip = True
+        histories["plain", depth, seed] = fit(plain, "plain", depth, seed)
+        histories["residual", depth, seed] = fit(residual, "residual", depth, seed)
+return histories""",
+        ),
+    ),
+    right(
+        "2.3",
+        "weights put back",
+        hole(
+            "run_ablation",
+            """histories = {}
+for depth, seed in itertools.product(depths, seeds):
+    torch.manual_seed(seed)
+    start = build_network(depth, skip=True).apply(initialise).state_dict()
+    for kind in ("residual", "plain"):
+        network = build_network(depth, skip=kind == "residual")
+        network.load_state_dict(start)
+        histories[kind, depth, seed] = fit(network=network, kind=kind, depth=depth, seed=seed)
+return histories""",
+        ),
+    ),
+    right(
+        "2.4",
+        "sorted depths and tensors",
+        hole(
+            "degradation",
+            """depths = sorted({key[1] for key in histories})
+gaps = {"plain": 0.0, "residual": 0.0}
+for kind in gaps:
+    ends = []
+    for depth in (depths[0], depths[-1]):
+        losses = [h[-1]["loss"] for (k, d, _), h in histories.items() if k == kind and d == depth]
+        ends.append(torch.tensor(losses, dtype=torch.float64).mean())
+    gaps[kind] = (ends[1] - ends[0]).item()
+return gaps""",
+        ),
+    ),
+    right(
+        "2.5",
+        "a deep copy",
+        hole(
+            "without_block",
+            """import copy
+lesioned = copy.deepcopy(network)
+lesioned[1][index] = lesioned[1][index].shortcut
+return lesioned""",
+        ),
+    ),
+    right(
+        "2.5",
+        "slices, in eval mode",
+        hole(
+            "without_block",
+            """blocks = nn.Sequential(*blocks[:index], blocks[index].shortcut, *blocks[index + 1 :])
+return nn.Sequential(stem, blocks, head).eval()""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "two stages",
+        "the stages have 16, 32 channels, expected width",
+        edit("((width, 1), (2 * width, 2), (4 * width, 2))", "((width, 1), (2 * width, 2))"),
     ),
 ]
