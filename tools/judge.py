@@ -165,20 +165,22 @@ class Trial:
         script.write_bytes(source)
         os.chmod(script, 0o444)
         ours, theirs = os.pipe()
+        lifeline, held = os.pipe()  # the process ends when nobody holds the other end any more, were we killed
         job = {"channel": theirs, "key": self.key.hex(), "script": str(script), "course": str(course)}
         job |= {"exercise": exercise, "skip": sorted(skip), "hidden": [str(ROOT)]}
         job |= {"seconds": self.limits["test_seconds"], "gigabytes": self.limits["gigabytes"]}
+        job |= {"observe": self.limits["observe"], "lifeline": lifeline}
         process = subprocess.Popen(
             [*sandbox(home), sys.executable, str(course / "inside.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=[theirs],
+            pass_fds=[theirs, lifeline],
             cwd=course,
             env=environment(home),
             start_new_session=True,
         )
-        os.close(theirs)
+        os.close(theirs), os.close(lifeline)
         threading.Thread(target=self.drain, args=[process.stdout], daemon=True).start()
         with contextlib.suppress(BrokenPipeError), process.stdin:
             process.stdin.write(json.dumps(job).encode() + b"\n")
@@ -187,7 +189,7 @@ class Trial:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            os.close(ours)
+            os.close(ours), os.close(held)
         status = process.wait()
         if not self.why and not self.ended():
             self.why = "ended the process before the test was over"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {path.name[10]: path.name for path in sorted(ROOT.glob("solutions/exercise_0*.py"))}
-HINT = "An instructor who finds this harmless gives the points back with --trust."
+HINT = "An instructor who finds this harmless has it judged again without these guards: --trust LEARNER."
 
 
 def write(path, text):
@@ -42,6 +42,9 @@ def read_points(path):
         raise SystemExit(f"{path}: {error.strerror}") from None
     except (KeyError, ValueError, TypeError, AttributeError):
         raise SystemExit(f"{path}: needs the columns task and points, with lines such as 1.1,6") from None
+    odd = next((task for task, value in points.items() if not 0 <= value < 1e6), None)
+    if odd:
+        raise SystemExit(f"{path}: {points[odd]:g} points for task {odd}: give a number from 0")
     unknown = sorted(set(points) - set(NAMES))
     if unknown or not points:
         raise SystemExit(
@@ -65,7 +68,7 @@ def status(result):
     """An exercise's status in a few words: "" if there is nothing to say."""
     if result["caught"]:
         verdict = "trusted" if result["trusted"] else f"{result['won']:g} points withheld"
-        return f"look at this, {verdict}: {'; '.join(result['caught'])}"
+        return plain(f"look at this, {verdict}: {'; '.join(result['caught'])}")
     return "" if result["status"] == "judged" else f"{result['status']}: {result['why']}"
 
 
@@ -82,7 +85,7 @@ def task_text(found):
     for test, message, cases in found["messages"]:
         lines += [
             f"{test}{f' ({cases} cases)' if cases > 1 else ''}:",
-            *(f"    {line}" for line in message.splitlines()),
+            *(f"    {plain(line)}" for line in message.splitlines()),
         ]
     return "\n".join(lines)
 
@@ -192,9 +195,14 @@ def summary(exercises):
     return "; ".join(f"exercise {' '.join(numbers)}: {text}" for text, numbers in said.items()) or "ok"
 
 
+def plain(text):
+    """A text in one line, without control characters."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", text)
+
+
 def cell(value):
     """A value for a spreadsheet, which must not take a learner's words for a formula."""
     if not isinstance(value, str):
         return f"{value:g}"
-    text = re.sub(r"[\x00-\x1f\x7f]+", " ", value)
+    text = plain(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
