@@ -127,7 +127,8 @@ def gradient_norms(model, images, labels):
     """The norm of the loss's gradient for the weight of each nn.Conv2d, a list in the order of model.modules().
 
     The loss is the mean cross-entropy of images, normalised (count, 3, height, width), and labels (count,), in train
-    mode. Leaves no trace: no parameter has a .grad that it had not before, and the rest is as undisturbed leaves it.
+    mode. A gradient may be as small as 1e-24, and its norm is not 0 then: see norm. Leaves no trace: no parameter has a
+    .grad that it had not before, and the rest is as undisturbed leaves it.
     """
     # Task 3.1: the loss of model(images) while the model is undisturbed, its gradients, and the norm of each.
     weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
@@ -139,7 +140,7 @@ def gradient_norms(model, images, labels):
 def signal_norms(model, images, labels):
     """The norm of the loss's gradient with respect to each block's output, a list from the first block to the last.
 
-    model is nn.Sequential(stem, blocks, head). Loss and traces are those of gradient_norms; no hook stays.
+    model is nn.Sequential(stem, blocks, head). Loss, precision and traces are those of gradient_norms; no hook stays.
     """
     # Task 3.2: catch each block's output with a forward hook, remove the hooks, and differentiate for the outputs.
     outputs = []
@@ -157,7 +158,8 @@ def change_per_layer(norms):
     """The factor by which the norm changes from one layer to the next: r for the norms a, a r, a r^2, ...
 
     It is e to the slope of the line that fits the norms' logarithms best (least squares) against 0, 1, 2, ... Norms
-    that are 0, NaN or infinite are left out, and the others keep their places. NaN if fewer than two are left.
+    that are 0, NaN or infinite are left out, and the others keep their places. NaN if fewer than two are left. The list
+    norms itself stays as it is.
     """
     # Task 3.3: the slope of the line through the points (place, logarithm).
     points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
@@ -172,7 +174,7 @@ def gradient_correlation(model, images, neighbours):
     """How alike the gradients at images and at their neighbours are: the mean over the pairs of the gradients' cosine.
 
     The gradient is that of the summed logits with respect to the input, in eval mode, where no picture has a say in
-    another's logits. Both inputs are (count, 3, height, width). 1 for a linear model; NaN where a gradient is 0. Leaves
+    another's logits. Both inputs are (count, 3, height, width). 1 for a linear model; NaN if any gradient is 0. Leaves
     no trace. The gradients of deep networks are tiny: divide each by its norm, in float64, before you multiply.
     """
     # Task 3.4: the gradients at both inputs, scaled to norm 1 picture by picture; the mean of their inner products.
@@ -241,9 +243,9 @@ def new_network(args, kind, depth):
 
 def measure(network, probe):
     """The norms for weights and features, first over last weight gradient, and the features' change a layer."""
-    weights, features = gradient_norms(network, *probe), signal_norms(network, *probe)
+    weights, features = [list(map(float, norms(network, *probe))) for norms in (gradient_norms, signal_norms)]
     return {"weights": weights, "features": features, "first_over_last": weights[0] / (weights[-1] or math.nan),
-            "change_towards_input": change_per_layer(features[::-1]) ** 0.5}  # a block has two layers
+            "change_towards_input": float(change_per_layer(features[::-1])) ** 0.5}  # a block has two layers
 
 
 def compare(network, probe, inputs, neighbours):
@@ -253,7 +255,7 @@ def compare(network, probe, inputs, neighbours):
             module.momentum = None  # the statistics are then those of all pictures seen
     with torch.no_grad():
         network.train()(probe[0])
-    return gradient_correlation(network, inputs, neighbours)
+    return float(gradient_correlation(network, inputs, neighbours))
 
 
 def follow(args, kind, depth, data, probe):
@@ -266,7 +268,7 @@ def follow(args, kind, depth, data, probe):
     bar = tqdm(batches, desc=f"{kind}, {depth} layers", unit="batch")
     before = loss_of(network, probe)
     norms = record_training(network, ((normalise(images, data), labels) for images, labels in bar), optimizer)
-    return {"loss": [before, loss_of(network, probe)], "norms": norms.tolist()}
+    return {"loss": [before, loss_of(network, probe)], "norms": [list(map(float, row)) for row in norms]}
 
 
 def loss_of(network, probe):

@@ -21,8 +21,8 @@ FORGED = '{"exercise": "1", "status": "judged", "caught": [], "tasks": {}, "poin
 VMAP = """
 with undisturbed(model, False):
     gradients = torch.func.vmap(torch.func.grad(lambda x: model(x[None]).sum()))
-    first, second = gradients(images).flatten(1), gradients(neighbours).flatten(1)
-return F.cosine_similarity(first, second).mean().detach()
+    first, second = [F.normalize(gradients(x).flatten(1).double(), eps=0) for x in (images, neighbours)]
+return (first * second).sum(dim=1).mean().detach()
 """
 SORTS = """
 import copy, dataclasses, gc, inspect, logging, pickle, platform, sys, unittest

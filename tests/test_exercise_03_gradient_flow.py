@@ -1,5 +1,6 @@
 """Exercise 3: autograd on copies of the learner's networks, exact series, a linear network, a training by hand."""
 
+import contextlib
 import copy
 import functools
 import math
@@ -9,7 +10,7 @@ import numpy
 import pytest
 import torch
 import torch.nn.functional as F
-from messages import Wrong, calling, likeliest, number, numbers, said
+from messages import Wrong, advice, calling, likeliest, number, numbers, said
 from torch import allclose, equal, nn
 
 COUNT = 6
@@ -56,10 +57,40 @@ def randomised(network):
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                for tensor, centre in ((module.weight, 1), (module.bias, 0), (module.running_mean, 0.5)):
-                    tensor.copy_(centre + 0.3 * torch.rand(tensor.shape, generator=generator))
+                for tensor, least in ((module.weight, 1), (module.bias, 0), (module.running_mean, -0.15)):
+                    tensor.copy_(least + 0.3 * torch.rand(tensor.shape, generator=generator))
                 module.running_var.copy_(2 + torch.rand(module.running_var.shape, generator=generator))
     return network
+
+
+def shrunk(network, factor=1e-25):
+    """The network with a head so small that its gradients are as tiny as a deep plain network's."""
+    with torch.no_grad():
+        for parameter in network[2].parameters():
+            parameter.mul_(factor)
+    return network
+
+
+SAID = {  # what torch's words about gradients mean here
+    "a gradient is None: it is cleared before it is read, or retain_grad() was not called on an inner tensor": (
+        "'NoneType' object has no attribute"
+    ),
+    "what to differentiate for is a copy, or not used; take the tensor that leads to the loss, not its clone": (
+        "to not have been used in the graph"
+    ),
+    "a tensor is cut off from the graph, by detach(), .data or no_grad; take it as it is": "does not require grad",
+}
+
+
+@contextlib.contextmanager
+def differentiating(what):
+    """calling(what), with the likeliest cause of what torch says about gradients."""
+    try:
+        with calling(what):
+            yield
+    except Wrong as wrong:
+        said = str(wrong)
+        raise Wrong(said + likeliest(SAID, lambda words: words in said)) from None
 
 
 def oracle_loss(network, images, labels, training=True):
@@ -80,7 +111,7 @@ def numbers_of(got, what, count, others=None):
 def agree(got, expected, tolerance=1e-4):
     """Whether two lists of numbers are the same to within a share of each."""
     return len(got) == len(expected) and all(
-        math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-20) for a, b in zip(got, expected)
+        math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-35) for a, b in zip(got, expected)
     )
 
 
@@ -125,6 +156,9 @@ def weight_mistakes(network, batch):
         "it is the root of the mean square; the norm is the root of the sum": [
             value / g.numel() ** 0.5 for value, g in zip(right, gradients)
         ],
+        "it is the mean of the filters' norms; take one norm of the whole gradient": [
+            g.double().flatten(1).norm(dim=1).mean().item() for g in gradients
+        ],
         "the norms are those of the weights, not of their gradients": euclid(conv.weight for conv in convs),
         "the model is in eval mode; the loss is that of train mode": euclid(in_eval),
         "the loss is summed over the pictures, not averaged": [COUNT * value for value in right],
@@ -158,6 +192,13 @@ def other_weights(network, batch):
         ),
         "the stem is left out; take the convolutions of the whole model": lambda: of([m.weight for m in convs[1:]]),
         "all parameters are among them; take the weights of nn.Conv2d only": lambda: of(list(twin.parameters())),
+        "convolutions' biases are among them; take the weights only": lambda: of(
+            [p for m in convs for p in m.parameters()]
+        ),
+        "1x1 convolutions are left out; take all of nn.Conv2d": lambda: of(
+            [m.weight for m in convs if m.kernel_size != (1, 1)]
+        ),
+        "convolutions within other modules are left out; go through model.modules()": lambda: [],
     }
 
 
@@ -168,7 +209,7 @@ def test_gradient_norms_are_autograds(lesson, skip, batch_norm, training):
     network, batch = make_network(lesson, skip, batch_norm, training), make_batch()
     expected, mistakes = weight_mistakes(network, batch)
     what = f"gradient_norms(model, images, labels) of a network of 13 convolutions in {mode(training)} mode"
-    with calling(what):
+    with differentiating(what):
         got = lesson.gradient_norms(network, *batch)
     check_numbers(numbers_of(got, what, 13, other_weights(network, batch)), expected, what, mistakes)
 
@@ -178,9 +219,9 @@ def test_gradient_norms_of_any_network(lesson):
     network, batch = randomised(Mixed()), make_batch()
     expected, mistakes = weight_mistakes(network, batch)
     what = "gradient_norms of a network of 3 convolutions, with biases, groups and nn.ModuleList,"
-    with calling(what):
+    with differentiating(what):
         got = lesson.gradient_norms(network, *batch)
-    check_numbers(numbers_of(got, what, 3), expected, what, mistakes)
+    check_numbers(numbers_of(got, what, 3, other_weights(network, batch)), expected, what, mistakes)
 
 
 @pytest.mark.task("3.1")
@@ -188,7 +229,7 @@ def test_gradient_norms_do_not_depend_on_earlier_gradients(lesson):
     network, batch = make_network(lesson), make_batch()
     expected, mistakes = weight_mistakes(network, batch)
     F.cross_entropy(network(batch[0]), batch[1]).backward()
-    with calling("gradient_norms(model, images, labels)"):
+    with differentiating("gradient_norms(model, images, labels)"):
         got = lesson.gradient_norms(network, *batch)
     what = "gradient_norms of a model that has gradients from an earlier backward()"
     check_numbers(numbers_of(got, what, 13), expected, what, mistakes)
@@ -196,6 +237,21 @@ def test_gradient_norms_do_not_depend_on_earlier_gradients(lesson):
 
 def mode(training):
     return "train" if training else "eval"
+
+
+def own(module):
+    """The names of a module's attributes; a method of its class that was put back is none."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if getattr(value, "__func__", name) is not getattr(type(module), name, None)
+    }
+
+
+def hooks_everywhere():
+    """How many hooks there are for every module of any kind."""
+    everywhere = vars(torch.nn.modules.module)
+    return sum(len(hooks) for name, hooks in everywhere.items() if name.startswith("_global") and "hooks" in name)
 
 
 def state(network):
@@ -206,6 +262,9 @@ def state(network):
             sum(len(getattr(module, name)) for name in vars(module) if name.endswith("hooks"))
             for module in network.modules()
         ],
+        "weight hooks": [len(p._backward_hooks or ()) for p in network.parameters()],
+        "hooks everywhere": hooks_everywhere(),
+        "attributes": [own(module) for module in network.modules()],
         "tensors": {name: tensor.detach().clone() for name, tensor in network.state_dict().items()},
         "grads": [p.grad is not None and bool(p.grad.abs().max() > 0) for p in network.parameters()],
         "required": [p.requires_grad for p in network.parameters()],
@@ -221,10 +280,22 @@ def check_no_trace(before, after, what):
         raise Wrong(
             f"{what} leaves {left} hooks on the model: call remove() on each handle that registering one returns."
         )
+    if before["weight hooks"] != after["weight hooks"]:
+        raise Wrong(f"{what} leaves hooks on the model's weights: call remove() on what register_hook returns.")
+    if before["hooks everywhere"] != after["hooks everywhere"]:
+        raise Wrong(
+            f"{what} leaves a hook that runs for every module there is (register_module_...): call remove() on its "
+            "handle, or register it on the blocks only."
+        )
+    for kept, names in zip(before["attributes"], after["attributes"]):
+        if kept != names:
+            changed = ", ".join(sorted(kept ^ names))
+            raise Wrong(f"{what} leaves another attribute on a module ({changed}): keep it elsewhere, or delete it.")
     for name, tensor in before["tensors"].items():
         if not equal(tensor, after["tensors"][name]):
-            kind = "running statistics" if "running" in name or "batches" in name else "weights"
-            raise Wrong(f"{what} changes the model's {kind} ({name}). Run the model within undisturbed.")
+            if "running" in name or "batches" in name:
+                raise Wrong(f"{what} moves the model's running statistics ({name}). Run it within undisturbed.")
+            raise Wrong(f"{what} changes the model's weights ({name}). Measure, and take no step.")
     if before["grads"] != after["grads"]:
         raise Wrong(f"{what} leaves gradients in p.grad. Use torch.autograd.grad, or clear them: model.zero_grad().")
     if before["required"] != after["required"]:
@@ -236,25 +307,72 @@ MEASURES = {
     "3.2": ("signal_norms(model, images, labels)", lambda lesson, *given: lesson.signal_norms(*given)),
     "3.4": (
         "gradient_correlation(model, images, neighbours)",
-        lambda lesson, model, images, labels: lesson.gradient_correlation(model, images, images + 0.1),
+        lambda lesson, *given: lesson.gradient_correlation(*given),
     ),
 }
 
 
+def of_tasks(*tasks):
+    """A test for each of these tasks."""
+    return pytest.mark.parametrize(
+        "task", [pytest.param(task, marks=pytest.mark.task(task), id=task) for task in tasks]
+    )
+
+
+def given_to(task):
+    """What a task's measure takes beside the model: {its name: tensor}."""
+    images, labels = make_batch()
+    return {"images": images} | ({"neighbours": images + 0.1} if task == "3.4" else {"labels": labels})
+
+
 @START
-@pytest.mark.parametrize("task", [pytest.param(task, marks=pytest.mark.task(task), id=task) for task in MEASURES])
+@of_tasks("3.1", "3.2", "3.4")
 def test_measuring_leaves_no_trace(lesson, task, training):
     what, measure = MEASURES[task]
-    network, (images, labels) = make_network(lesson, training=training), make_batch()
+    network, given = make_network(lesson, training=training), given_to(task)
     network[1][0].train(not training)  # one block is in the other mode, as when a part is frozen
-    before, kept = state(network), (images.clone(), labels.clone())
-    with calling(what):
-        measure(lesson, network, images, labels)
+    before, kept = state(network), {name: tensor.clone() for name, tensor in given.items()}
+    with differentiating(what):
+        measure(lesson, network, *given.values())
     check_no_trace(before, state(network), what)
-    if not (equal(images, kept[0]) and equal(labels, kept[1])):
-        raise Wrong(f"{what} changes the images or labels that it is given.")
-    if images.requires_grad or images.grad is not None:
-        raise Wrong(f"{what} leaves requires_grad or a gradient on images. Work on images.detach().clone().")
+    for name, tensor in given.items():
+        if not equal(tensor, kept[name]):
+            raise Wrong(f"{what} changes the {name} that it is given.")
+        if tensor.requires_grad or tensor.grad is not None:
+            raise Wrong(f"{what} leaves requires_grad or a gradient on {name}. Work on {name}.detach().clone().")
+
+
+@of_tasks("3.1", "3.2", "3.4")
+def test_measuring_thaws_nothing(lesson, task):
+    what, measure = MEASURES[task]
+    network = make_network(lesson)
+    network[1][0].branch[1].requires_grad_(False)
+    before = [p.requires_grad for p in network.parameters()]
+    try:
+        with calling(what):
+            measure(lesson, network, *given_to(task).values())
+    except Wrong:  # nobody said that it can be done for a model of which a part is frozen
+        return
+    if before != [p.requires_grad for p in network.parameters()]:
+        raise Wrong(
+            f"{what} changes requires_grad of the model's parameters: some were frozen before, and are not now."
+        )
+
+
+@of_tasks("3.1", "3.2")
+def test_tiny_gradients_have_norms(lesson, task):
+    network, batch = shrunk(make_network(lesson)), make_batch()
+    if task == "3.1":
+        expected = weight_mistakes(network, batch)[0]
+    else:
+        loss, points = run_blocks(network, *batch)
+        expected = euclid(torch.autograd.grad(loss, points[1:]))
+    what = f"{MEASURES[task][0]} of a network whose gradients are about 1e-25"
+    with differentiating(what):
+        got = MEASURES[task][1](lesson, network, *batch)
+    got = numbers_of(got, what, len(expected))
+    lost = "the norm is computed in float32, where the square of 1e-25 is 0; use norm, which is given, or .double()"
+    check_numbers(got, expected, what, {lost: [0.0] * len(expected)})
 
 
 # --- 3.2 ------------------------------------------------------------------------------------------------------------
@@ -269,11 +387,11 @@ def run_blocks(network, images, labels, training=True, loss=F.cross_entropy):
     return loss(twin[2](points[-1]), labels), points
 
 
-def branch_gradients(network, images, labels):
-    """The norms of the gradients with respect to what each block's branch puts out."""
+def inner_gradients(network, images, labels, modules):
+    """The norms of the gradients with respect to what each of these modules of a copy puts out."""
     twin, caught = copy.deepcopy(network).train(), []
-    for block in twin[1]:
-        block.branch.register_forward_hook(lambda layer, inputs, output: caught.append(output))
+    for module in modules(twin):
+        module.register_forward_hook(lambda layer, inputs, output: caught.append(output))
     return euclid(torch.autograd.grad(F.cross_entropy(twin(images), labels), caught))
 
 
@@ -289,11 +407,20 @@ def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
     expected = euclid(gradients[1:])
     logits, summed = run_blocks(network, *batch, loss=lambda z, _: z.sum())
     what = f"signal_norms(model, images, labels) of a network of 6 blocks in {mode(training)} mode"
-    with calling(what):
+    with differentiating(what):
         got = lesson.signal_norms(network, *batch)
     others = {
         "the stem's output is among them; take the blocks' only": euclid(gradients),
         "the last block is left out": expected[:-1],
+        "what the modules within the blocks put out is among it; take the blocks' own outputs": lambda: inner_gradients(
+            network, *batch, lambda twin: list(twin[1].modules())[1:]
+        ),
+        "what the modules within model[1] put out is among it; take the blocks' own outputs": lambda: inner_gradients(
+            network, *batch, lambda twin: twin[1].modules()
+        ),
+        "what all modules put out is among it; take the blocks' own outputs": lambda: inner_gradients(
+            network, *batch, lambda twin: twin.modules()
+        ),
     }
     check_numbers(
         numbers_of(got, what, 6, others),
@@ -302,6 +429,8 @@ def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
         {
             "the norms come from the last block to the first; backward hooks fire in that order": expected[::-1],
             "they are the gradients at the blocks' inputs, not at their outputs": euclid(gradients[:-1]),
+            "they are the gradients at the blocks' inputs, from the last block to the first; a backward hook's "
+            "grad_output is the gradient at the output": euclid(gradients[:-1])[::-1],
             "they are the norms of the features, not of the gradients": euclid(points[1:]),
             "it is the sum of the absolute values, not the Euclidean norm": [
                 g.double().abs().sum().item() for g in gradients[1:]
@@ -317,7 +446,7 @@ def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
             "the squares are summed, but no root is taken": [value**2 for value in expected],
             "the loss is summed over the pictures, not averaged": [COUNT * value for value in expected],
             "they are the gradients at the branches, before shortcut and ReLU; take the blocks' outputs": lambda: (
-                branch_gradients(network, *batch)
+                inner_gradients(network, *batch, lambda twin: [block.branch for block in twin[1]])
             ),
             "they are means over the pictures of each picture's norm; take one norm of the whole gradient": [
                 g.detach().double().flatten(1).norm(dim=1).mean().item() for g in gradients[1:]
@@ -332,7 +461,7 @@ def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
 @pytest.mark.task("3.2")
 def test_signal_norms_twice_are_the_same(lesson):
     network, batch = make_network(lesson), make_batch()
-    with calling("signal_norms(model, images, labels)"):
+    with differentiating("signal_norms(model, images, labels)"):
         first, second = [lesson.signal_norms(network, *batch) for _ in range(2)]
     what = "signal_norms(model, images, labels), called a second time,"
     if not agree(numbers_of(second, what, 6), numbers_of(first, what, 6)):
@@ -350,22 +479,26 @@ def fitted(values, log=math.log):
 
 
 def call_change(lesson, values):
-    what = f"change_per_layer([{', '.join(f'{value:.3g}' for value in values)}])"
+    what, given = f"change_per_layer([{', '.join(f'{value:.3g}' for value in values)}])", list(values)
     try:
         with calling(what):
-            got = lesson.change_per_layer(list(values))
+            got = lesson.change_per_layer(given)
     except Wrong as wrong:
         unusable = any(not 0 < value < math.inf for value in values)
         hint = "\nThe likeliest mistake: norms that are 0, NaN or infinite are not left out; they have no logarithm."
         few = "\nThe likeliest mistake: with fewer than two norms there is no line; return NaN."
         crashed = hint if unusable else few if len(values) < 2 else ""
         raise Wrong(f"{wrong}{crashed if 'Error' in str(wrong) else ''}") from None
+    if got is None and sum(0 < value < math.inf for value in values) < 2:
+        raise Wrong(f"{what} returned None, expected NaN: return math.nan.")
+    if given != list(values):
+        raise Wrong(f"{what} changes the list that it is given. Make a new one.")
     return what, float(number(got, what))
 
 
 def check_change(lesson, values, expected):
     what, got = call_change(lesson, values)
-    if agree([got], [expected], 1e-6):
+    if agree([got], [expected]):  # to 4 digits, which float32 gives
         return
     usable = [value for value in values if 0 < value < math.inf]
     ratios = [b / a for a, b in zip(usable, usable[1:])]
@@ -392,10 +525,17 @@ def check_change(lesson, values, expected):
         ),
     }
     if math.isnan(got):
-        mistakes = {"norms that are 0, NaN or infinite are not left out": got}
+        cause = (
+            "norms that are 0, NaN or infinite are not left out"
+            if len(usable) < len(values)
+            else f"NaN is for fewer than two norms, and here are {len(usable)}"
+        )
+        if usable and min(usable) < 1e-20:
+            cause += "; or small norms are left out, and only those that are 0 should be"
+        mistakes = {cause: got}
     raise Wrong(
         f"{what} is {got:.6g}, expected {expected:.6g}."
-        + likeliest(mistakes | small, lambda known: got is known or agree([got], [known], 1e-6))
+        + likeliest(mistakes | small, lambda known: got is known or agree([got], [known]))
     )
 
 
@@ -477,6 +617,20 @@ def correlation_mistakes(lesson, network, images, neighbours):
         "it is 1 minus the cosine; take the cosine itself": lambda: 1 - cosines(first, second).mean(),
         "the cosines are summed, not averaged": lambda: cosines(first, second).sum(),
         "the gradients are not divided by their norms": lambda: (first * second).sum(dim=1).mean(),
+        "it is the angle, not its cosine": lambda: cosines(first, second).clamp(-1, 1).acos().mean(),
+        "it compares the logits, not the gradients": lambda: cosines(twin(images), twin(neighbours)).mean(),
+        "the logits go through log_softmax; take the logits themselves": lambda: logit(
+            lambda z: z.log_softmax(dim=1).sum()
+        ),
+        "each gradient is normalised over its channels at each place; flatten it first": lambda: (
+            F.cosine_similarity(*maps, dim=1).flatten(1).sum(dim=1).mean()
+        ),
+        "the products are averaged over a picture's values; sum them, and average over the pairs": lambda: (
+            cosines(first, second).mean() / first.shape[1]
+        ),
+        "every picture is compared with all neighbours, not only with its own": lambda: (
+            F.normalize(first, eps=0) @ F.normalize(second, eps=0).T
+        ).mean(),
         "only the first picture counts": lambda: cosines(first, second)[0],
         "it compares the inputs, not the gradients": lambda: cosines(images.flatten(1), neighbours.flatten(1)).mean(),
         "it is the gradient of the first logit, not of all of them summed": lambda: logit(lambda z: z[:, 0].sum()),
@@ -491,13 +645,13 @@ def correlation_mistakes(lesson, network, images, neighbours):
     }
 
 
-def check_correlation(lesson, network, images, neighbours, what, advice, tolerance):
+def check_correlation(lesson, network, images, neighbours, what, why, tolerance):
     """Raise Wrong, with the mistake that gives what was got, unless the learner's correlation is the right one."""
     expected, mistakes = correlation_mistakes(lesson, network, images, neighbours)
     got = correlate(lesson, network, images, neighbours, what)
     if not abs(got - expected) <= tolerance:
         cause = likeliest(mistakes, lambda known: abs(got - float(known)) < 1e-5 * max(1, abs(got)))
-        raise Wrong(f"{what} is {got:.5f}, expected {expected:.5f}{advice}.{cause}")
+        raise Wrong(f"{what} is {got:.5f}, expected {expected:.5f}{why}.{cause}")
 
 
 @pytest.mark.task("3.4")
@@ -508,8 +662,8 @@ def test_correlation_of_a_linear_network_is_one(lesson):
     network(images)
     randomised(network)
     what = "gradient_correlation(model, images, neighbours) of a network without ReLUs"
-    advice = ": its gradient is the same everywhere, even with batch norm, if the model is in eval mode"
-    check_correlation(lesson, network, images, make_batch(seed=5)[0], what, advice, 1e-5)
+    why = ": in eval mode its gradient is the same everywhere, even with batch norm"
+    check_correlation(lesson, network, images, make_batch(seed=5)[0], what, why, 1e-5)
 
 
 @pytest.mark.task("3.4")
@@ -522,8 +676,43 @@ def test_correlation_is_the_mean_cosine_of_the_input_gradients(lesson, skip, bat
             module.running_mean.zero_()  # or in eval mode ReLUs let nothing through, and the gradient is 0
     neighbours = make_batch(seed=7)[0]  # so far away that some cosines are negative
     what = f"gradient_correlation(model, images, neighbours) of a network in {mode(training)} mode"
-    advice = ", the mean over the pairs of the cosine"
-    check_correlation(lesson, network, images, neighbours, what, advice, 1e-4)
+    why = ", the mean over the pairs of the cosine"
+    check_correlation(lesson, network, images, neighbours, what, why, 1e-4)
+
+
+@pytest.mark.task("3.4")
+@pytest.mark.parametrize("batch_norm", [False, True], ids=["without batch norm", "with batch norm"])
+def test_correlation_does_not_depend_on_the_gradients_size(lesson, batch_norm):
+    network, (images, _) = shrunk(make_network(lesson, batch_norm=batch_norm)), make_batch()
+    neighbours = images + 0.1 * make_batch(seed=7)[0]
+    expected, _ = correlation_mistakes(lesson, network, images, neighbours)
+    what = "gradient_correlation(model, images, neighbours) of a network whose gradients are about 1e-25"
+    got = correlate(lesson, network, images, neighbours, what)
+    if abs(got - expected) <= 1e-4:
+        return
+    single = "the norms are computed in float32, where the square of 1e-25 is 0; make the gradients float64 first"
+    eps = "an eps stands in for the tiny norms; F.cosine_similarity and F.normalize have one unless you give eps=0"
+    known = single if math.isnan(got) or got == 1 else f"{eps}; or {single}" if abs(got) < 1e-5 else None
+    raise Wrong(f"{what} is {got:.5f}, expected {expected:.5f}, as for larger ones.{advice(known)}")
+
+
+@pytest.mark.task("3.4")
+@pytest.mark.parametrize("dead", [COUNT, 1], ids=["all pictures", "one picture"])
+def test_correlation_is_nan_if_a_gradient_is_zero(lesson, dead):
+    images = make_batch()[0].abs()
+    layers = nn.Flatten(), nn.Linear(images[0].numel(), 4), nn.ReLU(), nn.Linear(4, 10)
+    network, neighbours = nn.Sequential(*layers), images + 0.1
+    with torch.no_grad():
+        layers[1].weight.fill_(0.1)
+        images[:dead] *= -1  # the ReLUs let nothing through
+        layers[1].bias.zero_()
+    what = "gradient_correlation(model, images, neighbours)"
+    got = correlate(lesson, network, images, neighbours, what)
+    if not math.isnan(got):
+        raise Wrong(
+            f"{what} is {got:.5f} where the gradient of {dead} of {COUNT} images is 0, expected NaN."
+            + advice("an eps, nan_to_num or nanmean hides the division by 0, or pairs with a zero are left out")
+        )
 
 
 # --- 3.5 ------------------------------------------------------------------------------------------------------------
@@ -576,10 +765,16 @@ def adam(model):
     return torch.optim.Adam(model.parameters(), lr=1e-3)
 
 
+USED_UP = "batches is used up before the training: it can be gone through only once"
+
+
 def record(lesson, network, batches, optimizer, count):
     what = f"record_training(model, {STEPS} batches, optimizer) of a network of {count} convolutions"
-    with calling(what):
+    with differentiating(what):
         got = lesson.record_training(network, batches, optimizer)
+    if type(got) is list and got and all(type(row) is torch.Tensor for row in got):
+        with contextlib.suppress(RuntimeError):
+            got = torch.stack(got)
     if type(got) not in (torch.Tensor, nn.Parameter, numpy.ndarray, list):
         raise Wrong(f"{what} returned {said(got)}, expected a tensor (steps, layers). Does it end with a return?")
     try:
@@ -590,6 +785,8 @@ def record(lesson, network, batches, optimizer, count):
         raise Wrong(f"{what} has the shape {tuple(table.shape)}: steps and layers are swapped.")
     if tuple(table.shape) in ((1, count), (count,)):
         raise Wrong(f"{what} has the shape {tuple(table.shape)}: it is the row of one step. Keep a row for each step.")
+    if not len(table):
+        raise Wrong(f"{what} has no rows, expected {STEPS}.{advice(USED_UP)}")
     if tuple(table.shape) != (STEPS, count):
         raise Wrong(f"{what} has the shape {tuple(table.shape)}, expected {(STEPS, count)}: a row for each step.")
     return table, what
@@ -620,14 +817,17 @@ def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optim
         )[1],
         "each row is recorded after the step; the norms are those before it": expected[1:] + expected[-1:],
         "the layers come in reverse order": [row[::-1] for row in expected],
-        "every row is one and the same list; make a new one for each step": [expected[-1]] * STEPS,
+        "every row is one and the same list or tensor; make a new one for each step": [expected[-1]] * STEPS,
         "the norms are measured after the step; take those before it": after_each_step(
             untouched, batches, make_optimizer
         ),
-        "the gradients that p.grad held before are not cleared before the first step": on_top_of_ones(
+        "the gradients that p.grad held before are not cleared; call zero_grad() for each batch": on_top_of_ones(
             untouched, batches[0]
         ),
     }
+    seen = network.state_dict()["0.1.num_batches_tracked"] > untouched.state_dict()["0.1.num_batches_tracked"]
+    cleared = "the gradients are cleared after backward(), before they are read"
+    mistakes[cleared if seen else USED_UP] = [[0.0] * 13] * STEPS
     for t, row in enumerate(expected):
         if not agree(table[t].tolist(), row, 1e-3):
             i = next(i for i in range(13) if not agree([table[t, i].item()], row[i : i + 1], 1e-3))

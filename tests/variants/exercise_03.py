@@ -54,6 +54,22 @@ model.zero_grad()
 with undisturbed(model, training=True):
     loss = F.cross_entropy(model(images), labels)
 loss.backward()
+out=[w.grad.double().norm().item() for w in weights]
+model.zero_grad(set_to_none=False)
+return out""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "bw-clear in float32",
+        "the norm is computed in float32, where the square",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+model.zero_grad()
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+loss.backward()
 out=[w.grad.norm().item() for w in weights]
 model.zero_grad(set_to_none=False)
 return out""",
@@ -61,7 +77,19 @@ return out""",
     ),
     right(
         "3.1",
+        "tensor",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return torch.stack([g.double().norm() for g in torch.autograd.grad(loss, weights)])""",
+        ),
+    ),
+    wrong(
+        "3.1",
         "float32 tensor",
+        "the norm is computed in float32, where the square",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -102,12 +130,38 @@ return tuple(norm(c.weight.grad) for c in m.modules() if isinstance(c,nn.Conv2d)
     ws=[m.weight for _, m in model.named_modules() if type(m) is nn.Conv2d]
     loss=nn.CrossEntropyLoss()(model(images), labels)
     gs=torch.autograd.grad(loss, ws)
+return [g.double().pow(2).sum().sqrt().item() for g in gs]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "inside in float32",
+        "the norm is computed in float32, where the square",
+        hole(
+            "gradient_norms",
+            """with undisturbed(model, True):
+    ws=[m.weight for _, m in model.named_modules() if type(m) is nn.Conv2d]
+    loss=nn.CrossEntropyLoss()(model(images), labels)
+    gs=torch.autograd.grad(loss, ws)
 return [g.pow(2).sum().sqrt().item() for g in gs]""",
         ),
     ),
     right(
         "3.1",
         "numpy",
+        hole(
+            "gradient_norms",
+            """import numpy as np
+weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return np.array([np.linalg.norm(g.numpy().astype(float)) for g in torch.autograd.grad(loss, weights)])""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "numpy in float32",
+        "the norm is computed in float32, where the square",
         hole(
             "gradient_norms",
             """import numpy as np
@@ -753,12 +807,40 @@ return ((x*y).sum()/(x*x).sum()).exp()""",
     with undisturbed(model, training=False):
         out=model(x).sum()
     return torch.autograd.grad(out,x)[0].flatten(1).double()
+return F.cosine_similarity(g(images),g(neighbours),eps=0).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "cossim with its eps",
+        "an eps stands in for the tiny norms",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
 return F.cosine_similarity(g(images),g(neighbours)).mean().item()""",
         ),
     ),
     right(
         "3.4",
-        "cossimfloat",
+        "cossim tensor",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+return F.cosine_similarity(g(images),g(neighbours),1,0).mean()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "cossim in float32",
+        "an eps stands in for the tiny norms",
         hole(
             "gradient_correlation",
             """def g(inputs):
@@ -780,6 +862,23 @@ for a,b in zip(images,neighbours):
     for z in (a,b):
         z=z[None].clone().requires_grad_()
         with undisturbed(model,False):
+            gs.append(torch.autograd.grad(model(z).sum(),z)[0].flatten().double())
+    tot+=float(torch.dot(*gs)/(gs[0].norm()*gs[1].norm()))
+return tot/len(images)""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "perpicture in float32",
+        "the norms are computed in float32, where the square",
+        hole(
+            "gradient_correlation",
+            """tot=0
+for a,b in zip(images,neighbours):
+    gs=[]
+    for z in (a,b):
+        z=z[None].clone().requires_grad_()
+        with undisturbed(model,False):
             gs.append(torch.autograd.grad(model(z).sum(),z)[0].flatten())
     tot+=float(torch.dot(*gs)/(gs[0].norm()*gs[1].norm()))
 return tot/len(images)""",
@@ -788,6 +887,18 @@ return tot/len(images)""",
     right(
         "3.4",
         "vmap",
+        hole(
+            "gradient_correlation",
+            """with undisturbed(model,False):
+    f=torch.func.vmap(torch.func.grad(lambda x: model(x[None]).sum()))
+    a,b=f(images).flatten(1).double(),f(neighbours).flatten(1).double()
+return ((a*b).sum(1)/(a.norm(dim=1)*b.norm(dim=1))).mean().detach()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "vmap in float32",
+        "the norms are computed in float32, where the square",
         hole(
             "gradient_correlation",
             """with undisturbed(model,False):
@@ -808,12 +919,42 @@ for z in (images,neighbours):
         model(z).sum().backward()
     gs.append(z.grad.flatten(1))
 model.zero_grad()
+return F.cosine_similarity(*[g.double() for g in gs],eps=0.0).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "backward with cossim's eps",
+        "an eps stands in for the tiny norms",
+        hole(
+            "gradient_correlation",
+            """gs=[]
+for z in (images,neighbours):
+    z=z.clone().requires_grad_(True)
+    with undisturbed(model,training=False):
+        model(z).sum().backward()
+    gs.append(z.grad.flatten(1))
+model.zero_grad()
 return F.cosine_similarity(*gs).mean().item()""",
         ),
     ),
     right(
         "3.4",
         "joint",
+        hole(
+            "gradient_correlation",
+            """x=torch.cat([images,neighbours]).requires_grad_()
+with undisturbed(model,False):
+    g,=torch.autograd.grad(model(x).sum(),x)
+a,b=g.flatten(1).chunk(2)
+a,b=a.double(),b.double()
+return ((a/a.norm(dim=1,keepdim=True))*(b/b.norm(dim=1,keepdim=True))).sum(1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "joint with cossim's eps",
+        "an eps stands in for the tiny norms",
         hole(
             "gradient_correlation",
             """x=torch.cat([images,neighbours]).requires_grad_()
@@ -1212,6 +1353,679 @@ for x,y in batches:
     rows.append(row)
     optimizer.step()
 return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "weight hooks left",
+        "leaves hooks on the model's weights",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+for w in weights: w.register_hook(lambda g: None)
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    right(
+        "3.1",
+        "weight hooks removed",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+got=[None]*len(weights)
+hs=[w.register_hook(lambda g,i=i: got.__setitem__(i,norm(g))) for i,w in enumerate(weights)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+torch.autograd.grad(loss, weights)
+for h in hs: h.remove()
+return got""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "thaws all",
+        "some were frozen before, and are not now",
+        hole(
+            "gradient_norms",
+            """for p in model.parameters(): p.requires_grad_(True)
+weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    right(
+        "3.1",
+        "all parameters",
+        hole(
+            "gradient_norms",
+            """ps=dict(model.named_parameters())
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gs=dict(zip(ps,torch.autograd.grad(loss,list(ps.values()))))
+return [norm(gs[n+'.weight']) for n,m in model.named_modules() if isinstance(m,nn.Conv2d)]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "steps",
+        "changes the model's weights",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gs=torch.autograd.grad(loss, weights)
+with torch.no_grad():
+    for w,g in zip(weights,gs): w-=0.01*g
+return [norm(g) for g in gs]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "biases too",
+        "convolutions' biases are among them",
+        hole(
+            "gradient_norms",
+            """weights=[p for m in model.modules() if isinstance(m, nn.Conv2d) for p in m.parameters()]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "3x3 only",
+        "1x1 convolutions are left out",
+        hole(
+            "gradient_norms",
+            """weights=[m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size==(3,3)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "mean over filters",
+        "it is the mean of the filters' norms",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return [g.flatten(1).double().norm(dim=1).mean().item() for g in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "cleared first",
+        "a gradient is None: it is cleared before it is read",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+loss.backward()
+model.zero_grad()
+return [norm(w.grad) for w in weights]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "output kept on the block",
+        "leaves another attribute on a module (out)",
+        hole(
+            "signal_norms",
+            """def keep(b,i,o): b.out=o
+hs=[b.register_forward_hook(keep) for b in model[1]]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+for h in hs: h.remove()
+return [norm(g) for g in torch.autograd.grad(loss, [b.out for b in model[1]])]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "forward patched",
+        "leaves another attribute on a module (forward)",
+        hole(
+            "signal_norms",
+            """outs=[]
+for b in model[1]:
+    b.forward=lambda x,b=b: outs.append(type(b).forward(b,x)) or outs[-1]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return [norm(g) for g in torch.autograd.grad(loss, outs)]""",
+        ),
+    ),
+    right(
+        "3.2",
+        "forward patched and put back",
+        hole(
+            "signal_norms",
+            """outs=[]
+old=[b.forward for b in model[1]]
+for b,f in zip(model[1],old):
+    b.forward=lambda x,f=f: outs.append(f(x)) or outs[-1]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+for b,f in zip(model[1],old): b.forward=f
+return [norm(g) for g in torch.autograd.grad(loss, outs)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "hook everywhere",
+        "leaves a hook that runs for every module there is",
+        hole(
+            "signal_norms",
+            """outs=[]
+blocks=list(model[1])
+def keep(m,i,o):
+    if any(m is b for b in blocks): outs.append(o)
+nn.modules.module.register_module_forward_hook(keep)
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return [norm(g) for g in torch.autograd.grad(loss, outs)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "clones",
+        "take the tensor that leads to the loss, not its clone",
+        hole(
+            "signal_norms",
+            """outs=[]
+hs=[b.register_forward_hook(lambda m,i,o: outs.append(o.clone())) for b in model[1]]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+for h in hs: h.remove()
+return [norm(g) for g in torch.autograd.grad(loss, outs)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "detached",
+        "a tensor is cut off from the graph",
+        hole(
+            "signal_norms",
+            """outs=[]
+hs=[b.register_forward_hook(lambda m,i,o: outs.append(o.detach())) for b in model[1]]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+for h in hs: h.remove()
+return [norm(g) for g in torch.autograd.grad(loss, outs)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "all modules",
+        "put out is among it; take the blocks' own outputs",
+        hole(
+            "signal_norms",
+            """outs=[]
+hs=[b.register_forward_hook(lambda m,i,o: outs.append(o)) for b in model[1].modules()]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+for h in hs: h.remove()
+return [norm(g) for g in torch.autograd.grad(loss, outs)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "grad_input reversed",
+        "gradients at the blocks' inputs, from the last block to the first",
+        hole(
+            "signal_norms",
+            """got=[]
+hs=[b.register_full_backward_hook(lambda m,gi,go: got.append(norm(gi[0]))) for b in model[1]]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+loss.backward()
+for h in hs: h.remove()
+model.zero_grad()
+return got""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "no retain_grad",
+        "retain_grad() was not called",
+        hole(
+            "signal_norms",
+            """outs=[]
+hs=[b.register_forward_hook(lambda m,i,o: outs.append(o)) for b in model[1]]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+for h in hs: h.remove()
+loss.backward()
+model.zero_grad()
+return [norm(o.grad) for o in outs]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "float32",
+        "the norm is computed in float32, where the square",
+        hole(
+            "signal_norms",
+            """outs=[]
+hs=[b.register_forward_hook(lambda m,i,o: outs.append(o)) for b in model[1]]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+for h in hs: h.remove()
+return [g.norm().item() for g in torch.autograd.grad(loss, outs)]""",
+        ),
+    ),
+    right(
+        "3.3",
+        "float32",
+        hole(
+            "change_per_layer",
+            """p=[(i,math.log(n)) for i,n in enumerate(norms) if 0<n<math.inf]
+if len(p)<2: return math.nan
+x,y=torch.tensor(p).T
+x=x-x.mean()
+return math.exp((x*y).sum()/(x*x).sum())""",
+        ),
+    ),
+    right(
+        "3.3",
+        "float32 tensor",
+        hole(
+            "change_per_layer",
+            """y=torch.tensor(norms).log()
+x=torch.arange(len(norms)).float()
+ok=y.isfinite()
+if ok.sum()<2: return math.nan
+x,y=x[ok],y[ok]
+return float(torch.exp(((x-x.mean())*y).sum()/((x-x.mean())**2).sum()))""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "changes the list",
+        "changes the list that it is given",
+        hole(
+            "change_per_layer",
+            """for i,n in enumerate(norms):
+    if not 0<n<math.inf: norms[i]=None
+p=[(i,math.log(n)) for i,n in enumerate(norms) if n]
+if len(p)<2: return math.nan
+x,y=torch.tensor(p,dtype=torch.float64).T
+x=x-x.mean()
+return math.exp((x*y).sum()/(x*x).sum())""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "three",
+        "NaN is for fewer than two norms, and here are 2",
+        hole(
+            "change_per_layer",
+            """p=[(i,math.log(n)) for i,n in enumerate(norms) if 0<n<math.inf]
+if len(p)<3: return math.nan
+x,y=torch.tensor(p,dtype=torch.float64).T
+x=x-x.mean()
+return math.exp((x*y).sum()/(x*x).sum())""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "tiny left out",
+        "small norms are left out, and only those that are 0",
+        hole(
+            "change_per_layer",
+            """p=[(i,math.log(n)) for i,n in enumerate(norms) if 1e-30<n<math.inf]
+if len(p)<2: return math.nan
+x,y=torch.tensor(p,dtype=torch.float64).T
+x=x-x.mean()
+return math.exp((x*y).sum()/(x*x).sum())""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "None for too few",
+        "returned None, expected NaN: return math.nan",
+        hole(
+            "change_per_layer",
+            """p=[(i,math.log(n)) for i,n in enumerate(norms) if 0<n<math.inf]
+if len(p)<2: return None
+x,y=torch.tensor(p,dtype=torch.float64).T
+x=x-x.mean()
+return math.exp((x*y).sum()/(x*x).sum())""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "nan_to_num",
+        "an eps, nan_to_num or nanmean hides",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+a,b=[g(x)/g(x).norm(dim=1,keepdim=True) for x in (images,neighbours)]
+return torch.nan_to_num((a*b).sum(1),0.0).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "nanmean",
+        "an eps, nan_to_num or nanmean hides",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+a,b=[g(x)/g(x).norm(dim=1,keepdim=True) for x in (images,neighbours)]
+return (a*b).sum(1).nanmean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "float32 norms, NaN is 1",
+        "the norms are computed in float32, where the square",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1)
+a,b=[g(x)/g(x).norm(dim=1,keepdim=True) for x in (images,neighbours)]
+return torch.nan_to_num((a*b).sum(1),1.0).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "normalize's eps",
+        "an eps stands in for the tiny norms",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+return (F.normalize(g(images))*F.normalize(g(neighbours))).sum(1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "neighbours require a gradient",
+        "leaves requires_grad or a gradient on neighbours",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+a,b=[g(x)/g(x).norm(dim=1,keepdim=True) for x in (images,neighbours)]
+neighbours.requires_grad_()
+return (a*b).sum(1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "neighbours zeroed",
+        "changes the neighbours that it is given",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+a,b=[g(x)/g(x).norm(dim=1,keepdim=True) for x in (images,neighbours)]
+neighbours.zero_()
+return (a*b).sum(1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "freezes and thaws all",
+        "some were frozen before, and are not now",
+        hole(
+            "gradient_correlation",
+            """model.requires_grad_(False)
+def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+a,b=[g(x)/g(x).norm(dim=1,keepdim=True) for x in (images,neighbours)]
+model.requires_grad_(True)
+return (a*b).sum(1).mean().item()""",
+        ),
+    ),
+    right(
+        "3.4",
+        "freezes and thaws what was thawed",
+        hole(
+            "gradient_correlation",
+            """was=[p.requires_grad for p in model.parameters()]
+model.requires_grad_(False)
+def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+a,b=[g(x)/g(x).norm(dim=1,keepdim=True) for x in (images,neighbours)]
+for p,r in zip(model.parameters(),was): p.requires_grad_(r)
+return (a*b).sum(1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "angle",
+        "it is the angle, not its cosine",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+a,b=[g(x)/g(x).norm(dim=1,keepdim=True) for x in (images,neighbours)]
+return (a*b).sum(1).clamp(-1,1).acos().mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "logits",
+        "it compares the logits, not the gradients",
+        hole(
+            "gradient_correlation",
+            """with undisturbed(model,False), torch.no_grad():
+    return F.cosine_similarity(model(images),model(neighbours)).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "log_softmax",
+        "the logits go through log_softmax",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).log_softmax(1).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+a,b=[g(x)/g(x).norm(dim=1,keepdim=True) for x in (images,neighbours)]
+return (a*b).sum(1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "not flattened",
+        "each gradient is normalised over its channels at each place",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].double()
+a,b=[F.normalize(g(x),eps=0) for x in (images,neighbours)]
+return (a*b).flatten(1).sum(1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "mean of the products",
+        "the products are averaged over a picture's values",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+a,b=[g(x)/g(x).norm(dim=1,keepdim=True) for x in (images,neighbours)]
+return (a*b).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "every pair",
+        "every picture is compared with all neighbours",
+        hole(
+            "gradient_correlation",
+            """def g(inputs):
+    x=inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        out=model(x).sum()
+    return torch.autograd.grad(out,x)[0].flatten(1).double()
+a,b=[g(x)/g(x).norm(dim=1,keepdim=True) for x in (images,neighbours)]
+return (a@b.T).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "cleared to zeros",
+        "the gradients are cleared after backward(), before they are read",
+        hole(
+            "record_training",
+            """model.train()
+convs=[m for m in model.modules() if isinstance(m,nn.Conv2d)]
+rows=[]
+for x,y in batches:
+    F.cross_entropy(model(x),y).backward()
+    optimizer.zero_grad(set_to_none=False)
+    rows.append([norm(m.weight.grad) for m in convs])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "cleared to None",
+        "a gradient is None: it is cleared before it is read",
+        hole(
+            "record_training",
+            """model.train()
+convs=[m for m in model.modules() if isinstance(m,nn.Conv2d)]
+rows=[]
+for x,y in batches:
+    F.cross_entropy(model(x),y).backward()
+    optimizer.zero_grad()
+    rows.append([norm(m.weight.grad) for m in convs])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "batches counted",
+        "batches is used up before the training",
+        hole(
+            "record_training",
+            """model.train()
+convs=[m for m in model.modules() if isinstance(m,nn.Conv2d)]
+rows=[]
+rows=torch.zeros(len(list(batches)),len(convs))
+for t,(x,y) in enumerate(batches):
+    optimizer.zero_grad()
+    F.cross_entropy(model(x),y).backward()
+    for i,m in enumerate(convs): rows[t,i]=norm(m.weight.grad)
+    optimizer.step()
+return rows""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "batches counted, rows appended",
+        "batches is used up before the training",
+        hole(
+            "record_training",
+            """model.train()
+convs=[m for m in model.modules() if isinstance(m,nn.Conv2d)]
+rows=[]
+steps=len(list(batches))
+for x,y in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(x),y).backward()
+    rows.append([norm(m.weight.grad) for m in convs])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "never cleared",
+        "call zero_grad() for each batch",
+        hole(
+            "record_training",
+            """model.train()
+convs=[m for m in model.modules() if isinstance(m,nn.Conv2d)]
+rows=[]
+for x,y in batches:
+    F.cross_entropy(model(x),y).backward()
+    rows.append([norm(m.weight.grad) for m in convs])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "eval",
+        "the model is in eval mode while it trains",
+        hole(
+            "record_training",
+            """model.eval()
+convs=[m for m in model.modules() if isinstance(m,nn.Conv2d)]
+rows=[]
+for x,y in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(x),y).backward()
+    rows.append([norm(m.weight.grad) for m in convs])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    right(
+        "3.5",
+        "list of tensors",
+        hole(
+            "record_training",
+            """model.train()
+convs=[m for m in model.modules() if isinstance(m,nn.Conv2d)]
+rows=[]
+for x,y in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(x),y).backward()
+    rows.append(torch.tensor([norm(m.weight.grad) for m in convs]))
+    optimizer.step()
+return rows""",
         ),
     ),
 ]
