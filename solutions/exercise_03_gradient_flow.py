@@ -325,11 +325,11 @@ def draw_flow(axes, flow, colour):
             axes.plot(places, [value or math.nan for value in values], color=colour, linewidth=width)
             zeros = [place for place, value in zip(places, values) if value == 0]
             axes.plot(zeros, [floor] * len(zeros), "x", color=colour, markersize=4)
-        axes.annotate(f"{depth}", (depth, found["features"][-1]), (0, -16), textcoords="offset points", color=colour,
-                      ha="center")
+        y, up = (floor, 8) if 0 in found["features"] else (found["features"][-1], -16)
+        axes.annotate(f"{depth}", (depth, y), (0, up), textcoords="offset points", color=colour, ha="center")
     lost = sum(not math.isfinite(value) for value in everything)
     depths = ", ".join(map(str, flow))
-    axes.set(yscale="log", xlabel=f"layer of {depths}, from the input" + "\n×: exactly 0" * (0 in everything)
+    axes.set(yscale="log", xlabel=f"layer, from the input (of {depths})" + "\n×: exactly 0" * (0 in everything)
              + f"\n{lost} of {len(everything)} norms are NaN or infinite" * bool(lost))
 
 
