@@ -1058,4 +1058,21 @@ return nn.Sequential(stem, blocks, head).eval()""",
         "the stages have 16, 32 channels, expected width",
         edit("((width, 1), (2 * width, 2), (4 * width, 2))", "((width, 1), (2 * width, 2))"),
     ),
+    right(
+        "2.3",
+        "an ordered dict",
+        edit("    histories = {}\n", "    from collections import OrderedDict\n\n    histories = OrderedDict()\n"),
+    ),
+    right(
+        "2.4",
+        "a defaultdict",
+        hole(
+            "degradation",
+            """from collections import defaultdict
+depths, gaps = [depth for _, depth, _ in histories], defaultdict(float)
+for kind in ("plain", "residual"):
+    gaps[kind] += final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))
+return gaps""",
+        ),
+    ),
 ]
