@@ -76,7 +76,7 @@ def run_block(block, x, what, case, training):
     try:
         output, ops = record(block, x.clone(), what)
     except Wrong as wrong:
-        raise Wrong(f"{wrong}{advice(wrong_addend(str(wrong), case))}") from None
+        raise wrong.because(wrong_addend(str(wrong), case)) from None
     s = option_a(x, case[1] - case[0], case[2])
     check_tensor(output, s, what)
     norms = sum(op.kind == "batch_norm" for op in ops)
@@ -288,7 +288,7 @@ def run_network(network, x, what):
     try:
         return record(network, x, what)
     except Wrong as wrong:
-        raise Wrong(f"{wrong}{advice(repeated(wide(wrong.ops)) or wrong_channels(wrong))}") from None
+        raise wrong.because(repeated(wide(wrong.ops)) or wrong_channels(wrong)) from None
 
 
 @pytest.mark.task("2.2")
@@ -559,7 +559,7 @@ def test_degradation_by_hand(lesson, final, expected):
         with calling(what):
             got = lesson.degradation(histories)
     except Wrong as wrong:
-        raise Wrong(f"{wrong}{advice(wrong_lookup(wrong.__cause__, final))}") from None
+        raise wrong.because(wrong_lookup(wrong.__cause__, final)) from None
     if histories != made_up(final):
         raise Wrong(f"{what} changes the histories, which are still needed for the figure. Only read them.")
     got = plain(got, what, dict)
