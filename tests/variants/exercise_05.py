@@ -1225,13 +1225,11 @@ return p""",
         hole(
             "linear_probe",
             """p = nn.Linear(features.shape[1], num_classes)
-o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
-def c():
+o = torch.optim.Adam(p.parameters(), 0.01)
+for i in range(1000):
     o.zero_grad()
-    l = F.cross_entropy(p(features), labels) + penalty*p.weight.abs().sum()
-    l.backward()
-    return l
-o.step(c)
+    (F.cross_entropy(p(features), labels) + penalty*p.weight.abs().sum()).backward()
+    o.step()
 return p""",
         ),
     ),
