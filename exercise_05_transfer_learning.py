@@ -92,8 +92,8 @@ def freeze_backbone(model):
 def extract_features(model, batches):
     """What reaches fc: (features, labels), float32 (count, fc.in_features) and int64 (count,), in the batches' order.
 
-    batches: (images, labels), normalised. In eval mode, without gradients; the model is left as it was, fc and mode
-    included.
+    batches: (images, labels), normalised. In eval mode, without gradients, yet so that a layer can be trained on the
+    features (not in torch.inference_mode). The model is left as it was, fc and mode included.
     """
     # TODO 5.3: catch fc's input with a forward pre-hook, batch by batch.
     raise NotImplementedError("TODO 5.3: extract_features")
@@ -113,7 +113,7 @@ def parameter_groups(model, lr, factor):
     """Groups for an optimiser, dicts with "params" and "lr": fc learns at lr, each part before it factor times slower.
 
     The parts, from the head backwards: fc, layer4, layer3, layer2, layer1, and the stem, which is conv1 and bn1. So
-    layer4's rate is lr * factor, the stem's lr * factor**5. Every parameter of the model is in one group.
+    layer4's rate is lr * factor, the stem's lr * factor**5. Every parameter is in one group, even a frozen one.
     """
     # TODO 5.4: go through the parts from the head backwards.
     raise NotImplementedError("TODO 5.4: parameter_groups")

@@ -1,5 +1,6 @@
 """Exercise 5: torchvision's own ResNets, bit-identical buffers, a hook on the pooling, statistics by hand."""
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -55,6 +56,26 @@ def check_same_body(before, model, what, advice):
             raise Wrong(f"{what} changes {name}. {advice}")
 
 
+def flags(model):
+    """For each parameter whether it requires a gradient, for each module whether it is in train mode; not fc's."""
+    found = {name: p.requires_grad for name, p in model.named_parameters()}
+    found |= {name: module.training for name, module in model.named_modules()}
+    return {name: value for name, value in found.items() if name.split(".")[0] != "fc"}
+
+
+def check_flags(before, model, what):
+    """Raise Wrong if what was frozen is not, or the other way round, or if a mode has changed."""
+    for name, value in flags(model).items():
+        if name in before and value != before[name]:
+            part = f"requires_grad of {name}" if name in dict(model.named_parameters()) else "the model's mode"
+            raise Wrong(f"{what} changes {part}, which was {before[name]}. Leave it, or put it back.")
+
+
+def count_hooks(model):
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
 # --- 5.1 ------------------------------------------------------------------------------------------------------------
 
 
@@ -63,7 +84,8 @@ def check_same_body(before, model, what, advice):
 @pytest.mark.parametrize("classes", [2, 7])
 def test_head_is_new_and_fits(lesson, block, width, classes):
     model = make_model(block)
-    old, before = model.fc, body(model)
+    model.layer1.requires_grad_(False)
+    old, before, kept = model.fc, body(model), flags(model)
     call = f"replace_head(model, {classes})"
     with calling(call):
         got = lesson.replace_head(model, classes)
@@ -71,15 +93,17 @@ def test_head_is_new_and_fits(lesson, block, width, classes):
         raise Wrong(f"{call} returned another model, such as a copy. Change the model itself, and return it.")
     if got is not model:
         raise Wrong(f"{call} returned {said(got)}, expected the model itself. Does it end with return model?")
-    check_same_body(before, model, call, "Only fc is to be replaced.")
+    check_names(before, model, call)
     if model.fc is old:
         raise Wrong(f"{call} leaves the old model.fc in its place.")
+    check_flags(kept, model, call)
     what = f"model(images) after {call}"
     try:
         with calling(what), torch.no_grad():
             logits = model.eval()(make_images(3))
     except Wrong as wrong:
         raise Wrong(f"{wrong}{advice(wrong_input(model.fc, width))}") from None
+    check_same_body(before, model, call, "Only fc is to be replaced.")
     check_tensor(logits, torch.empty(3, classes), what)
     sizes = {tuple(p.shape) for p in model.fc.parameters()}
     if any(layer is old for layer in model.fc.modules()):
@@ -90,6 +114,28 @@ def test_head_is_new_and_fits(lesson, block, width, classes):
         raise Wrong(f"{call}: fc has parameters of the shapes {sizes}, expected ({classes}, {width}) and ({classes},).")
     if is_close(logits.exp().sum(1), torch.ones(3), 1e-4) or is_close(logits.sum(1), torch.ones(3), 1e-4):
         raise Wrong(f"{what} gives probabilities; the head gives logits, without softmax.")
+    weight, bias = sorted(model.fc.parameters(), key=torch.Tensor.dim, reverse=True)
+    if (weight[:, None] == old.weight).all(dim=2).any():
+        raise Wrong(f"{call} copies weights of the old head into the new one. They know the old classes; leave them.")
+    features = torch.randn(50, width, generator=torch.Generator().manual_seed(2))
+    for training in (True, False):
+        with calling(what), torch.no_grad():
+            logits = model.fc.train(training)(features)
+        if not is_close(logits, F.linear(features, weight, bias), 1e-4):
+            raise Wrong(
+                f"{call}: in {'train' if training else 'eval'} mode fc gives something else than its input times its "
+                "weights plus its bias. The head is one linear layer, without activation or dropout."
+            )
+
+
+def check_names(before, model, call):
+    """Raise Wrong if the model has other parts than before."""
+    names = {name for name in model.state_dict() if not name.startswith("fc.")}
+    added, gone = [sorted({name.split(".")[0] for name in some}) for some in (names - set(before), set(before) - names)]
+    if added:
+        raise Wrong(f"{call} gives the model a new part, {', '.join(added)}. torchvision's name for the head is fc.")
+    if gone:
+        raise Wrong(f"{call} takes {', '.join(gone)} away from the model, or parts of it. Only fc is to be replaced.")
 
 
 def wrong_input(head, width):
@@ -110,17 +156,35 @@ def test_head_learns_even_if_the_model_was_frozen(lesson):
         raise Wrong(
             "replace_head(model, 3) on a frozen model gives a head that requires no gradient. Make a new layer."
         )
+    with calling("model(images) after replace_head(model, 3)"), torch.no_grad():
+        model.eval()(make_images(2))
     if not any(p.any() for p in model.fc.parameters()):
         raise Wrong("replace_head(model, 3) gives a head of zeros. Leave it as nn.Linear initialises it.")
 
 
 @pytest.mark.task("5.1")
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_head_lies_where_the_model_does(lesson):
-    model = make_model().cuda()
-    with calling("replace_head(model, 3)"):
+    model = make_model().to("meta")
+    with calling('replace_head(model, 3) of a model on the device "meta"'):
         lesson.replace_head(model, 3)
-        model(make_images(2).cuda())
+    for parameter in model.fc.parameters():
+        if parameter.device.type != "meta":
+            raise Wrong(
+                'replace_head(model, 3) of a model on another device, torch\'s "meta" here, gives a head on '
+                f"{parameter.device}. Make it on the device of the old head's weight."
+            )
+
+
+@pytest.mark.task("5.1")
+def test_every_head_is_drawn_anew(lesson):
+    heads = []
+    for seed in (1, 2):
+        model = make_model().eval()
+        torch.manual_seed(seed)
+        with calling("replace_head(model, 3)"), torch.no_grad():
+            heads.append(lesson.replace_head(model, 3)(make_images(2)))
+    if equal(*heads):
+        raise Wrong("replace_head(model, 3) gives the same head whatever torch's seed is. Does it set the seed itself?")
 
 
 # --- 5.2 ------------------------------------------------------------------------------------------------------------
@@ -130,10 +194,15 @@ def frozen(lesson, block=BasicBlock):
     model = make_model(block)
     with calling("freeze_backbone(model)"):
         got = lesson.freeze_backbone(model)
-    if got is not model:
+    if type(got) is ResNet and got is not model:
         raise Wrong(
-            f"freeze_backbone(model) returned {type(got).__name__}, expected the model. Does it end with return?"
+            "freeze_backbone(model) returned another model, such as a copy. Change the model itself, return it."
         )
+    if got is not model:
+        raise Wrong(f"freeze_backbone(model) returned {said(got)}, expected the model. Does it end with return?")
+    with calling("model.train() after freeze_backbone(model)"):
+        if model.train(model.training) is not model:
+            raise Wrong("after freeze_backbone(model), model.train() does not return the model, as it must.")
     return model
 
 
@@ -231,7 +300,7 @@ def hooked_features(model, batches):
     return torch.cat(caught)
 
 
-def make_batches(sizes=(5, 5, 2)):
+def make_batches(sizes=(5, 6, 1)):
     images, labels = make_images(sum(sizes)), torch.arange(sum(sizes)) % CLASSES
     return list(zip(images.split(sizes), labels.split(sizes)))
 
@@ -242,10 +311,16 @@ def make_batches(sizes=(5, 5, 2)):
 def test_features_are_what_the_pooling_puts_out(lesson, block, training):
     model, batches = make_model(block, training), make_batches()
     expected = hooked_features(model, batches)
-    before = copy.deepcopy(model.state_dict())
-    what = "extract_features(model, batches)"
-    with calling(what):
-        got = lesson.extract_features(model, iter(batches))
+    model.layer1.requires_grad_(False)
+    before, kept, twin = copy.deepcopy(model.state_dict()), flags(model), copy.deepcopy(model).eval()
+    head_learns = [p.requires_grad for p in model.fc.parameters()]
+    what = f"extract_features(model, batches of {', '.join(str(len(labels)) for _, labels in batches)})"
+    try:
+        with gradients_stay_on(what), calling(what):
+            got = lesson.extract_features(model, iter(batches))
+    except Wrong as wrong:
+        squeezed = "squeeze() takes away the first dimension, too, of a batch of one picture; use flatten(1)"
+        raise Wrong(f"{wrong}{advice(squeezed if 'number of dimensions' in str(wrong) else None)}") from None
     if len(plain(got, what, tuple, list)) != 2:
         raise Wrong(f"{what} returned {len(got)} things, expected (features, labels).")
     features, labels = got
@@ -261,6 +336,14 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
     check_tensor(features, expected, f"{what}: the features")
     if features.requires_grad:
         raise Wrong(f"{what}: the features carry a graph. Compute them under torch.no_grad().")
+    for name, tensor, kind in (("features", features, torch.float32), ("labels", labels, torch.int64)):
+        if type(tensor) is torch.Tensor and tensor.dtype != kind:
+            raise Wrong(f"{what}: the {name} are {tensor.dtype}, expected {kind}. Take them as they are.")
+        if type(tensor) is torch.Tensor and tensor.is_inference():
+            raise Wrong(
+                f"{what}: the {name} are made in torch.inference_mode(), and nothing can be trained on them. Use "
+                "torch.no_grad()."
+            )
     if not is_close(features, expected, 1e-4):
         twin = copy.deepcopy(model).train()
         twin.fc = nn.Identity()
@@ -278,18 +361,40 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
         raise Wrong(f"{what} leaves a {type(model.fc).__name__} in the place of model.fc. Put fc back.")
     if any(module.training is not training for module in model.modules()):
         raise Wrong(f"{what} leaves the model in another mode.")
-    if any(len(getattr(m, n)) for m in model.modules() for n in ("_forward_hooks", "_forward_pre_hooks")):
+    if count_hooks(model):
         raise Wrong(f"{what} leaves a hook on the model. Call remove() on its handle.")
     for name, value in tensors(model).items():
         if not equal(value, before[name]):
             raise Wrong(f"{what} changes {name}.")
+    check_flags(kept, model, what)
+    if head_learns != [p.requires_grad for p in model.fc.parameters()]:
+        raise Wrong(f"{what} changes requires_grad of fc. Leave it, or put it back.")
+    with calling(f"model(images) after {what}"), torch.no_grad():
+        logits, right = model.eval()(batches[0][0]), twin(batches[0][0])
+    check_tensor(logits, right, f"model(images) after {what}", " Put fc's own forward back.")
+    if not is_close(logits, right):
+        raise Wrong(f"after {what} the model gives other logits than before. Put back what you changed.")
 
 
-def clusters(count=200, width=20, classes=4, seed=0, spread=1.0):
+@contextlib.contextmanager
+def gradients_stay_on(what):
+    """Raise Wrong if the learner's code switches gradients off and not on again."""
+    try:
+        yield
+        if not torch.is_grad_enabled():
+            raise Wrong(f"{what} leaves gradients switched off for all that follows. Use with torch.no_grad():")
+    finally:
+        torch.set_grad_enabled(True)
+
+
+def clusters(count=200, width=20, classes=4, seed=0, spread=1.0, mislabelled=0.0):
+    """Features in clusters, and labels, a share of which is drawn by lot."""
     generator = torch.Generator().manual_seed(seed)
     centres = 1.2 * torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
     labels = torch.arange(count) % classes
-    return centres[labels] + spread * torch.randn(count, width, generator=generator), labels
+    features = centres[labels] + spread * torch.randn(count, width, generator=generator)
+    lots = torch.rand(count, generator=generator) < mislabelled
+    return features, torch.where(lots, torch.randint(classes, (count,), generator=generator), labels)
 
 
 def fit_probe(lesson, features, labels, classes, **more):
@@ -303,7 +408,8 @@ def fit_probe(lesson, features, labels, classes, **more):
         raise Wrong(f"{call} changes the features that it is given.")
     with calling(f"{call}, applied to features,"), torch.no_grad():
         logits = probe(features)
-    check_tensor(logits, torch.empty(len(features), classes), f"{call}, applied to its features,")
+    hint = " Not every class is among the labels: take num_classes." if labels.max() + 1 < classes else ""
+    check_tensor(logits, torch.empty(len(features), classes), f"{call}, applied to its features,", hint)
     return probe, call
 
 
@@ -315,43 +421,104 @@ def objective(probe, features, labels, penalty):
         return (F.cross_entropy(logits, labels) + penalty * weight.square().sum()).item()
 
 
-def optimum(features, labels, classes, penalty):
-    """The probe with the least value of the objective."""
-    probe = nn.Linear(features.shape[1], classes).double()
-    x, optimizer = (
-        features.double(),
-        torch.optim.LBFGS(probe.parameters(), max_iter=2000, tolerance_grad=1e-9, line_search_fn="strong_wolfe"),
-    )
+def squares(weight, bias):
+    return weight.square().sum()
 
-    def loss():
+
+def optimum(features, labels, classes, penalty, measure=squares, loss=F.cross_entropy, bias=True):
+    """The probe with the least value of the objective, or of another one."""
+    probe, x = nn.Linear(features.shape[1], classes, bias=bias).double(), features.double()
+    with torch.no_grad():
+        probe.weight.mul_(0.1)
+    optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=2000, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def value():
         optimizer.zero_grad()
-        value = F.cross_entropy(probe(x), labels) + penalty * probe.weight.square().sum()
-        value.backward()
-        return value
+        result = loss(probe(x), labels) + penalty * measure(probe.weight, probe.bias)
+        result.backward()
+        return result
 
-    optimizer.step(loss)
+    optimizer.step(value)
     return probe
 
 
+def probe_mistakes(features, labels, classes, penalty):
+    """The probes that the known wrong ways lead to: {the mistake: a function that makes the probe}."""
+    least = functools.partial(optimum, features, labels, classes)
+    deviation, mean = torch.std_mean(features, dim=0)
+
+    def with_bias(weight, bias):
+        return weight.square().sum() + bias.square().sum()
+
+    def ridge(logits, labels):
+        return F.mse_loss(logits, F.one_hot(labels, classes).double())
+
+    half = "the penalty is half as large: an optimiser's weight_decay stands for half of its square; double it"
+    return {
+        "the penalty is left out": lambda: least(0.0),
+        half: lambda: least(penalty / 2),
+        f"{half}, and leave the bias out": lambda: least(penalty / 2, with_bias),
+        "the penalty is twice as large": lambda: least(2 * penalty),
+        "the bias is in the penalty, too; it is for the weights only": lambda: least(penalty, with_bias),
+        "the penalty is on the mean of the squares; sum them": lambda: least(
+            penalty, lambda weight, bias: weight.square().mean()
+        ),
+        "the penalty is on the norm of the weights; sum their squares": lambda: least(
+            penalty, lambda weight, bias: weight.norm()
+        ),
+        "the penalty is on the weights' absolute values; sum their squares": lambda: least(
+            penalty, lambda weight, bias: (weight.square() + 1e-6).sqrt().sum()
+        ),
+        "the cross-entropy is summed over the pictures; take its mean": lambda: least(penalty / len(labels)),
+        "softmax is applied before cross_entropy, which applies it itself": lambda: least(
+            penalty, loss=lambda logits, labels: F.cross_entropy(logits.softmax(dim=1), labels)
+        ),
+        "it minimises squared errors, not the cross-entropy": lambda: least(penalty, loss=ridge),
+        "it is trained on standardised features, and given others": lambda: optimum(
+            (features - mean) / deviation, labels, classes, penalty
+        ),
+    }
+
+
+def likeliest_probe(probe, features, mistakes):
+    """A sentence that names the mistake whose probe is the nearest, up to what all logits have in common."""
+
+    def centred(layer):
+        logits = layer(features.to(next(layer.parameters()).dtype)).double()
+        return (logits - logits.mean(dim=1, keepdim=True)).detach()
+
+    got = centred(probe)
+    far = {words: ((got - centred(make())).norm() / got.norm()).item() for words, make in mistakes.items()}
+    cause = min(far, key=far.get)
+    return advice(
+        cause
+        if far[cause] < 0.1
+        else "the training stops too soon, or its steps do not lead to the minimum: the rate is too large, or "
+        "gradients are never cleared"
+    )
+
+
 @pytest.mark.task("5.3")
-@pytest.mark.parametrize("penalty", [1e-3, 0.1])
-def test_probe_comes_near_the_minimum(lesson, penalty):
-    features, labels = clusters(spread=1.5)
+@pytest.mark.parametrize("penalty, share", [(1e-3, 0.1), (0.1, 0.007)])
+def test_probe_comes_near_the_minimum(lesson, penalty, share):
+    features, labels = clusters(spread=1.5, mislabelled=0.2)
     probe, call = fit_probe(lesson, features, labels, 4, penalty=penalty)
+    if all(p.dim() == 2 for p in probe.parameters()):
+        raise Wrong(f"{call} has no bias. Leave bias at its default, True.")
     best = optimum(features, labels, 4, penalty)
     got, least = objective(probe, features, labels, penalty), objective(best, features.double(), labels, penalty)
+    torch.manual_seed(0)
     start = objective(nn.Linear(20, 4), features, labels, penalty)
-    if got > least + 0.1 * (start - least):
-        loss = objective(probe, features, labels, 0)
-        cause = (
-            "the penalty is left out, or too small: the cross-entropy alone is lower than where the sum is least"
-            if loss < objective(best, features.double(), labels, 0)
-            else "the training stops too soon"
-        )
+    if not got <= least + share * (start - least):
         raise Wrong(
-            f"{call} with penalty={penalty}: cross-entropy plus penalty is {got:.4f}, it could be {least:.4f}.\n"
-            f"The likeliest mistake: {cause}."
+            f"{call} with penalty={penalty}: cross-entropy plus penalty is {got:.4f}, it could be {least:.4f}."
+            + likeliest_probe(probe, features, probe_mistakes(features, labels, 4, penalty))
         )
+
+
+@pytest.mark.task("5.3")
+def test_probe_has_an_output_for_each_class(lesson):
+    fit_probe(lesson, *clusters(40), 6)
 
 
 @pytest.mark.task("5.3")
@@ -404,13 +571,48 @@ def same_rates(known, rates):
     return all(got is None or abs(got - rates[i]) <= 1e-9 + 1e-6 * abs(rates[i]) for i, got in known)
 
 
-def torn_stem(known):
-    """What is wrong, in words, if the stem's parameters have different rates; else None."""
-    stem = {got for i, got in known if i == 5}
-    return "conv1 and bn1 are one part, the stem, and have one rate" if len(stem) > 1 else None
+def other_stem(known, rates):
+    """What is wrong, in words, with the limits of the stem; else None. known: {name: (number of the part, rate)}."""
+    if same_rates([(i, got) for i, got in known.values() if i < 5], rates):
+        stem = {got for i, got in known.values() if i == 5}
+        return "conv1 and bn1 are one part, the stem, and have one rate" if len(stem) > 1 else None
+    blocks = [(5 if "conv1" in name or "bn1" in name else i, got) for name, (i, got) in known.items()]
+    norms = [(5 if name.startswith("conv1") or "bn1" in name else i, got) for name, (i, got) in known.items()]
+    if same_rates(blocks, rates) or same_rates(norms, rates):
+        return "the blocks have a conv1 and a bn1 of their own; the stem's are model.conv1 and model.bn1"
+    return None
 
 
 PARTS = ("fc", "layer4", "layer3", "layer2", "layer1", "stem")
+
+
+def groups_of(lesson, model, lr, factor, call):
+    """The groups that the learner returned, each as torch's optimisers read it."""
+    with calling(call):
+        got = lesson.parameter_groups(model, lr, factor)
+    groups = []
+    for i, group in enumerate(plain(got, call, list, tuple)):
+        what = f"{call}: group {i}"
+        for key in ("params", "lr"):
+            if key not in plain(group, what, dict):
+                raise Wrong(f'{what} has no "{key}".')
+        rate = number(group["lr"], f'{call}: "lr" of a group')
+        with calling(f"torch.optim.SGD, given group {i} of {call},"):
+            groups.append({**torch.optim.SGD([dict(group)], lr=1.0).param_groups[0], "lr": rate})
+    return groups
+
+
+@pytest.mark.task("5.4")
+def test_frozen_parameters_are_in_groups_and_stay_frozen(lesson):
+    model, call = make_model(), "parameter_groups(model, 0.1, 0.5) of a model of which layer1 is frozen"
+    model.layer1.requires_grad_(False)
+    kept = flags(model)
+    groups = groups_of(lesson, model, 0.1, 0.5, call)
+    check_flags(kept, model, call)
+    found = {id(parameter) for group in groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in found:
+            raise Wrong(f"{call}: {name} is in no group. Every parameter belongs in one, frozen or not.")
 
 
 @pytest.mark.task("5.4")
@@ -419,13 +621,8 @@ PARTS = ("fc", "layer4", "layer3", "layer2", "layer1", "stem")
 def test_every_parameter_has_one_rate(lesson, block, lr, factor):
     model = make_model(block)
     call = f"parameter_groups(model, {lr}, {factor})"
-    with calling(call):
-        groups = [{**group, "params": list(group["params"])} for group in lesson.parameter_groups(model, lr, factor)]
     rates = {}
-    for group in groups:
-        if "lr" not in group:
-            raise Wrong(f'{call}: a group has no "lr".')
-        group["lr"] = number(group["lr"], f'{call}: "lr" of a group')
+    for group in groups_of(lesson, model, lr, factor, call):
         for parameter in group["params"]:
             if id(parameter) in rates:
                 raise Wrong(f"{call}: a parameter of the shape {shape(parameter)} is in two groups.")
@@ -446,25 +643,28 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
                 f"{call}: {name}, which belongs to {part}, has the rate {got:.6g}, expected {expected:.6g}."
                 + (
                     likeliest(rate_mistakes(lr, factor), functools.partial(same_rates, known.values()))
-                    or advice(torn_stem(known.values()))
+                    or advice(other_stem(known, [lr * factor**i for i in range(6)]))
                 )
             )
     if rates:
         raise Wrong(f"{call}: {len(rates)} parameters in the groups are not the model's.")
-    torch.optim.SGD(groups, lr=1.0)
 
 
 # --- 5.5 ------------------------------------------------------------------------------------------------------------
 
 
-def each_batch(model, batches):
+def variance(x):
+    return x.var(dim=1)
+
+
+def each_batch(model, batches, spread=variance, training=True):
     """For each batch norm: [(mean, variance) of what reaches it, for each batch], the model being in train mode."""
-    model = copy.deepcopy(model).train()
+    model = copy.deepcopy(model).train(training)
     norms, found = norms_of(model), {}
 
     def add(norm, inputs):
         x = inputs[0].detach().transpose(0, 1).flatten(1)
-        found.setdefault(norm, []).append((x.mean(dim=1), x.var(dim=1)))
+        found.setdefault(norm, []).append((x.mean(dim=1), spread(x)))
 
     for norm in norms:
         norm.register_forward_pre_hook(add)
@@ -478,21 +678,21 @@ def norms_of(model):
     return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
-def by_hand(model, batches, weights=None):
+def by_hand(model, batches, weights=None, **how):
     """For each batch norm the mean, or the weighted mean, over the batches of each batch's own mean and variance."""
     weights = torch.tensor(weights or [1.0] * len(batches))
     weights = (weights / weights.sum())[:, None]
-    return [[(torch.stack(part) * weights).sum(dim=0) for part in zip(*of)] for of in each_batch(model, batches)]
+    return [[(torch.stack(part) * weights).sum(dim=0) for part in zip(*of)] for of in each_batch(model, batches, **how)]
 
 
-def moving(model, batches, reset):
-    """The statistics that a moving average with momentum 0.1 gives, from the old ones or from a reset."""
+def moving(model, batches, reset, rate=0.1):
+    """The statistics that a moving average with some momentum gives, from the old ones or from a reset."""
     found = []
     for norm, of in zip(norms_of(model), each_batch(model, batches)):
         mean = torch.zeros_like(norm.running_mean) if reset else norm.running_mean
         variance = torch.ones_like(mean) if reset else norm.running_var
         for new_mean, new_variance in of:
-            mean, variance = 0.9 * mean + 0.1 * new_mean, 0.9 * variance + 0.1 * new_variance
+            mean, variance = mean.lerp(new_mean, rate), variance.lerp(new_variance, rate)
         found.append([mean, variance])
     return found
 
@@ -512,6 +712,18 @@ def statistics_mistakes(model, batches):
         "it is a moving average that still holds part of the old statistics: reset them, and set momentum to None": (
             lambda: moving(model, batches, reset=False)
         ),
+        "the variance divides by the count n; batch norm's running variance divides by n - 1": lambda: by_hand(
+            model, batches, spread=lambda x: x.var(dim=1, correction=0)
+        ),
+        "it is the standard deviation; take its square, the variance": lambda: by_hand(
+            model, batches, spread=lambda x: x.std(dim=1)
+        ),
+        "the numbers are those that reach a batch norm in eval mode; run the batches in train mode": lambda: by_hand(
+            model, batches, training=False
+        ),
+        "only batch norms among model.children() are adapted; model.modules() has those in blocks, too": lambda: (
+            by_hand(model, batches)[:1] + moving(model, batches, reset=False)[1:]
+        ),
         "after the reset the momentum is still 0.1; set it to None for the mean over all batches": lambda: moving(
             model, batches, reset=True
         ),
@@ -520,6 +732,9 @@ def statistics_mistakes(model, batches):
         mistakes |= {
             "only the last batch counts; take the mean over all, by momentum None": lambda: by_hand(
                 model, batches[-1:]
+            ),
+            "the momentum is 1/n from the first of the n batches on, which is no mean; set it to None": lambda: moving(
+                model, batches, reset=True, rate=1 / len(batches)
             ),
             "only the first batch counts; take the mean over all": lambda: by_hand(model, batches[:1]),
             "all batches are put together to one; run them one by one": lambda: by_hand(model, [torch.cat(batches)]),
@@ -542,13 +757,21 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
     if got is not model:
         raise Wrong(f"{what} returned {said(got)}, expected the model itself. Does it end with return model?")
     tensors(model)
+    for name, parameter in model.named_parameters():
+        if not equal(parameter, dict(old.named_parameters())[name]):
+            fresh = equal(parameter, torch.full_like(parameter, float(name.endswith("weight"))))
+            cause = "reset_parameters() resets weight and bias, too; reset_running_stats() the statistics only"
+            raise Wrong(
+                f"{what} changes the parameter {name}. Only statistics may change.{advice(cause if fresh else None)}"
+            )
     norms, before = norms_of(model), norms_of(old)
     for norm, was, (mean, variance) in zip(norms, before, expected):
         if is_close(norm.running_mean, mean, 1e-3) and is_close(norm.running_var, variance, 1e-3):
             continue
         if equal(norm.running_mean, was.running_mean) or not norm.running_mean.any():
             raise Wrong(
-                f"{what} leaves the running statistics as they were, or as reset. In eval mode they do not move."
+                f"{what} leaves the running statistics as they were, or as reset. In eval mode they do not move; nor "
+                "if batches, which can be gone through only once, is used up before."
             )
         part, got, right = "mean", norm.running_mean, mean
         if is_close(got, right, 1e-3):
@@ -557,9 +780,6 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
             f"{what}: a running {part} starts with {rounded(got)}, expected {rounded(right)}."
             + likeliest(statistics_mistakes(old, batches), lambda known: same_statistics(norms, known))
         )
-    for name, parameter in model.named_parameters():
-        if not equal(parameter, dict(old.named_parameters())[name]):
-            raise Wrong(f"{what} changes the parameter {name}. Only statistics may change.")
     if any(norm.momentum != was.momentum for norm, was in zip(norms, before)):
         raise Wrong(f"{what} leaves the momentum at {norms[0].momentum}. Put back what it was, {before[0].momentum}.")
     if any(module.training is not training for module in model.modules()):
@@ -570,6 +790,26 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
 
 def rounded(tensor):
     return [round(value, 4) for value in tensor[:3].tolist()]
+
+
+@pytest.mark.task("5.5")
+def test_adaptation_puts_back_each_momentum_and_leaves_all_else(lesson):
+    model, what = make_model(), "adapt_batchnorm(model, batches)"
+    model.layer1.requires_grad_(False)
+    momenta = [0.03, None, 0.2] + [0.1] * (len(norms_of(model)) - 3)
+    for norm, momentum in zip(norms_of(model), momenta):
+        norm.momentum = momentum
+    kept, head = flags(model), [p.requires_grad for p in model.fc.parameters()]
+    with gradients_stay_on(what), calling(what):
+        lesson.adapt_batchnorm(model, [make_images(4)])
+    after = [norm.momentum for norm in norms_of(model)]
+    if after != momenta:
+        raise Wrong(f"{what} leaves momenta of {after[:3]} where they were {momenta[:3]}. Keep each batch norm's own.")
+    check_flags(kept, model, what)
+    if head != [p.requires_grad for p in model.fc.parameters()]:
+        raise Wrong(f"{what} changes requires_grad of fc. Leave it, or put it back.")
+    if count_hooks(model):
+        raise Wrong(f"{what} leaves {count_hooks(model)} hooks on the model. Call remove() on each handle.")
 
 
 @pytest.mark.task("5.5")

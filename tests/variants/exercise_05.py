@@ -34,6 +34,16 @@ return model""",
         "seq",
         hole(
             "replace_head",
+            """model.fc = nn.Sequential(nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device))
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "no device",
+        "gives a head on cpu",
+        hole(
+            "replace_head",
             """model.fc = nn.Sequential(nn.Linear(model.fc.in_features, num_classes))
 return model""",
         ),
@@ -783,6 +793,964 @@ model.train()
 with torch.no_grad():
     for i, x in enumerate(batches):
         for n in norms: n.momentum = 1/(i+1)
+        model(x)
+for n, m in zip(norms, mom):
+    n.momentum = m
+model.train(mode)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "freezes the rest",
+        "changes requires_grad of conv1.weight",
+        hole(
+            "replace_head",
+            """for q in model.parameters(): q.requires_grad = False
+model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "thaws the rest",
+        "changes requires_grad of layer1.0.conv1.weight",
+        hole(
+            "replace_head",
+            """model.requires_grad_(True)
+model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "eval mode left",
+        "changes the model's mode",
+        hole(
+            "replace_head",
+            """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+model.eval()
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "seeded",
+        "Does it set the seed itself?",
+        hole(
+            "replace_head",
+            """torch.manual_seed(42)
+model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "sigmoid",
+        "The head is one linear layer, without activation",
+        hole(
+            "replace_head",
+            """model.fc = nn.Sequential(nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device), nn.Sigmoid())
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "relu",
+        "The head is one linear layer, without activation",
+        hole(
+            "replace_head",
+            """model.fc = nn.Sequential(nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device), nn.ReLU())
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "dropout",
+        "in train mode fc gives something else",
+        hole(
+            "replace_head",
+            """model.fc = nn.Sequential(nn.Dropout(0.5), nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device))
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "old rows",
+        "copies weights of the old head",
+        hole(
+            "replace_head",
+            """old = model.fc
+model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+n = min(num_classes, old.out_features)
+with torch.no_grad(): model.fc.weight[:n] = old.weight[:n]
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "classifier",
+        "gives the model a new part, classifier",
+        hole(
+            "replace_head",
+            """model.classifier = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+return model""",
+        ),
+    ),
+    right(
+        "5.1",
+        "lazy",
+        hole(
+            "replace_head",
+            """model.fc = nn.LazyLinear(num_classes, device=model.fc.weight.device)
+return model""",
+        ),
+    ),
+    right(
+        "5.1",
+        "own initialisation",
+        hole(
+            "replace_head",
+            """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+nn.init.normal_(model.fc.weight, std=0.01)
+nn.init.zeros_(model.fc.bias)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "copy",
+        "returned another model, such as a copy",
+        hole(
+            "freeze_backbone",
+            """model = copy.deepcopy(model)
+model.requires_grad_(False)
+model.fc.requires_grad_(True)
+for m in model.modules():
+    if isinstance(m, nn.BatchNorm2d):
+        m.eval(); m.train = lambda mode=True, m=m: m
+return model""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "train returns nothing",
+        "does not return the model, as it must",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+for m in model.modules():
+    if isinstance(m, nn.BatchNorm2d):
+        m.eval(); m.train = lambda mode=True, m=m: m
+old = model.train
+model.train = lambda mode=True: None if old(mode) else None
+return model""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "squeeze",
+        "squeeze() takes away the first dimension",
+        hole(
+            "extract_features",
+            """features, labels, mode = [], [], model.training
+hook = model.avgpool.register_forward_hook(lambda l, i, o: features.append(o.squeeze()))
+model.eval()
+with torch.no_grad():
+    for x, y in batches:
+        model(x); labels.append(y)
+hook.remove()
+model.train(mode)
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "forward left",
+        "Put fc's own forward back",
+        hole(
+            "extract_features",
+            """mode, features, labels = model.training, [], []
+model.fc.forward = lambda x: x
+model.eval()
+with torch.no_grad():
+    for x, y in batches:
+        features.append(model(x)); labels.append(y)
+model.train(mode)
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    right(
+        "5.3",
+        "forward put back",
+        hole(
+            "extract_features",
+            """mode, features, labels = model.training, [], []
+model.fc.forward = lambda x: x
+model.eval()
+with torch.no_grad():
+    for x, y in batches:
+        features.append(model(x)); labels.append(y)
+del model.fc.forward
+model.train(mode)
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "float labels",
+        "the labels are torch.float32, expected torch.int64",
+        hole(
+            "extract_features",
+            """features, labels, mode = [], [], model.training
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for x, y in batches:
+        model(x); labels.append(y)
+hook.remove()
+model.train(mode)
+return torch.cat(features), torch.cat(labels).float()""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "int labels",
+        "the labels are torch.int32, expected torch.int64",
+        hole(
+            "extract_features",
+            """features, labels, mode = [], [], model.training
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for x, y in batches:
+        model(x); labels.append(y)
+hook.remove()
+model.train(mode)
+return torch.cat(features), torch.cat(labels).int()""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "double",
+        "the features are torch.float64, expected torch.float32",
+        hole(
+            "extract_features",
+            """features, labels, mode = [], [], model.training
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for x, y in batches:
+        model(x); labels.append(y)
+hook.remove()
+model.train(mode)
+return torch.cat(features).double(), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "inference mode",
+        "nothing can be trained on them",
+        hole(
+            "extract_features",
+            """features, labels, mode = [], [], model.training
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.inference_mode():
+    for x, y in batches:
+        model(x); labels.append(y)
+    result = torch.cat(features), torch.cat(labels)
+hook.remove()
+model.train(mode)
+return result""",
+        ),
+    ),
+    right(
+        "5.3",
+        "inference mode, put together outside",
+        hole(
+            "extract_features",
+            """features, labels, mode = [], [], model.training
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.inference_mode():
+    for x, y in batches:
+        model(x); labels.append(y)
+hook.remove()
+model.train(mode)
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "gradients off",
+        "leaves gradients switched off",
+        hole(
+            "extract_features",
+            """features, labels, mode = [], [], model.training
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+torch.set_grad_enabled(False)
+if True:
+    for x, y in batches:
+        model(x); labels.append(y)
+hook.remove()
+model.train(mode)
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "freezes",
+        "changes requires_grad of conv1.weight",
+        hole(
+            "extract_features",
+            """model.requires_grad_(False)
+features, labels, mode = [], [], model.training
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for x, y in batches:
+        model(x); labels.append(y)
+hook.remove()
+model.train(mode)
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "weight_decay=penalty",
+        "the penalty is half as large",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.Adam(p.parameters(), 0.02, weight_decay=penalty)
+for i in range(600):
+    o.zero_grad()
+    F.cross_entropy(p(features), labels).backward()
+    o.step()
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "half",
+        "the penalty is half as large",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.cross_entropy(p(features), labels) + 0.5*penalty*p.weight.pow(2).sum()
+    l.backward()
+    return l
+o.step(c)
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "double penalty",
+        "the penalty is twice as large",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.cross_entropy(p(features), labels) + 2*penalty*p.weight.pow(2).sum()
+    l.backward()
+    return l
+o.step(c)
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "bias, too",
+        "the bias is in the penalty, too",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.cross_entropy(p(features), labels) + penalty*sum(q.pow(2).sum() for q in p.parameters())
+    l.backward()
+    return l
+o.step(c)
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "no bias",
+        "has no bias. Leave bias at its default",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes, bias=False)
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.cross_entropy(p(features), labels) + penalty*p.weight.pow(2).sum()
+    l.backward()
+    return l
+o.step(c)
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "norm",
+        "the penalty is on the norm of the weights",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.cross_entropy(p(features), labels) + penalty*p.weight.norm()
+    l.backward()
+    return l
+o.step(c)
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "absolute values",
+        "the penalty is on the weights' absolute values",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.Adam(p.parameters(), 0.01)
+for i in range(1000):
+    o.zero_grad()
+    (F.cross_entropy(p(features), labels) + penalty*p.weight.abs().sum()).backward()
+    o.step()
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "mean of squares",
+        "the penalty is on the mean of the squares",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.cross_entropy(p(features), labels) + penalty*p.weight.pow(2).mean()
+    l.backward()
+    return l
+o.step(c)
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "summed loss",
+        "the cross-entropy is summed over the pictures",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.cross_entropy(p(features), labels, reduction='sum') + penalty*p.weight.pow(2).sum()
+    l.backward()
+    return l
+o.step(c)
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "softmax twice",
+        "softmax is applied before cross_entropy",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.cross_entropy(p(features).softmax(1), labels) + penalty*p.weight.pow(2).sum()
+    l.backward()
+    return l
+o.step(c)
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "ridge",
+        "it minimises squared errors",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.mse_loss(p(features), F.one_hot(labels, num_classes).float()) + penalty*p.weight.pow(2).sum()
+    l.backward()
+    return l
+o.step(c)
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "standardised",
+        "it is trained on standardised features",
+        hole(
+            "linear_probe",
+            """s, m = torch.std_mean(features, dim=0)
+raw, features = features, (features - m) / s
+p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.cross_entropy(p(features), labels) + penalty*p.weight.pow(2).sum()
+    l.backward()
+    return l
+o.step(c)
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "never cleared",
+        "gradients are never cleared",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.SGD(p.parameters(), 0.1)
+for i in range(500):
+    (F.cross_entropy(p(features), labels) + penalty*p.weight.pow(2).sum()).backward()
+    o.step()
+return p""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "classes counted",
+        "Not every class is among the labels: take num_classes",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], int(labels.max()) + 1)
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.cross_entropy(p(features), labels) + penalty*p.weight.pow(2).sum()
+    l.backward()
+    return l
+o.step(c)
+return p""",
+        ),
+    ),
+    right(
+        "5.3",
+        "mini-batches",
+        hole(
+            "linear_probe",
+            """p = nn.Linear(features.shape[1], num_classes)
+o = torch.optim.AdamW(p.parameters(), 0.01, weight_decay=0.0)
+for i in range(150):
+    for part in torch.randperm(len(features)).split(32):
+        o.zero_grad()
+        (F.cross_entropy(p(features[part]), labels[part]) + penalty*p.weight.pow(2).sum()).backward()
+        o.step()
+return p""",
+        ),
+    ),
+    right(
+        "5.3",
+        "float64",
+        hole(
+            "linear_probe",
+            """x = features.double()
+p = nn.Linear(features.shape[1], num_classes).double()
+o = torch.optim.LBFGS(p.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+def c():
+    o.zero_grad()
+    l = F.cross_entropy(p(x), labels) + penalty*p.weight.pow(2).sum()
+    l.backward()
+    return l
+o.step(c)
+return p.float()""",
+        ),
+    ),
+    right(
+        "5.4",
+        "single tensors",
+        hole(
+            "parameter_groups",
+            """order = ["fc","layer4","layer3","layer2","layer1"]
+rank = lambda n: order.index(n) if n in order else 5
+return [{"params": q, "lr": lr * factor**rank(n.split(".")[0])} for n, q in model.named_parameters()]""",
+        ),
+    ),
+    right(
+        "5.4",
+        "with names",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+names = {q: n for n, q in model.named_parameters()}
+return [{"params": [(names[q], q) for m in part for q in m.parameters()], "lr": lr * factor**i} for i, part in enumerate(parts)]""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "freezes the stem",
+        "changes requires_grad of conv1.weight",
+        hole(
+            "parameter_groups",
+            """model.conv1.weight.requires_grad_(False)
+parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+return [{"params": [p for m in part for p in m.parameters()], "lr": lr * factor**i} for i, part in enumerate(parts)]""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "without the frozen",
+        "is in no group. Every parameter belongs in one, frozen or not",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+return [{"params": [p for m in part for p in m.parameters() if p.requires_grad], "lr": lr * factor**i} for i, part in enumerate(parts)]""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "no return",
+        "returned None, expected a list or tuple",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+[{"params": [p for m in part for p in m.parameters()], "lr": lr * factor**i} for i, part in enumerate(parts)]""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "optimizer",
+        "returned an object of the type SGD, expected a list",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+return torch.optim.SGD([{"params": [p for m in part for p in m.parameters()], "lr": lr * factor**i} for i, part in enumerate(parts)])""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "pairs",
+        "group 0 returned an object of the type tuple, expected a dict",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+return [([p for m in part for p in m.parameters()], lr * factor**i) for i, part in enumerate(parts)]""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "modules",
+        "optimizer can only optimize Tensors",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+return [{"params": part, "lr": lr * factor**i} for i, part in enumerate(parts)]""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "wrong key",
+        'has no "params"',
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+return [{"parameters": [p for m in part for p in m.parameters()], "lr": lr * factor**i} for i, part in enumerate(parts)]""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "children",
+        "conv1 and bn1 are one part",
+        hole(
+            "parameter_groups",
+            """parts = [m for m in reversed(list(model.children())) if list(m.parameters())]
+return [{"params": list(m.parameters()), "lr": lr * factor**i} for i, m in enumerate(parts)]""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "bn1 in name",
+        "the blocks have a conv1 and a bn1 of their own",
+        hole(
+            "parameter_groups",
+            """order = ["fc","layer4","layer3","layer2","layer1"]
+def rank(n): return 5 if "bn1" in n or n.startswith("conv1") else order.index(n.split(".")[0])
+return [{"params": [q], "lr": lr * factor**rank(n)} for n, q in model.named_parameters()]""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "momentum 0.1 after",
+        "Keep each batch norm's own",
+        hole(
+            "adapt_batchnorm",
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+mom = [n.momentum for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+model.train()
+with torch.no_grad():
+    for x in batches:
+        model(x)
+for n, m in zip(norms, mom):
+    n.momentum = 0.1
+model.train(mode)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "freezes",
+        "changes requires_grad of conv1.weight",
+        hole(
+            "adapt_batchnorm",
+            """model.requires_grad_(False)
+norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+mom = [n.momentum for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+model.train()
+with torch.no_grad():
+    for x in batches:
+        model(x)
+for n, m in zip(norms, mom):
+    n.momentum = m
+model.train(mode)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "hooks left",
+        "hooks on the model. Call remove() on each handle",
+        hole(
+            "adapt_batchnorm",
+            """import collections
+seen, was = collections.defaultdict(list), model.training
+norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+def keep(n, i):
+    x = i[0].transpose(0, 1).flatten(1)
+    seen[n].append((x.mean(1), x.var(1)))
+hs = [n.register_forward_pre_hook(keep) for n in norms]
+kept = [m.momentum for m in norms]
+for n in norms: n.momentum = 0.0
+model.train(True)
+with torch.no_grad():
+    for x in batches: model(x)
+    pass
+    for n, k in zip(norms, kept):
+        n.momentum = k
+        n.running_mean.copy_(torch.stack([a for a, _ in seen[n]]).mean(0))
+        n.running_var.copy_(torch.stack([b for _, b in seen[n]]).mean(0))
+model.train(was)
+return model""",
+        ),
+    ),
+    right(
+        "5.5",
+        "hooks",
+        hole(
+            "adapt_batchnorm",
+            """import collections
+seen, was = collections.defaultdict(list), model.training
+norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+def keep(n, i):
+    x = i[0].transpose(0, 1).flatten(1)
+    seen[n].append((x.mean(1), x.var(1)))
+hs = [n.register_forward_pre_hook(keep) for n in norms]
+kept = [m.momentum for m in norms]
+for n in norms: n.momentum = 0.0
+model.train(True)
+with torch.no_grad():
+    for x in batches: model(x)
+    for h in hs: h.remove()
+    for n, k in zip(norms, kept):
+        n.momentum = k
+        n.running_mean.copy_(torch.stack([a for a, _ in seen[n]]).mean(0))
+        n.running_var.copy_(torch.stack([b for _, b in seen[n]]).mean(0))
+model.train(was)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "variance over n",
+        "batch norm's running variance divides by n - 1",
+        hole(
+            "adapt_batchnorm",
+            """import collections
+seen, was = collections.defaultdict(list), model.training
+norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+def keep(n, i):
+    x = i[0].transpose(0, 1).flatten(1)
+    seen[n].append((x.mean(1), x.var(1, correction=0)))
+hs = [n.register_forward_pre_hook(keep) for n in norms]
+kept = [m.momentum for m in norms]
+for n in norms: n.momentum = 0.0
+model.train(True)
+with torch.no_grad():
+    for x in batches: model(x)
+    for h in hs: h.remove()
+    for n, k in zip(norms, kept):
+        n.momentum = k
+        n.running_mean.copy_(torch.stack([a for a, _ in seen[n]]).mean(0))
+        n.running_var.copy_(torch.stack([b for _, b in seen[n]]).mean(0))
+model.train(was)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "deviation",
+        "it is the standard deviation",
+        hole(
+            "adapt_batchnorm",
+            """import collections
+seen, was = collections.defaultdict(list), model.training
+norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+def keep(n, i):
+    x = i[0].transpose(0, 1).flatten(1)
+    seen[n].append((x.mean(1), x.std(1)))
+hs = [n.register_forward_pre_hook(keep) for n in norms]
+kept = [m.momentum for m in norms]
+for n in norms: n.momentum = 0.0
+model.train(True)
+with torch.no_grad():
+    for x in batches: model(x)
+    for h in hs: h.remove()
+    for n, k in zip(norms, kept):
+        n.momentum = k
+        n.running_mean.copy_(torch.stack([a for a, _ in seen[n]]).mean(0))
+        n.running_var.copy_(torch.stack([b for _, b in seen[n]]).mean(0))
+model.train(was)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "hooks in eval mode",
+        "reach a batch norm in eval mode",
+        hole(
+            "adapt_batchnorm",
+            """import collections
+seen, was = collections.defaultdict(list), model.training
+norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+def keep(n, i):
+    x = i[0].transpose(0, 1).flatten(1)
+    seen[n].append((x.mean(1), x.var(1)))
+hs = [n.register_forward_pre_hook(keep) for n in norms]
+kept = [m.momentum for m in norms]
+for n in norms: n.momentum = 0.0
+model.train(False)
+with torch.no_grad():
+    for x in batches: model(x)
+    for h in hs: h.remove()
+    for n, k in zip(norms, kept):
+        n.momentum = k
+        n.running_mean.copy_(torch.stack([a for a, _ in seen[n]]).mean(0))
+        n.running_var.copy_(torch.stack([b for _, b in seen[n]]).mean(0))
+model.train(was)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "momentum 1/n",
+        "the momentum is 1/n from the first",
+        hole(
+            "adapt_batchnorm",
+            """batches = list(batches)
+norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+mom = [n.momentum for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = 1/len(batches)
+model.train()
+with torch.no_grad():
+    for x in batches:
+        model(x)
+for n, m in zip(norms, mom):
+    n.momentum = m
+model.train(mode)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "children only",
+        "only batch norms among model.children() are adapted",
+        hole(
+            "adapt_batchnorm",
+            """norms, mode = [m for m in model.children() if isinstance(m, nn.BatchNorm2d)], model.training
+mom = [n.momentum for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+model.train()
+with torch.no_grad():
+    for x in batches:
+        model(x)
+for n, m in zip(norms, mom):
+    n.momentum = m
+model.train(mode)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "reset_parameters",
+        "reset_parameters() resets weight and bias, too",
+        hole(
+            "adapt_batchnorm",
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+mom = [n.momentum for n in norms]
+for n in norms:
+    n.reset_parameters()
+    n.momentum = None
+model.train()
+with torch.no_grad():
+    for x in batches:
+        model(x)
+for n, m in zip(norms, mom):
+    n.momentum = m
+model.train(mode)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "batches counted",
+        "which can be gone through only once, is used up",
+        hole(
+            "adapt_batchnorm",
+            """n = len(list(batches))
+norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+mom = [n.momentum for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+model.train()
+with torch.no_grad():
+    for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
