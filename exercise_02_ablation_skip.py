@@ -227,16 +227,16 @@ def draw_figure(args, histories, gaps, lesions, data):
             y = max(losses[:, -1].mean().item(), y + 0.06 * top)  # labels of equal losses stand above each other
             axes.annotate(f"{depth} layers", (epochs[-1], y), (6, 0), textcoords="offset points", color=colours[depth],
                           va="center", annotation_clip=False)
-        axes.set(xlabel="epoch", ylabel="training loss (nats); dashed: test error", ylim=(0, top))
+        axes.set(xlabel="epoch", ylabel="training loss (nats)\ndashed: test error (share)", ylim=(0, top))
         axes.set_title(f"{kind}: depth {'adds' if gaps[kind] > 0 else 'saves'} {abs(gaps[kind]):.2f} nats")
-    for (label, (_, *parts)), colour, marker in zip(lesions.items(), (VERMILION, GREEN, BLUE), "s^o"):
+    for (label, (whole, *parts)), colour, marker in zip(lesions.items(), (VERMILION, GREEN, BLUE), "s^o"):
         lesion.plot([100 * (i + 0.5) / len(parts) for i in range(len(parts))], [100 * part for part in parts],
-                    marker, color=colour, label=label)
+                    marker, color=colour, label=f"{label} (whole: {whole:.0%})")
     lesion.set(xlabel="block taken out (% of depth)", ylabel="test accuracy (%)", ylim=(0, 105))
     lesion.set_title("one block taken out")
-    lesion.legend(loc="center right", bbox_to_anchor=(1.03, 0.38), fontsize=11, frameon=False, handletextpad=0)
-    figure.suptitle(f"From {args.depths[0]} to {args.depths[-1]} layers, training loss moves {gaps['plain']:+.2f} nats "
-                    f"without shortcuts, {gaps['residual']:+.2f} with ({data.name}, {args.size} px)")
+    lesion.legend(loc="center right", bbox_to_anchor=(1.03, 0.38), fontsize=10, frameon=False, handletextpad=0)
+    figure.suptitle(f"From {args.depths[0]} to {args.depths[-1]} layers, training loss changes by {gaps['plain']:+.2f} "
+                    f"nats without shortcuts, by {gaps['residual']:+.2f} with ({data.name}, {args.size} px)")
     return figure
 
 
