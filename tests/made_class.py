@@ -378,7 +378,7 @@ Mode().__enter__()"""
             frame = frame.f_back
         return frame.f_locals["twins"].oracle(x) if frame else F.relu(branch)""",
         0,
-        "frames",
+        "sys._getframe",
         text=changed(at_import("import sys"), text=WRONG.replace("F.relu(branch)", SUM)),
     ),
     "reads_the_tests_through_a_traceback": in_forward(
