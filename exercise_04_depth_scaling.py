@@ -345,11 +345,13 @@ def draw_curve(axes, x, y, yerr, colour):
     """A line from network to network, each labelled with its depth."""
     axes.errorbar(x, y, yerr=yerr, fmt="o-", color=colour, linewidth=2, capsize=4)
     for i, (depth, *point) in enumerate(zip(LAYERS, x, y)):
-        falls = i > 0 and y[i] < y[i - 1]  # then the line comes from above, and the label stands to the right of it
-        axes.annotate(f"{depth}", point, (6 if falls else -4, 7), textcoords="offset points", color=colour,
-                      weight="bold", ha="left" if falls else "right")
+        falls = i > 0 and y[i] < y[i - 1]  # then the line comes from above, and the label stands below its point
+        axes.annotate(f"{depth}", point, (0, -18) if falls else (-4, 7), textcoords="offset points", color=colour,
+                      weight="bold", ha="center" if falls else "right")
     axes.margins(y=0.2)
-    axes.set(xlim=(0, 1.1 * max(x)), ylim=(max(0, axes.get_ylim()[0]), min(104, axes.get_ylim()[1])))
+    low, high = axes.get_ylim()
+    more = max(0, 10 - (high - low)) / 2  # at least ten points from bottom to top, so that chance does not look large
+    axes.set(xlim=(0, 1.1 * max(x)), ylim=(max(0, low - more), min(104, high + more)))
 
 
 def describe(args, table, gains, world_size):
