@@ -1393,7 +1393,7 @@ class BasicBlock(nn.Module):
     wrong(
         "1.1",
         "b groups",
-        "groups=2",
+        "a convolution has groups=2",
         edit(
             "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
             "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False, groups=2)",
