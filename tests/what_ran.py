@@ -215,8 +215,8 @@ def check_registered(model, ops, what, oracle_ops=()):
     if idle:
         missing = own < expected and any(p.shape[2:] == (1, 1) for p in idle.values())
         raise Wrong(
-            f"{what}: no convolution, batch norm or linear layer used the parameter {next(iter(idle))}. "
-            "Every layer must take part, and compute with torch's own layers or functions.",
+            f"{what}: no convolution, batch norm or linear layer used the parameter {next(iter(idle))}."
+            + " Leave out layers that do nothing, and compute with torch's own layers or functions." * (not missing),
             "the shortcut is not added: its 1x1 convolution is made and never called" if missing else None,
         )
 

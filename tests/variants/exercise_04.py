@@ -1274,7 +1274,7 @@ return sum(macs.values())""",
     wrong(
         "4.4",
         "one network for all seeds of a depth",
-        "starts",
+        "starts from other weights",
         hole(
             "train_depths",
             """rows, networks = {}, {}
