@@ -146,14 +146,16 @@ class Guard:
             return
         with self.looking():
             sentence = self.judge_event(event, args)
-        if sentence:
+            if sentence and event in LOOKS:
+                harmless = self.harmless()
+            else:  # platform.py asks the system what machine this is
+                harmless = sentence and any(os.path.basename(name) == "platform.py" for name in self.callers())
+        if sentence and not harmless:
             self.forbid(sentence, PermissionError(f"{event} is not allowed while the tests run"))
 
     def judge_event(self, event, args):
         """What an event does wrong, or None."""
         family = event.partition(".")[0]
-        if event in LOOKS and self.harmless():
-            return None
         if event in ("sys._getframe", "sys._current_frames", "object.__getattr__"):
             caller = next(self.callers())
             signature = event == "object.__getattr__" and args[1] == "__code__"  # as dataclasses look at it
@@ -171,8 +173,6 @@ class Guard:
         if event == "object.__setattr__" and args[1] in ("__code__", "__defaults__", "__kwdefaults__"):
             name = getattr(args[0], "__qualname__", type(args[0]).__name__)
             return f"changes the code of {name}" if self.mine() else None
-        if any(os.path.basename(name) == "platform.py" for name in self.callers()):
-            return None  # asks the system what machine this is
         if family == "subprocess" or event in ("os.fork", "os.forkpty", "os.system", "os.exec", "os.posix_spawn"):
             return f"starts a process ({event})" if self.mine() else None
         if event in ("os.kill", "os.killpg", "signal.pthread_kill"):
