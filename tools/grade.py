@@ -144,15 +144,15 @@ def main():
     args.exercises = sorted(set(args.exercises))
     if args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: give 1 or more")
+    if not args.submissions.is_dir():
+        parser.error(f"{args.submissions}: there is no such folder")
+    if args.out.resolve().is_relative_to(args.submissions.resolve()):
+        parser.error(f"--out {args.out}: must lie outside of {args.submissions}")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
         parser.error(f"--out {args.out}: cannot write there ({error.strerror})")
-    if not args.submissions.is_dir():
-        parser.error(f"{args.submissions}: there is no such folder")
-    if args.out.resolve().is_relative_to(args.submissions.resolve()):
-        parser.error(f"--out {args.out}: must lie outside of {args.submissions}")
     points = reports.read_points(args.points)
     learners = find_learners(args.submissions)
     unknown = sorted(set(args.trust) - set(learners))
