@@ -15,6 +15,7 @@ import resource
 import sys
 import sysconfig
 import threading
+import weakref
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
@@ -29,9 +30,9 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 OWN_CHECK = "own check"  # no name that can be written in a script
+OWN_TESTS = {"__main__", "cifar10", "conftest", "diagnosis", "messages", "what_ran"}
 FORBIDDEN = {  # what a script of this course has no use for, and a way into the tests
-    *("__main__", "_operator", "_pytest", "builtins", "ctypes", "pkgutil", "pluggy", "pytest", "runpy"),
-    *("cifar10", "conftest", "diagnosis", "messages", "what_ran"),
+    *("_operator", "_pytest", "builtins", "ctypes", "pkgutil", "pluggy", "pytest", "runpy", *OWN_TESTS),
 }
 INNER = {  # what modules hold that is otherwise harmless, and would lead a script anywhere
     "importlib": {"import_module", "reload", "__import__", "machinery", "util", "_bootstrap", "_bootstrap_external"},
@@ -42,7 +43,7 @@ INNER = {  # what modules hold that is otherwise harmless, and would lead a scri
 UNPICKLED = {*FORBIDDEN, "sys", "os", "posix", "operator", "importlib", "subprocess", "socket", "inspect", "gc"}
 MOST, LONGEST = 20, 200  # sentences about one submission, characters of one
 HARMLESS = {  # functions of Python's library that look at code or frames, and hand out neither
-    *("dataclass", "wrap", "make_dataclass", "namedtuple", "signature", "get_type_hints", "register", "literal_eval"),
+    *("dataclass", "wrap", "make_dataclass", "signature", "get_type_hints", "register", "literal_eval"),
     *("print_exc", "format_exc", "print_exception", "format_exception", "print_tb", "format_tb", "getdoc"),
     *("exception", "error", "debug", "info", "warning", "critical", "log", "NamedTuple", "namedtuple", "__new__"),
 }
@@ -62,7 +63,6 @@ PACKAGES = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 LOOKS = ("sys._getframe", "sys._current_frames", "object.__getattr__", "object.__setattr__", "compile", "code.__new__")
 READABLE = (sys.prefix, sys.base_prefix, *STDLIB, "/usr/", "/lib", "/etc/", "/dev/", "/sys/", "/proc/", "/opt/")
 FRAMES = ("inspect.py", "traceback.py", "pdb.py", "bdb.py", "trace.py", "profile.py", "cProfile.py")
-OWN_TESTS = ("__main__", "cifar10", "conftest", "diagnosis", "messages", "what_ran")
 WATCHED = ("torch", "torchvision", "numpy", "pytest", "_pytest", "pluggy", "pytest_timeout")
 
 
@@ -88,6 +88,7 @@ class Guard:
         self.course, self.folders = course, folders  # not to be read; free to write in
         self.name, self.said, self.busy, self.lesson = Path(script).stem, set(), threading.local(), None
         self.given, self.closed = None, set()  # its builtins; what nothing may be added to
+        self.lent = weakref.WeakSet()  # the networks that the tests made
 
     def catch(self, sentence):
         """Tell the judge."""
@@ -303,8 +304,9 @@ class Guard:
         resnet = torchvision.models.resnet
         if self.exercise != "5":
             for kind in (resnet.ResNet, resnet.BasicBlock, resnet.Bottleneck):
-                for name in ("__init__", "forward"):
-                    self.tell(kind, name, f"uses torchvision's {kind.__name__} instead of its own")
+                sentence = f"uses torchvision's {kind.__name__} instead of its own"
+                self.tell(kind, "__init__", sentence, lend=True)
+                self.tell(kind, "forward", sentence)
         ways = tuple(
             os.path.join(os.path.dirname(torch.__file__), name) for name in ("library.py", "_library", "_custom")
         )
@@ -315,16 +317,22 @@ class Guard:
             for name in [name for name in vars(nn_module) if name.startswith("register_module_")]:
                 self.tell(nn_module, name, f"hooks every module there is ({name})")
 
-    def tell(self, place, name, sentence, own=False, through=PACKAGES):
-        """Wrap a function: caught, if the submission (or only, with own: an object of a class of its) calls it."""
+    def tell(self, place, name, sentence, own=False, through=PACKAGES, lend=False):
+        """Wrap a function: caught, if the submission (or only, with own: an object of a class of its) calls it.
+
+        lend: it makes an object; what the tests make they may hand to the submission, which may then call it.
+        """
         plain = getattr(place, name)
 
         def watched(*args, **kwargs):
             with self.looking():
                 theirs = bool(args) and type(args[0]).__module__ == self.name
-                theirs = theirs or (not own and self.mine(through))
+                lent = bool(args) and args[0] in self.lent
+                theirs = theirs or (not own and not lent and self.mine(through))
             if theirs:
                 self.catch(sentence)
+            elif lend:
+                self.lent.add(args[0])
             return plain(*args, **kwargs)
 
         setattr(place, name, watched)

@@ -7,11 +7,18 @@ import os
 import re
 import tempfile
 import xml.etree.ElementTree as ElementTree
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {path.name[10]: path.name for path in sorted(ROOT.glob("solutions/exercise_0*.py"))}
+NEEDED = ("torch", "torchvision", "pytest", "pytest_timeout", "tqdm")
 HINT = "An instructor who finds this harmless has it judged again without these guards: --trust LEARNER."
+
+
+for package in NEEDED:  # or every submission would seem to be broken
+    if find_spec(package) is None:
+        raise SystemExit(f"This Python has no {package}. Activate the course's environment, or see README's set-up.")
 
 
 def write(path, text):
