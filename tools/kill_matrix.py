@@ -41,13 +41,18 @@ SLOW = "not script_runs and not learns_cifar10 and not training_steps"
 class Runner:
     """A pytest plugin: runs the wanted tests, keeps the messages of those that fail, and what each test executes."""
 
-    def __init__(self, wanted=lambda task, test: True, watch=None):
-        self.wanted, self.watch = wanted, watch  # watch: the file whose functions are looked for
+    def __init__(self, wanted=lambda task, test: True, watch=None, enough=lambda task, failures: False):
+        self.wanted, self.enough = wanted, enough  # enough: whether a task's failures tell all there is to know
+        self.watch = watch  # the file whose functions are looked for
         self.tasks, self.failures, self.lines = {}, {}, {}
 
     def pytest_collection_modifyitems(self, config, items):
         self.tasks = {item.nodeid: item.get_closest_marker("task").args[0] for item in items}
         items[:] = [item for item in items if self.wanted(self.tasks[item.nodeid], item.nodeid)]
+
+    def pytest_runtest_protocol(self, item):
+        task = self.tasks[item.nodeid]
+        return self.enough(task, self.failures.get(task, [])) or None  # True: the test is not run
 
     def pytest_runtest_logstart(self, nodeid):
         if self.watch:
@@ -128,19 +133,22 @@ def executed(name):
 # --- one answer -----------------------------------------------------------------------------------------------------
 
 
-JOBS = []  # (variant, file name, text, uses): what the processes fork with, since a variant cannot be sent
+JOBS = []  # (variant, file name, text, uses, every): what the processes fork with, since a variant cannot be sent
 
 
 def judge(index):
     """(index, failures by task) of an answer; runs in a process of its own, so that nothing of it is left."""
-    variant, name, text, uses = JOBS[index]
+    variant, name, text, uses, every = JOBS[index]
     touched = changed(SOLUTIONS[name].read_text("utf-8"), text)
     idle = set() if variant.right else DEPENDS.get(variant.task, set())  # may fail; it does not matter
 
     def wanted(task, test):
         return task == variant.task or (task not in idle and (touched is None or touched & uses.get(test, set())))
 
-    runner = Runner(wanted)
+    def enough(task, failures):
+        return not every and task == variant.task and named(variant, failures)
+
+    runner = Runner(wanted, enough=enough)
     with tempfile.TemporaryDirectory() as target:
         Path(target, name).write_text(text, "utf-8")
         run_tests(target, name, runner)
@@ -157,9 +165,12 @@ def verdict(variant, failures):
     astray = failed - {variant.task} - DEPENDS.get(variant.task, set())
     if astray:
         return f"fails at {sorted(astray)}, too: {first({task: failures[task] for task in astray})}"
-    if variant.says is None or not re.search(re.escape(variant.says), "\n".join(failures[variant.task])):
-        return "unnamed"
-    return ""
+    return "" if named(variant, failures[variant.task]) else "unnamed"
+
+
+def named(variant, messages):
+    """Whether the messages say what is wrong with an answer."""
+    return variant.says is not None and variant.says in "\n".join(messages)
 
 
 def other_names(variant, failures):
@@ -183,8 +194,8 @@ def load(wanted):
     return [v for v in found if not wanted or v.task in wanted or v.task[0] in wanted]
 
 
-def try_all(variants):
-    """The failures of each variant, by its index."""
+def try_all(variants, every=False):
+    """The failures of each variant, by its index. every: run tests on after one that names what is wrong, too."""
     from changes import apply
 
     texts = [apply(variant) for variant in variants]
@@ -196,7 +207,7 @@ def try_all(variants):
     gc.freeze()  # or the collector would touch, and so copy, every page that the processes share
     with pool() as workers:
         uses = dict(workers.imap_unordered(executed, names))
-    JOBS[:] = [(variant, *text, uses[text[0]]) for variant, text in zip(variants, texts)]
+    JOBS[:] = [(variant, *text, uses[text[0]], every) for variant, text in zip(variants, texts)]
     with pool() as workers:
         found = dict(tqdm(workers.imap_unordered(judge, range(len(JOBS))), total=len(JOBS), unit="answer"))
     gc.unfreeze()
@@ -215,7 +226,7 @@ def main():
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     variants = load(args.tasks)
-    found = try_all(variants)
+    found = try_all(variants, args.messages)
     tables, bad = {}, []
     for i, variant in enumerate(variants):
         row = tables.setdefault(variant.task, Counter())
