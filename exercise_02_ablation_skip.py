@@ -211,7 +211,7 @@ def keep(args, network, label, fit):
 
 def draw_figure(args, histories, gaps, lesions, data):
     """The paper's figure 6 for this run, and beside it what single blocks are worth."""
-    figure = new_figure(12, 4.6)
+    figure = new_figure(13, 4.8)
     *curves, lesion = figure.subplots(1, 3)
     colours = dict(zip(reversed(args.depths), itertools.cycle((VERMILION, BLUE, GREEN, GREY, "#CC79A7", "#E69F00"))))
     losses = [epoch["loss"] for history in histories.values() for epoch in history if math.isfinite(epoch["loss"])]
@@ -229,14 +229,21 @@ def draw_figure(args, histories, gaps, lesions, data):
                           va="center", annotation_clip=False)
         axes.set(xlabel="epoch", ylabel="training loss (nats)\ndashed: test error (share)", ylim=(0, top))
         axes.set_title(f"{kind}: depth {'adds' if gaps[kind] > 0 else 'saves'} {abs(gaps[kind]):.2f} nats")
-    for (label, (whole, *parts)), colour, marker in zip(lesions.items(), (VERMILION, GREEN, BLUE), "s^o"):
-        lesion.plot([100 * (i + 0.5) / len(parts) for i in range(len(parts))], [100 * part for part in parts],
-                    marker, color=colour, label=f"{label} (whole: {whole:.0%})")
+    y, intact = -100, -20  # where the whole network stands, left of the first block
+    for label, (whole, *parts) in sorted(lesions.items(), key=lambda item: item[1][-1]):
+        kind, depth = label.split("-")
+        places = [100 * (i + 0.5) / len(parts) for i in range(len(parts))]
+        lesion.plot([intact, *places], [100 * share for share in (whole, *parts)],
+                    "s" if kind == "plain" else "o", color=colours[int(depth)])
+        y = max(100 * parts[-1], y + 7)
+        lesion.annotate(label, (100, y), (8, 0), textcoords="offset points", color=colours[int(depth)],
+                        va="center", annotation_clip=False)
+    lesion.axvline(intact / 2, color=GREY, linewidth=1, linestyle=":")
     lesion.set(xlabel="block taken out (% of depth)", ylabel="test accuracy (%)", ylim=(0, 105))
+    lesion.set_xticks([intact, 0, 50, 100], ["none", "0", "50", "100"])
     lesion.set_title("one block taken out")
-    lesion.legend(loc="center right", bbox_to_anchor=(1.03, 0.38), fontsize=10, frameon=False, handletextpad=0)
-    figure.suptitle(f"From {args.depths[0]} to {args.depths[-1]} layers, training loss changes by {gaps['plain']:+.2f} "
-                    f"nats without shortcuts, by {gaps['residual']:+.2f} with ({data.name}, {args.size} px)")
+    figure.suptitle(f"From {args.depths[0]} to {args.depths[-1]} layers training loss changes by {gaps['plain']:+.2f} "
+                    f"nats without shortcuts,\nand by {gaps['residual']:+.2f} with them ({data.name}, {args.size} px)")
     return figure
 
 

@@ -88,7 +88,7 @@ ELSEWHERE = {  # what cannot be run here, and the file that runs it
     "!python exercise_01_build_resnet18.py": None,  # Colab's own
     "python solutions/exercise_05_transfer_learning.py --images DIR --weights imagenet": None,  # a download
 }
-SHORTER = {"tools/kill_matrix.py": "3.3", "tools/judge.py": "--exercises 1", "tools/grade.py": "--exercises 1"}
+SHORTER = {"tools/judge.py": "--exercises 1", "tools/grade.py": "--exercises 1"}
 
 
 def readme_commands():

@@ -264,6 +264,14 @@ def test_files_are_found_under_the_names_that_others_give_them(tmp_path):
         judge.find_file([tmp_path / "carl"], "1")
 
 
+def test_missing_file_comes_with_what_may_have_been_meant(tmp_path):
+    for name in ("main.py", "exercise_01.ipynb", "exercise_02_ablation_skip.py", "notes.txt"):
+        (tmp_path / name).touch()
+    text = "there is no exercise_01_build_resnet18.py; there is 'main.py' and 'exercise_01.ipynb'"
+    assert judge.missing([tmp_path], "1") == text
+    assert judge.missing([tmp_path / "exercise_02_ablation_skip.py"], "1") == text.partition(";")[0]
+
+
 def test_file_that_never_ends_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.py")
     with pytest.raises(judge.Refused, match="no file"):

@@ -65,7 +65,7 @@ def judge_one(places, exercise, args, kept, base, trusted):
     try:
         path = judge.find_file(places, exercise, only=len(args.exercises) == 1)
         if path is None:
-            return empty | {"status": "missing", "why": f"there is no {reports.FILES[exercise]}"}
+            return empty | {"status": "missing", "why": judge.missing(places, exercise)}
         source = judge.read_file(path)
     except (judge.Refused, OSError) as error:
         return empty | {"status": "refused", "why": str(error)}
@@ -103,7 +103,11 @@ def run_judge(source, exercise, args, trusted):
         command += ["--observe"] * trusted
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         RUNNING.add(process)
-        process.wait()
+        try:
+            process.wait(args.seconds + 300)  # it keeps to --seconds itself, as a rule
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         RUNNING.discard(process)
         process.stdin.close()
         try:

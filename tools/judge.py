@@ -61,6 +61,15 @@ def find_file(places, exercise, only=False):
     return found[0] if found else None
 
 
+def missing(places, exercise):
+    """A sentence on an exercise's file that is not there; it may be there as a notebook, or by another name."""
+    paths = [path for place in places if Path(place).is_dir() for path in sorted(Path(place).iterdir())]
+    odd = [path for path in paths if path.suffix == ".py" and "exercise_0" not in path.name]
+    names = [path.name for path in (*odd, *(path for path in paths if path.suffix == ".ipynb"))]
+    others = f"; there is {' and '.join(map(repr, names[:3]))}" if names else ""
+    return f"there is no {FILES[exercise]}{others}"
+
+
 def candidates(place, name, only):
     """The files in a folder, or the file itself, that may be meant as the script of that name."""
     number = name[:11]  # exercise_01
@@ -294,7 +303,7 @@ def judge_exercise(place, exercise, limits, only=False):
     try:
         path = find_file([place], exercise, only)
         if path is None:
-            return result | {"status": "missing", "why": f"there is no {FILES[exercise]}"}
+            return result | {"status": "missing", "why": missing([place], exercise)}
         try_tests(result, read_file(path), exercise, limits)
     except (Refused, OSError) as error:
         result |= {"status": "refused", "why": str(error)}
