@@ -127,8 +127,8 @@ def gradient_norms(model, images, labels):
     """The norm of the loss's gradient for the weight of each nn.Conv2d, a list in the order of model.modules().
 
     The loss is the mean cross-entropy of images, normalised (count, 3, height, width), and labels (count,), in train
-    mode. A gradient may be as small as 1e-24, and its norm is not 0 then: see norm. Leaves no trace: every .grad is what
-    it was, and undisturbed puts back mode and running statistics.
+    mode. A gradient may be as small as 1e-24, and its norm is not 0 then: see norm. Leaves no trace: every .grad is
+    what it was, and undisturbed puts back mode and running statistics.
     """
     # Task 3.1: the loss of model(images) while the model is undisturbed, its gradients, and the norm of each.
     weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
