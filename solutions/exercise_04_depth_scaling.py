@@ -605,6 +605,9 @@ def parse_args():
     args.device = torch.device(next(name for name in found if found[name]) if args.device == "auto" else args.device)
     if args.data_dir.is_file():
         parser.error(f"--data-dir {args.data_dir}: is a file; give the folder in which {CIFAR10.base_folder} lies")
+    kept, unfinished = [args.out / f"{Path(sys.argv[0]).stem[:11]}{end}" for end in (".json", "_unfinished")]
+    if args.dry_run and (unfinished.exists() or (kept.is_file() and b'"dry_run": true' not in kept.read_bytes())):
+        args.out = args.out / "dry_run"  # what a real run has made stays
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=args.out).close()

@@ -205,12 +205,16 @@ def test_an_interrupted_ablation_goes_on_with_the_next_network(tmp_path):
     script.write_bytes((ROOT / "solutions" / script.name).read_bytes())
     flags = ["--epochs", "2", "--train-images", "1024", "--depths", "8", "14"]
     assert interrupt(script, flags, b"residual-8-seed0:  ")[0] == 1
+    assert "dry_run" in run(script, "--data", "shapes", "--dry-run").stdout, "it leaves alone what has been finished"
     done = run(script, "--data", "shapes", *flags)
     assert done.returncode == 0, done.stderr
     assert "plain-8-seed0: finished before the run was interrupted" in done.stdout
     assert "residual-14-seed0: finished before" not in done.stdout
     results = tmp_path / "results"
-    assert sorted(p.name for p in results.iterdir()) == ["exercise_02.json", "exercise_02.png"]
+    assert sorted(p.name for p in results.iterdir()) == ["dry_run", "exercise_02.json", "exercise_02.png"]
+    record = (results / "exercise_02.json").read_bytes()
+    run(script, "--data", "shapes", "--dry-run")
+    assert (results / "exercise_02.json").read_bytes() == record
     histories = json.loads((results / "exercise_02.json").read_text())["histories"]
     assert "plain-8-seed0" not in done.stderr and len(histories) == 2 * 2 * 2, "kinds x depths x seeds"
     run(script, "--data", "shapes", *flags)
@@ -354,7 +358,8 @@ def test_the_ablations_figure_is_drawn_for_many_depths_and_lost_runs():
         epochs = [{"loss": loss, "test_error": 0.5} for loss in losses]
         histories = {(kind, depth, 0): epochs for kind in ("plain", "residual") for depth in depths}
         args = SimpleNamespace(depths=depths, epochs=2, seeds=1, size=16)
-        gaps, lesions = ablation.degradation(histories), dict.fromkeys(("a", "b", "c"), [0.5, 0.1, 0.2])
+        names = ("plain-8", "residual-8", "residual-56")
+        gaps, lesions = ablation.degradation(histories), dict.fromkeys(names, [0.5, 0.1, 0.2])
         figure = ablation.draw_figure(args, histories, gaps, lesions, SimpleNamespace(name="shapes"))
         figure.savefig(io.BytesIO())
         ablation.describe(args, gaps, lesions)
