@@ -30,6 +30,10 @@ RAISED = {  # what Python and torch say of common slips, and what to do about th
     "or take nn.Sequential",
     r"Module \[(\w+)\] is missing the required": r"\1 has no method forward, or it is indented wrongly",
     r"cannot assign module before Module": "__init__ must call super().__init__() first",
+    r"'NoneType' object has no attribute '(\w+)'": r"a value is None where its \1 is wanted: is a return missing, or a "
+    "gradient not computed yet?",
+    r"'(Tensor|Parameter|[a-z]\w+)' object has no attribute '(\w+)'": r"there is no \2 in a \1: is the value what you "
+    "take it for?",
     r"'\w+' object has no attribute '(\w+)'": r"__init__ never sets self.\1, or under another name",
     r"running_mean should contain (\d+) elements not (\d+)": r"a batch norm made for \2 channels gets \1",
     r"Output size is too small": "a pooling of fixed size does not fit: pictures of any size must work, so take "

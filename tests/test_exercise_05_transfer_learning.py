@@ -490,11 +490,11 @@ def likeliest_probe(probe, features, mistakes):
     got = centred(probe)
     far = {words: ((got - centred(make())).norm() / got.norm()).item() for words, make in mistakes.items()}
     cause = min(far, key=far.get)
-    return advice(
-        cause
-        if far[cause] < 0.1
-        else "the training stops too soon, or its steps do not lead to the minimum: the rate is too large, or "
-        "gradients are never cleared"
+    if far[cause] < 0.1:
+        return advice(cause)
+    return (
+        "\nIt minimises something else, or the training stops too soon, or its steps do not lead to the minimum: the "
+        "rate is too large, or gradients are never cleared."
     )
 
 
