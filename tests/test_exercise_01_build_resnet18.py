@@ -238,6 +238,8 @@ def test_network_has_the_right_size(lent, oracle):
     count = sum(p.numel() for p in model.parameters())
     if count != 11_173_962:
         cause = wrong_network(ops, record(oracle, images, "")[1], (2, 2, 2, 2), place_in_resnet18)
+        if cause is None:
+            network_twins(lent, oracle, True, 2, 32, 32)  # says which layer is missing or none of the model's
         raise Wrong(
             f"ResNet18() has {count:,} parameters, expected 11,173,962 ({count - 11_173_962:+,}).{advice(cause)}"
         )

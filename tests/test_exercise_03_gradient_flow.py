@@ -302,79 +302,6 @@ def check_no_trace(before, after, what):
         raise Wrong(f"{what} changes requires_grad of the model's parameters.")
 
 
-MEASURES = {
-    "3.1": ("gradient_norms(model, images, labels)", lambda lesson, *given: lesson.gradient_norms(*given)),
-    "3.2": ("signal_norms(model, images, labels)", lambda lesson, *given: lesson.signal_norms(*given)),
-    "3.4": (
-        "gradient_correlation(model, images, neighbours)",
-        lambda lesson, *given: lesson.gradient_correlation(*given),
-    ),
-}
-
-
-def of_tasks(*tasks):
-    """A test for each of these tasks."""
-    return pytest.mark.parametrize(
-        "task", [pytest.param(task, marks=pytest.mark.task(task), id=task) for task in tasks]
-    )
-
-
-def given_to(task):
-    """What a task's measure takes beside the model: {its name: tensor}."""
-    images, labels = make_batch()
-    return {"images": images} | ({"neighbours": images + 0.1} if task == "3.4" else {"labels": labels})
-
-
-@START
-@of_tasks("3.1", "3.2", "3.4")
-def test_measuring_leaves_no_trace(lesson, task, training):
-    what, measure = MEASURES[task]
-    network, given = make_network(lesson, training=training), given_to(task)
-    network[1][0].train(not training)  # one block is in the other mode, as when a part is frozen
-    before, kept = state(network), {name: tensor.clone() for name, tensor in given.items()}
-    with differentiating(what):
-        measure(lesson, network, *given.values())
-    check_no_trace(before, state(network), what)
-    for name, tensor in given.items():
-        if not equal(tensor, kept[name]):
-            raise Wrong(f"{what} changes the {name} that it is given.")
-        if tensor.requires_grad or tensor.grad is not None:
-            raise Wrong(f"{what} leaves requires_grad or a gradient on {name}. Work on {name}.detach().clone().")
-
-
-@of_tasks("3.1", "3.2", "3.4")
-def test_measuring_thaws_nothing(lesson, task):
-    what, measure = MEASURES[task]
-    network = make_network(lesson)
-    network[1][0].branch[1].requires_grad_(False)
-    before = [p.requires_grad for p in network.parameters()]
-    try:
-        with calling(what):
-            measure(lesson, network, *given_to(task).values())
-    except Wrong:  # nobody said that it can be done for a model of which a part is frozen
-        return
-    if before != [p.requires_grad for p in network.parameters()]:
-        raise Wrong(
-            f"{what} changes requires_grad of the model's parameters: some were frozen before, and are not now."
-        )
-
-
-@of_tasks("3.1", "3.2")
-def test_tiny_gradients_have_norms(lesson, task):
-    network, batch = shrunk(make_network(lesson)), make_batch()
-    if task == "3.1":
-        expected = weight_mistakes(network, batch)[0]
-    else:
-        loss, points = run_blocks(network, *batch)
-        expected = euclid(torch.autograd.grad(loss, points[1:]))
-    what = f"{MEASURES[task][0]} of a network whose gradients are about 1e-25"
-    with differentiating(what):
-        got = MEASURES[task][1](lesson, network, *batch)
-    got = numbers_of(got, what, len(expected))
-    lost = "the norm is computed in float32, where the square of 1e-25 is 0; use norm, which is given, or .double()"
-    check_numbers(got, expected, what, {lost: [0.0] * len(expected)})
-
-
 # --- 3.2 ------------------------------------------------------------------------------------------------------------
 
 
@@ -721,6 +648,81 @@ def test_correlation_is_nan_if_a_gradient_is_zero(lesson, dead):
             f"{what} is {got:.5f} where the gradient of {dead} of {COUNT} images is 0, expected NaN."
             + advice(None if is_constant(lesson, got) else hidden)
         )
+
+
+# --- 3.1, 3.2, 3.4: what they have in common --------------------------------------------------------------------------
+
+MEASURES = {
+    "3.1": ("gradient_norms(model, images, labels)", lambda lesson, *given: lesson.gradient_norms(*given)),
+    "3.2": ("signal_norms(model, images, labels)", lambda lesson, *given: lesson.signal_norms(*given)),
+    "3.4": (
+        "gradient_correlation(model, images, neighbours)",
+        lambda lesson, *given: lesson.gradient_correlation(*given),
+    ),
+}
+
+
+def of_tasks(*tasks):
+    """A test for each of these tasks."""
+    return pytest.mark.parametrize(
+        "task", [pytest.param(task, marks=pytest.mark.task(task), id=task) for task in tasks]
+    )
+
+
+def given_to(task):
+    """What a task's measure takes beside the model: {its name: tensor}."""
+    images, labels = make_batch()
+    return {"images": images} | ({"neighbours": images + 0.1} if task == "3.4" else {"labels": labels})
+
+
+@START
+@of_tasks("3.1", "3.2", "3.4")
+def test_measuring_leaves_no_trace(lesson, task, training):
+    what, measure = MEASURES[task]
+    network, given = make_network(lesson, training=training), given_to(task)
+    network[1][0].train(not training)  # one block is in the other mode, as when a part is frozen
+    before, kept = state(network), {name: tensor.clone() for name, tensor in given.items()}
+    with differentiating(what):
+        measure(lesson, network, *given.values())
+    check_no_trace(before, state(network), what)
+    for name, tensor in given.items():
+        if not equal(tensor, kept[name]):
+            raise Wrong(f"{what} changes the {name} that it is given.")
+        if tensor.requires_grad or tensor.grad is not None:
+            raise Wrong(f"{what} leaves requires_grad or a gradient on {name}. Work on {name}.detach().clone().")
+
+
+@of_tasks("3.1", "3.2", "3.4")
+def test_measuring_thaws_nothing(lesson, task):
+    what, measure = MEASURES[task]
+    network = make_network(lesson)
+    network[1][0].branch[1].requires_grad_(False)
+    before = [p.requires_grad for p in network.parameters()]
+    try:
+        with calling(what):
+            measure(lesson, network, *given_to(task).values())
+    except Wrong:  # nobody said that it can be done for a model of which a part is frozen
+        return
+    if before != [p.requires_grad for p in network.parameters()]:
+        raise Wrong(
+            f"{what} changes requires_grad of the model's parameters: some were frozen before, and are not now."
+        )
+
+
+@of_tasks("3.1", "3.2")
+def test_tiny_gradients_have_norms(lesson, task):
+    network, batch = shrunk(make_network(lesson)), make_batch()
+    if task == "3.1":
+        expected = weight_mistakes(network, batch)[0]
+    else:
+        loss, points = run_blocks(network, *batch)
+        expected = euclid(torch.autograd.grad(loss, points[1:]))
+    what = f"{MEASURES[task][0]} of a network whose gradients are about 1e-25"
+    with differentiating(what):
+        got = MEASURES[task][1](lesson, network, *batch)
+    got = numbers_of(got, what, len(expected))
+    lost = "the norm is computed in float32, where the square of 1e-25 is 0; use norm, which is given, or .double()"
+    check_numbers(got, expected, what, {lost: [0.0] * len(expected)})
 
 
 # --- 3.5 ------------------------------------------------------------------------------------------------------------

@@ -534,6 +534,7 @@ def test_parameters_are_all_and_each_once(lesson):
         "it counts buffers, too": expected + sum(b.numel() for b in model.buffers()),
         "it counts a layer twice that the model holds twice": expected
         + sum(p.numel() for p in model.tokens.parameters()),
+        "it leaves out what lies in no layer; take model.parameters()": expected - model.scale.numel(),
         "it counts tensors, not the numbers in them": len(list(model.parameters())),
         "it counts all of state_dict(): buffers, too, and twice a layer that the model holds twice": sum(
             value.numel() for value in model.state_dict().values()

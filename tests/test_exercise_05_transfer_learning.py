@@ -67,8 +67,12 @@ def check_flags(before, model, what):
     """Raise Wrong if what was frozen is not, or the other way round, or if a mode has changed."""
     for name, value in flags(model).items():
         if name in before and value != before[name]:
-            part = f"requires_grad of {name}" if name in dict(model.named_parameters()) else "the model's mode"
-            raise Wrong(f"{what} changes {part}, which was {before[name]}. Leave it, or put it back.")
+            if name in dict(model.named_parameters()):
+                raise Wrong(
+                    f"{what} changes requires_grad of {name}, which was {before[name]}. Leave it, or put it back."
+                )
+            modes = ("train", "eval") if before[name] else ("eval", "train")
+            raise Wrong(f"{what} takes the model from {modes[0]} to {modes[1]} mode. Leave its mode, or put it back.")
 
 
 def count_hooks(model):
@@ -603,19 +607,6 @@ def groups_of(lesson, model, lr, factor, call):
 
 
 @pytest.mark.task("5.4")
-def test_frozen_parameters_are_in_groups_and_stay_frozen(lesson):
-    model, call = make_model(), "parameter_groups(model, 0.1, 0.5) of a model of which layer1 is frozen"
-    model.layer1.requires_grad_(False)
-    kept = flags(model)
-    groups = groups_of(lesson, model, 0.1, 0.5, call)
-    check_flags(kept, model, call)
-    found = {id(parameter) for group in groups for parameter in group["params"]}
-    for name, parameter in model.named_parameters():
-        if id(parameter) not in found:
-            raise Wrong(f"{call}: {name} is in no group. Every parameter belongs in one, frozen or not.")
-
-
-@pytest.mark.task("5.4")
 @pytest.mark.parametrize("lr, factor", [(0.1, 0.5), (0.02, 1.0), (1.0, 0.1)])
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 def test_every_parameter_has_one_rate(lesson, block, lr, factor):
@@ -648,6 +639,19 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
             )
     if rates:
         raise Wrong(f"{call}: {len(rates)} parameters in the groups are not the model's.")
+
+
+@pytest.mark.task("5.4")
+def test_frozen_parameters_are_in_groups_and_stay_frozen(lesson):
+    model, call = make_model(), "parameter_groups(model, 0.1, 0.5) of a model of which layer1 is frozen"
+    model.layer1.requires_grad_(False)
+    kept = flags(model)
+    groups = groups_of(lesson, model, 0.1, 0.5, call)
+    check_flags(kept, model, call)
+    found = {id(parameter) for group in groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in found:
+            raise Wrong(f"{call}: {name} is in no group. Every parameter belongs in one, frozen or not.")
 
 
 # --- 5.5 ------------------------------------------------------------------------------------------------------------

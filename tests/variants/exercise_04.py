@@ -1243,7 +1243,7 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
     wrong(
         "4.3",
         "parameters by kind of layer",
-        "count_parameters(model) is",
+        "it leaves out what lies in no layer",
         hole(
             "count_parameters",
             """total = 0

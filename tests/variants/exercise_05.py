@@ -825,7 +825,7 @@ return model""",
     wrong(
         "5.1",
         "eval mode left",
-        "changes the model's mode",
+        "takes the model from train to eval mode",
         hole(
             "replace_head",
             """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
