@@ -196,7 +196,8 @@ def draw_figure(history, said, data):
     for axes, i in zip(bottom.subplots(1, 10), torch.cat([good.nonzero()[: 10 - len(wrong), 0], wrong]).tolist()):
         axes.imshow(data.test_images[i].permute(1, 2, 0).cpu().numpy())
         answer, truth = data.classes[said[i]], data.classes[data.test_labels[i]]
-        text, colour = (f"✓ {truth}", BLUE) if good[i] else (f"✗ {answer}\n(a {truth})", VERMILION)
+        a = "an" if truth[0] in "aeiou" else "a"
+        text, colour = (f"✓ {truth}", BLUE) if good[i] else (f"✗ {answer}\n({a} {truth})", VERMILION)
         axes.set_xlabel(text, color=colour, fontsize=11)
         axes.set(xticks=[], yticks=[], frame_on=False)
     return figure
