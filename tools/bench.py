@@ -66,7 +66,7 @@ def load_lesson(exercise, quiet):
 
 
 def load(exercise, device, pictures=None, data="shapes", data_dir="data", test_images=None, quiet=True):
-    """(lesson, its budget on the device, its pictures at the budget's size)."""
+    """(lesson, its budget on the device, its pictures at the budget's size): pictures to train on, and to test on."""
     lesson = load_lesson(exercise, quiet)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     budget = dict(lesson.BUDGET["cpu" if device.type == "cpu" else "gpu"])
