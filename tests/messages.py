@@ -32,12 +32,16 @@ RAISED = {  # what Python and torch say of common slips, and what to do about th
     r"cannot assign module before Module": "__init__ must call super().__init__() first",
     r"'NoneType' object has no attribute '(\w+)'": r"a value is None where its \1 is wanted: is a return missing, or a "
     "gradient not computed yet?",
-    r"'(Tensor|Parameter|[a-z]\w+)' object has no attribute '(\w+)'": r"there is no \2 in a \1: is the value what you "
-    "take it for?",
+    r"'(Tensor|Parameter|[a-z]\w+)' object has no attribute '(\w+)'": r"a value of the type \1 has no \2: is it what "
+    "you take it for?",
     r"'\w+' object has no attribute '(\w+)'": r"__init__ never sets self.\1, or under another name",
     r"running_mean should contain (\d+) elements not (\d+)": r"a batch norm made for \2 channels gets \1",
     r"Output size is too small": "a pooling of fixed size does not fit: pictures of any size must work, so take "
     "nn.AdaptiveAvgPool2d(1)",
+    r"expected Tensor as element \d+ in argument 0, but got (\w+)": r"torch.cat is given a \1 where a tensor belongs; "
+    "a hook's inputs are a tuple, so take inputs[0]",
+    r"must be a string or a real number, not 'NoneType'": "a function that should give a number, such as the loss, "
+    "ends without a return",
     r"does not require grad": "something is detached, frozen or computed without gradients",
 }
 
@@ -106,7 +110,7 @@ def likeliest(mistakes, agrees):
 
 def advice(cause):
     """The sentence that names a mistake; "" for None."""
-    return f"\nThe likeliest mistake: {cause}." if cause else ""
+    return f"\nThe likeliest mistake: {cause}{'' if cause.endswith('?') else '.'}" if cause else ""
 
 
 # What the learner returns may be of a class of their own that calls itself equal to everything. So nothing is compared

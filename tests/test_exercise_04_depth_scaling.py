@@ -422,6 +422,9 @@ def mac_mistakes(model, size, expected):
     runs, norms = {}, [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     return {
         "it counts operations, two for each multiply-add": 2 * expected,
+        "it multiplies by the whole weight; take one row, weight[0]": lambda: sums(
+            lambda layer, x, y: y.numel() * layer.weight.numel()
+        ),
         "it leaves the linear layers out": lambda: sums(
             lambda layer, x, y: y.numel() * layer.weight[0].numel() * isinstance(layer, nn.Conv2d)
         ),
@@ -472,6 +475,30 @@ def check_macs(lesson, model, size, name):
 
 
 @pytest.mark.task("4.3")
+def test_parameters_are_all_and_each_once(lesson):
+    model = Odd()
+    model.last.weight.requires_grad_(False)
+    model.again = model.tokens
+    with calling("count_parameters(model)"):
+        got = number(lesson.count_parameters(model), "count_parameters(model)")
+    expected = sum(p.numel() for p in model.parameters())
+    causes = {
+        "it leaves out what is frozen": expected - model.last.weight.numel(),
+        "it counts buffers, too": expected + sum(b.numel() for b in model.buffers()),
+        "it counts a layer twice that the model holds twice": expected
+        + sum(p.numel() for p in model.tokens.parameters()),
+        "it leaves out what lies in no layer; take model.parameters()": expected - model.scale.numel(),
+        "it counts tensors, not the numbers in them": len(list(model.parameters())),
+        "it counts all of state_dict(): buffers, too, and twice a layer that the model holds twice": sum(
+            value.numel() for value in model.state_dict().values()
+        ),
+    }
+    if got != expected:
+        cause = likeliest(causes, lambda known: got == known)
+        raise Wrong(f"count_parameters(model) is {got}, expected {expected}.{cause}")
+
+
+@pytest.mark.task("4.3")
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_macs_are_the_flop_counters(lesson, depth):
     check_macs(lesson, make_oracle(depth, "cifar"), (3, 32, 32), f"torchvision's ResNet-{depth}")
@@ -519,30 +546,6 @@ def test_counting_leaves_no_trace(lesson, training):
     for name, value in model.state_dict().items():
         if not equal(value, before[name]):
             raise Wrong(f"count_macs(model) changes {name}: run the model in eval mode.")
-
-
-@pytest.mark.task("4.3")
-def test_parameters_are_all_and_each_once(lesson):
-    model = Odd()
-    model.last.weight.requires_grad_(False)
-    model.again = model.tokens
-    with calling("count_parameters(model)"):
-        got = number(lesson.count_parameters(model), "count_parameters(model)")
-    expected = sum(p.numel() for p in model.parameters())
-    causes = {
-        "it leaves out what is frozen": expected - model.last.weight.numel(),
-        "it counts buffers, too": expected + sum(b.numel() for b in model.buffers()),
-        "it counts a layer twice that the model holds twice": expected
-        + sum(p.numel() for p in model.tokens.parameters()),
-        "it leaves out what lies in no layer; take model.parameters()": expected - model.scale.numel(),
-        "it counts tensors, not the numbers in them": len(list(model.parameters())),
-        "it counts all of state_dict(): buffers, too, and twice a layer that the model holds twice": sum(
-            value.numel() for value in model.state_dict().values()
-        ),
-    }
-    if got != expected:
-        cause = likeliest(causes, lambda known: got == known)
-        raise Wrong(f"count_parameters(model) is {got}, expected {expected}.{cause}")
 
 
 # --- 4.4 ------------------------------------------------------------------------------------------------------------

@@ -364,7 +364,7 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
     if not isinstance(model.fc, nn.Linear):
         raise Wrong(f"{what} leaves a {type(model.fc).__name__} in the place of model.fc. Put fc back.")
     if any(module.training is not training for module in model.modules()):
-        raise Wrong(f"{what} leaves the model in another mode.")
+        raise Wrong(f"{what} leaves the model in another mode. Remember model.training first, and put it back.")
     if count_hooks(model):
         raise Wrong(f"{what} leaves a hook on the model. Call remove() on its handle.")
     for name, value in tensors(model).items():
@@ -787,7 +787,7 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
     if any(norm.momentum != was.momentum for norm, was in zip(norms, before)):
         raise Wrong(f"{what} leaves the momentum at {norms[0].momentum}. Put back what it was, {before[0].momentum}.")
     if any(module.training is not training for module in model.modules()):
-        raise Wrong(f"{what} leaves the model in another mode.")
+        raise Wrong(f"{what} leaves the model in another mode. Remember model.training first, and put it back.")
     if any(not equal(a, b) for a, b in zip(kept, batches)):
         raise Wrong(f"{what} changes the images that it is given.")
 

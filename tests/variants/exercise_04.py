@@ -756,6 +756,23 @@ return sum(macs)""",
     ),
     wrong(
         "4.3",
+        "the whole weight",
+        "it multiplies by the whole weight",
+        hole(
+            "count_macs",
+            """macs, mode = [], model.training
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight.numel())
+hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, (nn.Conv2d, nn.Linear))]
+with torch.no_grad():
+    model.eval()(torch.zeros(1, *shape))
+[k.remove() for k in hooks]
+model.train(mode)
+return sum(macs)""",
+        ),
+    ),
+    wrong(
+        "4.3",
         "hooksleft",
         "aves hooks on the model. Call remove",
         hole(

@@ -823,6 +823,40 @@ return model""",
         ),
     ),
     wrong(
+        "5.3",
+        "a hook's tuple",
+        "a hook's inputs are a tuple, so take inputs[0]",
+        hole(
+            "extract_features",
+            """f, l, mode = [], [], model.training
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: f.append(inputs))
+model.eval()
+with torch.no_grad():
+    for images, labels in batches:
+        model(images)
+        l.append(labels)
+hook.remove()
+model.train(mode)
+return torch.cat(f), torch.cat(l)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "a closure without a return",
+        "ends without a return",
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+def loss():
+    optimizer.zero_grad()
+    value = F.cross_entropy(probe(features), labels) + penalty * probe.weight.square().sum()
+    value.backward()
+optimizer.step(loss)
+return probe""",
+        ),
+    ),
+    wrong(
         "5.1",
         "eval mode left",
         "takes the model from train to eval mode",
