@@ -2,27 +2,31 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.6", "torchvision>=0.21", "matplotlib>=3.8", "numpy>=1.26", "tqdm>=4.66"]
 # ///
-"""Exercise 4: train depths 18, 34, 50 and 101, and weigh accuracy against cost.
+"""Exercise 4: train ResNet-18, -34, -50 and -101, and weigh accuracy against cost.
 
-Goal: build the four networks, count what they cost, train them alike, and see what each added multiply-add buys.
+Goal: build the four networks of the paper, count what they cost, and train them all alike.
+Then see how much accuracy each added multiply-add buys.
 Paper: He et al., 2015 (arXiv:1512.03385), section 4.1, table 1 and figure 5.
 
     4.1  Bottleneck         the block of the deeper networks
     4.2  build_resnet       ResNet-18, -34, -50 and -101, at any width
-    4.3  count_parameters   what a network costs: numbers to store
-         count_macs         and multiply-adds to run
-    4.4  train_depths       the sweep: every depth from every seed, or one process's share of it
-    4.5  marginal_gains     accuracy gained per added GMAC
+    4.3  count_parameters   what a network costs: the numbers that it stores,
+         count_macs         and the multiply-adds that it does for an image
+    4.4  train_depths       every depth from every seed, or one process's share of these trainings
+    4.5  marginal_gains     the accuracy gained per added GMAC
 
 Check:  pytest tests/test_exercise_04_depth_scaling.py
-Run:    python exercise_04_depth_scaling.py             (--help lists the flags; --dry-run takes seconds)
-        torchrun --standalone --nproc-per-node 2 exercise_04_depth_scaling.py         shares the trainings out
+Run:    python exercise_04_depth_scaling.py     (--help lists the flags; --dry-run takes seconds)
+        torchrun --standalone --nproc-per-node 2 exercise_04_depth_scaling.py
+                                                (two processes share the trainings)
 """
 
 import argparse
 import contextlib
 import copy
 import datetime
+import errno
+import functools
 import io
 import itertools
 import json
@@ -34,9 +38,10 @@ import statistics
 import sys
 import tempfile
 import time
+import tokenize
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -48,30 +53,58 @@ from torch import nn
 from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
-RATE = 0.1  # the paper's highest learning rate (section 3.4), which blocks that start as their shortcuts can bear
-BUDGET = {  # on a CPU, pictures are averaged down to 16x16, and the networks are a quarter as wide
-    "cpu": {"epochs": 7, "train_images": 2_400, "test_images": 1_000, "batch_size": 32, "size": 16, "width": 16,
-            "seeds": 1},
-    "gpu": {"epochs": 15, "train_images": 50_000, "test_images": 10_000, "batch_size": 128, "size": 32, "width": 64,
-            "seeds": 3},
+EXERCISE = "exercise_04_depth_scaling"
+# The paper's highest learning rate (section 3.4). Here even ResNet-101 trains well with it, as
+# every block starts as its shortcut.
+RATE = 0.1
+BUDGETS = {
+    "cpu": {
+        "epochs": 7,
+        "train_images": 2_400,
+        "test_images": 1_000,
+        "batch_size": 32,
+        "size": 16,  # pixels: the images are averaged down from 32x32
+        "width": 16,  # channels of the first stage
+        "seeds": 1,
+    },
+    "gpu": {
+        "epochs": 15,
+        "train_images": 50_000,
+        "test_images": 10_000,
+        "batch_size": 128,
+        "size": 32,
+        "width": 64,
+        "seeds": 3,
+    },
 }
-FLAGS = {
-    "--width": {"type": int, "metavar": "N", "help": "channels of the first stage (default on a CPU: 16; paper: 64)"},
-    "--seeds": {"type": int, "metavar": "N", "help": "trainings of each network (default on a CPU: 1)"},
-    "--threads": {"type": int, "default": 2, "metavar": "N", "help": "CPU threads a training uses (default: 2); "
-                  "with another number sums are rounded otherwise, and a training ends elsewhere"},
-}
-KEPT = "exercise_04_unfinished"  # the folder in OUT for the trainings of a sweep that is not complete
+
+
+def add_flags(add):
+    """The flags that only this exercise has."""
+    add(
+        "--width",
+        # oneDNN's strided 1x1 convolutions corrupt memory below 16 channels (its issue 6035).
+        type=whole_number(16, 256),
+        metavar="N",
+        help="channels of the first stage (default on a CPU: 16; paper: 64)",
+    )
+    add(
+        "--seeds",
+        type=whole_number(1, 100),
+        metavar="N",
+        help="how often each network is trained (default on a CPU: once)",
+    )
+    add(
+        "--threads",
+        type=whole_number(1, 256),
+        default=2,
+        metavar="N",
+        help="CPU threads per training (default: 2); another number rounds sums differently, "
+        "so the results differ a little",
+    )
 
 
 # %% Your part
-
-
-def make_shortcut(in_channels, out_channels, stride):
-    """The identity where the shape stays, else a 1x1 convolution and batch norm (option B; task 1.3)."""
-    if stride == 1 and in_channels == out_channels:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
 class BasicBlock(nn.Module):
@@ -82,9 +115,14 @@ class BasicBlock(nn.Module):
     def __init__(self, in_channels, channels, stride=1):
         super().__init__()
         self.branch = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
-        nn.init.zeros_(self.branch[-1].weight)  # the block starts as its shortcut (Goyal et al., 2017, section 5.1)
+            nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        # The block starts as its shortcut (Goyal et al., 2017, section 5.1).
+        nn.init.zeros_(self.branch[-1].weight)
         self.shortcut = make_shortcut(in_channels, channels, stride)
 
     def forward(self, x):
@@ -92,142 +130,165 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut (figure 5, right); it puts out expansion * channels channels.
+    """1x1, 3x3 and 1x1 convolutions and the shortcut around them: relu(branch(x) + shortcut(x)).
 
-    The first convolution narrows to channels, the last widens to 4 * channels. Batch norm follows each, a ReLU the
-    first two and the addition. Takes (batch, in_channels, height, width). Returns (batch, 4 * channels,
-    height / stride, width / stride), rounded up. The stride is the 3x3's, as in torchvision; the paper's own place,
-    the first 1x1, is right as well.
+    Section 4.1 and figure 5, right. The first convolution narrows to channels, the last widens to
+    4 * channels. A batch norm follows each convolution, and a ReLU the first two batch norms.
+    Takes (batch, in_channels, height, width), any height and width, and leaves it as it was.
+    Returns (batch, 4 * channels, height / stride, width / stride), rounded up.
+    The 3x3 convolution takes the stride, as in torchvision. The paper gives it to the first 1x1
+    convolution; that is correct as well.
     """
 
     expansion = 4
 
     def __init__(self, in_channels, channels, stride=1):
         super().__init__()
-        # TODO 4.1: make the layers of the branch, without biases in the convolutions, and the shortcut. Start the last
-        # batch norm's weight at zero, as in BasicBlock, so that ResNet-50 and -101 learn within the small budget.
+        # TODO 4.1: make the layers of the residual branch, with no bias in the convolutions, and
+        # the shortcut. Start the last batch norm's weight at zero, as in BasicBlock, so that
+        # ResNet-50 and -101 learn within the small budget.
         raise NotImplementedError("TODO 4.1: Bottleneck.__init__")
 
     def forward(self, x):
         """Features in, features out."""
-        # TODO 4.1: branch plus shortcut, then the last ReLU.
+        # TODO 4.1: add the shortcut of x to its residual branch; a last ReLU.
         raise NotImplementedError("TODO 4.1: Bottleneck.forward")
 
 
-LAYERS = {18: (BasicBlock, (2, 2, 2, 2)), 34: (BasicBlock, (3, 4, 6, 3)),  # table 1: blocks in each of four stages
-          50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3))}
+LAYERS = {  # table 1: the kind of block, and how many there are in each of the four stages
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
 
 
 def make_stem(kind, width):
-    """For "imagenet" a 7x7 convolution and max pooling, both with stride 2; for "cifar" a 3x3 convolution."""
+    """For "cifar" a 3x3 convolution; for "imagenet" a 7x7 one and max pooling, both with stride 2.
+
+    The convolution puts out width channels. A batch norm and a ReLU follow it.
+    """
     if kind == "cifar":
-        return nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-    return nn.Sequential(nn.Conv2d(3, width, 7, 2, padding=3, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-                         nn.MaxPool2d(3, 2, padding=1))
+        conv = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU())
+    conv = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
+    pool = nn.MaxPool2d(3, 2, padding=1)
+    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(), pool)
 
 
 def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
-    """ResNet-18, -34, -50 or -101 as nn.Sequential(stem, stages, head), from pictures to logits.
+    """ResNet-18, -34, -50 or -101 (table 1) as nn.Sequential(stem, stages, head).
 
-    Stage i (0 to 3) has channels = width * 2**i in its blocks, and as many blocks as LAYERS says. The first block of
-    stages 1 to 3 has stride 2. The head is the mean over all places and a linear layer. ValueError for other depths.
+    The network takes images (batch, 3, height, width) and returns logits (batch, num_classes).
+    stem is a kind of make_stem. The blocks of stage i, from 0 to 3, have channels = width * 2**i;
+    LAYERS says how many they are. The first block of stages 1 to 3 has stride 2, all others
+    stride 1. The head is the mean over all positions and a linear layer.
+    ValueError for a depth that is not in LAYERS.
     """
     if depth not in LAYERS:
-        raise ValueError(f"depth {depth}: there are only {', '.join(map(str, LAYERS))}")
+        raise ValueError(f"depth {depth} is not one of {list(LAYERS)}")
     block, counts = LAYERS[depth]
-    # TODO 4.2: the blocks of all stages, each taking what the one before puts out; then the head; put them together.
+    # TODO 4.2: make the blocks of all stages, each of which takes as many channels as the one
+    # before puts out. Then make the head, and put stem, stages and head together.
     raise NotImplementedError("TODO 4.2: build_resnet")
 
 
 def count_parameters(model):
-    """How many numbers a training can change."""
-    # TODO 4.3: the sizes of all parameters.
+    """How many numbers the model's parameters hold, frozen ones too; shared ones count once."""
+    # TODO 4.3: add up the sizes of all parameters.
     raise NotImplementedError("TODO 4.3: count_parameters")
 
 
 def count_macs(model, shape=(3, 32, 32)):
-    """The multiply-adds of all nn.Conv2d and nn.Linear for one picture of this shape, biases left out.
+    """The multiply-adds of all nn.Conv2d and nn.Linear layers for one image of this shape.
 
-    Runs the model once, in eval mode and without gradients, on a picture of zeros. The model stays as it was: no hooks,
-    the same mode, the same statistics.
+    Every run of a layer counts; biases do not. Runs the model once, in eval mode and without
+    gradients, on an image of zeros. The model stays as it was: no new hooks, the same mode, the
+    same statistics.
     """
-    # TODO 4.3: a forward hook on each of these layers; every number it puts out is a sum over one row of its weight.
+    # TODO 4.3: put a forward hook on each of these layers. Each number that a layer puts out is a
+    # sum over one row of its weight.
     raise NotImplementedError("TODO 4.3: count_macs")
 
 
 def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
-    """Train a network of every depth from every seed; {(depth, seed): what fit returned, ...}.
+    """Train a network of every depth from every seed: {(depth, seed): what fit returned, ...}.
 
-    fit(network, depth, seed) trains the network and returns a row of results. Networks of one depth and seed start from
-    the same weights, whatever was trained before. Of world_size processes that share the trainings, this one, number
-    rank (from 0), does every world_size-th; together they do each once.
+    fit(network, depth, seed) trains a network and returns a row of results, a dict. Networks of
+    the same depth and seed start from the same weights, whatever was trained before. Where
+    world_size processes share the trainings, this one, number rank (from 0), does only its own
+    share: every training is done by exactly one process, and the shares differ by at most one.
     """
-    # TODO 4.4: go through this process's share; for each, seed torch, build the network, apply initialise, fit it.
+    # TODO 4.4: go through this process's share of the trainings. For each, seed torch, build the
+    # network, apply initialise to it, and fit it.
     raise NotImplementedError("TODO 4.4: train_depths")
 
 
 def marginal_gains(rows):
-    """Percentage points of accuracy gained per added GMAC, from each network to the next larger one.
+    """Percentage points of accuracy gained per added GMAC, from each network to the next larger.
 
-    rows: dicts with "accuracy" (0 to 1) and "macs", in any order, no two "macs" the same. Returns a list, one number
-    fewer than rows, from the smallest network upwards; below 0 where the larger network does worse.
+    rows has a dict per network, in any order, with "accuracy" (0 to 1) and "macs"; no two have the
+    same "macs". Returns a list, one shorter than rows, from the smallest network upwards; a number
+    in it is negative where the larger network is less accurate. rows stays as it was.
     """
-    # TODO 4.5: sort by multiply-adds; divide each difference in points by the difference in 10^9 multiply-adds.
+    # TODO 4.5: sort by multiply-adds. Divide each difference in percentage points by the
+    # difference in GMACs, that is, in 10^9 multiply-adds.
     raise NotImplementedError("TODO 4.5: marginal_gains")
-
-
-def initialise(module):
-    """Draw a convolution's weights as He et al. do for layers followed by ReLUs (arXiv:1502.01852; section 3.4)."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def accuracy(model, batches):
-    """The share of pictures, from 0 to 1, that the model gets right; in eval mode, without gradients (task 1.4)."""
-    model.eval()
-    with torch.no_grad():
-        hits = [(model(images).argmax(dim=1) == labels) for images, labels in batches]
-    return torch.cat(hits).float().mean().item()
 
 
 # %% The experiment
 
 
 def run(args):
-    """Train this process's share of the sweep; process 0 gathers all rows, draws and prints."""
-    # oneDNN's strided 1x1 convolutions corrupt memory below 16 channels (its issue 6035): no narrower networks
-    for name, low, high in (("width", 16, 256), ("seeds", 1, 100), ("threads", 1, 256)):
-        if not low <= getattr(args, name) <= high:
-            sys.exit(f"--{name} {getattr(args, name)}: give a whole number from {low} to {high}")
-    args.seeds = 1 if args.dry_run else args.seeds
+    """Train this process's share of the networks; process 0 gathers all rows and shows them."""
+    if args.dry_run:
+        args.seeds = 1
     seeds = range(args.seed, args.seed + args.seeds)
     with processes(args) as (rank, world_size):
-        data = load_data_once(args, rank, world_size)
+        data = load_data_in_turn(args, rank, world_size)
 
         def fit(network, depth, seed):
-            return keep(args, f"ResNet-{depth}, seed {seed}", lambda label: measure(args, network, data, seed, label))
+            label = f"ResNet-{depth}, seed {seed}"
+            compute = functools.partial(measure, args, network, data, seed, label)
+            return finished_before(args, label, compute)
 
-        rows = gather(train_depths(fit, LAYERS, seeds, args.width, rank, world_size), rank, world_size)
-    if rank == 0:
-        table = [summarise(depth, [rows[depth, seed] for seed in seeds]) for depth in LAYERS]
-        gains = marginal_gains(table)
-        save_results(args, draw_figure(args, table, data), {
-            "processes": world_size, "table": table, "points_per_added_gmac": gains,
-            "trainings": {f"{depth}-{seed}": row for (depth, seed), row in sorted(rows.items())}})
-        describe(args, table, gains, world_size)
-        shutil.rmtree(args.out / KEPT)
+        own_rows = train_depths(fit, LAYERS, seeds, args.width, rank, world_size)
+        rows = gather(own_rows, rank, world_size)
+    if rank > 0:
+        sys.exit()  # process 0 does the rest
+
+    table = []
+    for depth in LAYERS:
+        table.append(summarise(depth, [rows[depth, seed] for seed in seeds]))
+    gains = marginal_gains(table)
+    describe(args, table, gains, world_size)
+    numbers = {
+        "processes": world_size,
+        "table": table,
+        "points_per_added_gmac": gains,
+        "trainings": {f"{depth}-{seed}": rows[depth, seed] for depth, seed in sorted(rows)},
+    }
+    save_numbers(args, numbers)
+    save_figure(args, draw_figure(args, table, data))
+    shutil.rmtree(kept_folder(args), ignore_errors=True)
 
 
 @contextlib.contextmanager
 def processes(args):
-    """This process's number, and how many torchrun has started; process 0 alone speaks. Sets threads and device."""
-    rank, world_size = [int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1))]
+    """Inside with: this process's number, from 0, and how many processes torchrun has started.
+
+    Sets how many threads this process uses, and which GPU. Only process 0 prints.
+    """
+    rank = int(os.environ.get("RANK", 0))
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
     torch.set_num_threads(args.threads)
     if args.device.type == "cuda":
-        args.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        number = int(os.environ.get("LOCAL_RANK", 0))
+        args.device = torch.device("cuda", number % torch.cuda.device_count())
     with contextlib.ExitStack() as stack:
         if world_size > 1:
-            dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))  # others' shares may take longer
+            # A process that is done waits for those whose share takes longer.
+            dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
             stack.callback(dist.destroy_process_group)
         if rank > 0:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -235,280 +296,636 @@ def processes(args):
         yield rank, world_size
 
 
-def load_data_once(args, rank, world_size):
-    """The pictures at args.size; process 0 comes first, as it may have to download them."""
-    for turn in range(min(world_size, 2)):
-        if turn == min(rank, 1):
-            data = load_data(args)
-        if world_size > 1:
-            dist.barrier()
-    for name in ("train_images", "test_images"):
-        smaller = F.avg_pool2d(getattr(data, name).float(), 32 // args.size).round().to(torch.uint8)
-        setattr(data, name, smaller)
+def load_data_in_turn(args, rank, world_size):
+    """The images at args.size pixels. Process 0 comes first, as it may have to download them."""
+    if rank > 0:
+        dist.barrier()
+    data = shrink(load_data(args), args.size)
+    if rank == 0 and world_size > 1:
+        dist.barrier()
     return data
 
 
-def gather(rows, rank, world_size):
-    """All processes' rows, in process 0."""
-    parts = [rows] * world_size
-    if world_size > 1:
-        dist.gather_object(rows, parts if rank == 0 else None)
-    return {key: row for part in parts for key, row in part.items()}
+def gather(own_rows, rank, world_size):
+    """All processes' rows in process 0, none in the others."""
+    if world_size == 1:
+        return own_rows
+    shares = [None] * world_size if rank == 0 else None
+    dist.gather_object(own_rows, shares)
+    rows = {}
+    for share in shares or []:
+        rows.update(share)
+    return rows
 
 
 def measure(args, network, data, seed, label):
-    """Count what a network costs, train it, test it: a row of numbers."""
-    row = {"macs": count_macs(network, data.train_images.shape[1:]), "parameters": count_parameters(network),
-           "megabytes": training_memory(network, data, args.batch_size)}
-    history = train(network, data, args.epochs, seed, args.batch_size, label=label, rate=RATE)
+    """Count what the network costs, train it in place, and test it: a row of results, a dict."""
+    macs = count_macs(network, data.train_images.shape[1:])
+    megabytes = training_memory(network, data, args.batch_size)
+    network.to(args.device)
+    optimizer = make_sgd(network, RATE, weight_decay=5e-4)
+    schedule = one_cycle(optimizer, args.epochs * count_steps(data, args.batch_size))
+    history = train(
+        network,
+        data,
+        optimizer,
+        schedule,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=seed,
+        label=label,
+    )
     seconds = statistics.median(epoch["seconds"] for epoch in history)
-    return row | {"seconds": seconds, "pictures_per_second": len(data.train_labels) / seconds, "history": history,
-                  "accuracy": accuracy(network, test_batches(data))}
+    return {
+        "macs": macs,
+        "parameters": count_parameters(network),
+        "megabytes": megabytes,
+        "seconds": seconds,
+        "images_per_second": len(data.train_labels) / seconds,
+        "history": history,
+        "accuracy": accuracy(network, test_batches(data)),
+    }
 
 
 def training_memory(network, data, batch_size):
-    """Megabytes that a step holds: weights, gradients, momentum, and what the forward pass keeps for the backward."""
-    network, device, kept = copy.deepcopy(network).to(data.mean.device).train(), data.mean.device, {}
-    weights = {parameter.untyped_storage().data_ptr(): parameter.nbytes for parameter in network.parameters()}
+    """Megabytes that a training step holds; the network stays as it was.
 
-    def keep_tensor(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    That is three numbers per parameter, its value, its gradient and its momentum, and whatever the
+    forward pass of a batch saves for the backward pass.
+    """
+    device = data.train_images.device
+    network = copy.deepcopy(network).to(device)
+    network.train()
+    parameter_bytes = {}  # by address
+    for parameter in network.parameters():
+        parameter_bytes[parameter.untyped_storage().data_ptr()] = parameter.nbytes
+    saved_bytes = {}  # by address, as layers can save the same numbers
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameter_bytes:
+            saved_bytes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep_tensor, lambda tensor: tensor), autocast(device):
-        logits = network(normalise(data.train_images[:batch_size], data))  # noqa: F841  it keeps what was kept alive
-    return (3 * sum(weights.values()) + sum(size for place, size in kept.items() if place not in weights)) / 1e6
-
-
-def keep(args, label, fit):
-    """fit(label)'s row. It is kept until the sweep is complete, for the same command to go on from."""
-    path = args.out / KEPT / f"{label}.json"
-    wanted = {key: str(getattr(args, key)) for key in (*BUDGET["cpu"], "data", "threads") if key != "seeds"}
-    wanted["code"] = zlib.crc32(Path(__file__).read_bytes())  # other code may train otherwise
-    if path.exists():
-        kept = json.loads(path.read_text("utf-8"))
-        if kept["settings"] == wanted:
-            print(f"{label}: finished before the run was interrupted")
-            return kept["row"]
-    row = fit(label)
-    path.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.out) as unfinished:
-        whole = Path(unfinished, path.name)
-        whole.write_text(json.dumps({"settings": wanted, "row": row}), "utf-8")
-        os.replace(whole, path)
-    return row
+    images = normalise(data.train_images[:batch_size], data)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), autocast(device):
+        logits = network(images)
+    total = 3 * sum(parameter_bytes.values()) + sum(saved_bytes.values())
+    del logits  # until here, its graph has kept what was saved in memory
+    return total / 1e6
 
 
 def summarise(depth, rows):
-    """One line of the table: the means over seeds, and the accuracy's standard deviation (NaN for one seed)."""
-    accuracies, first = [row["accuracy"] for row in rows], rows[0]
-    return {"depth": depth, **{key: first[key] for key in ("parameters", "macs", "megabytes")},
-            "seconds": statistics.median(row["seconds"] for row in rows),
-            "pictures_per_second": statistics.median(row["pictures_per_second"] for row in rows),
-            "accuracy": statistics.mean(accuracies),
-            "deviation": statistics.stdev(accuracies) if len(rows) > 1 else math.nan}
+    """One row of the table: what a network costs, and how well it does over its seeds.
+
+    "deviation" is the standard deviation of the accuracy, NaN for one seed.
+    """
+    accuracies = [row["accuracy"] for row in rows]
+    several = len(accuracies) > 1
+    return {
+        "depth": depth,
+        "parameters": rows[0]["parameters"],
+        "macs": rows[0]["macs"],
+        "megabytes": rows[0]["megabytes"],
+        "seconds": statistics.median(row["seconds"] for row in rows),
+        "images_per_second": statistics.median(row["images_per_second"] for row in rows),
+        "accuracy": statistics.mean(accuracies),
+        "deviation": statistics.stdev(accuracies) if several else math.nan,
+    }
 
 
 def published():
-    """ImageNet top-1 accuracy (%) and GMACs of torchvision's own four networks, from what torchvision says of them."""
-    found = {}
+    """GMACs and ImageNet top-1 accuracy (%) of torchvision's networks: {depth: (gmacs, accuracy)}.
+
+    From torchvision's notes on its weights; nothing is downloaded.
+    """
+    networks = {}
     for depth in LAYERS:
-        meta = torchvision.models.get_model_weights(f"resnet{depth}").IMAGENET1K_V1.meta
-        found[depth] = meta["_ops"], meta["_metrics"]["ImageNet-1K"]["acc@1"]
-    return found
-
-
-def draw_figure(args, table, data):
-    """Accuracy against multiply-adds and against time, and beside it what is published for ImageNet."""
-    figure = new_figure(15, 5)
-    by_macs, by_time, imagenet = figure.subplots(1, 3)
-    here = {"y": [100 * row["accuracy"] for row in table], "yerr": [100 * row["deviation"] for row in table]}
-    draw_curve(by_macs, [row["macs"] / 1e9 for row in table], **here, colour=BLUE)
-    by_macs.set(xlabel="GMACs a picture", ylabel="test accuracy (%)", title=f"{data.name}: by multiply-adds")
-    draw_curve(by_time, [row["seconds"] for row in table], **here, colour=BLUE)
-    by_time.set(xlabel="seconds an epoch, measured", ylabel="test accuracy (%)", title=f"{data.name}: by time")
-    by_time.sharey(by_macs)
-    macs, accuracies = zip(*published().values())
-    draw_curve(imagenet, macs, accuracies, [math.nan] * len(macs), VERMILION)
-    imagenet.set(xlabel="GMACs a picture", ylabel="top-1 accuracy (%)", title="ImageNet: published (torchvision)")
-    first, last = table[0], table[-1]
-    gain = 100 * (last["accuracy"] - first["accuracy"])
-    figure.suptitle(f"ResNet-{last['depth']} costs {last['macs'] / first['macs']:.1f} times ResNet-{first['depth']}'s "
-                    f"multiply-adds and {last['seconds'] / first['seconds']:.1f} times its time, "
-                    f"and is right on {abs(gain):.1f} % {'more' if gain > 0 else 'fewer'} of the test pictures\n"
-                    f"({data.name}, {args.size} px, width {args.width}, {len(data.train_labels):,} pictures, "
-                    f"{args.epochs} epochs{f', {args.seeds} seeds; bars: deviation' * (args.seeds > 1)})")
-    return figure
-
-
-def draw_curve(axes, x, y, yerr, colour):
-    """A line from network to network, each labelled with its depth."""
-    axes.errorbar(x, y, yerr=yerr, fmt="o-", color=colour, linewidth=2, capsize=4)
-    for i, (depth, *point) in enumerate(zip(LAYERS, x, y)):
-        falls = i > 0 and y[i] < y[i - 1]  # then the line comes from above, and the label stands below its point
-        axes.annotate(f"{depth}", point, (0, -18) if falls else (-4, 7), textcoords="offset points", color=colour,
-                      weight="bold", ha="center" if falls else "right")
-    axes.margins(y=0.2)
-    low, high = axes.get_ylim()
-    more = max(0, 10 - (high - low)) / 2  # at least ten points from bottom to top, so that chance does not look large
-    axes.set(xlim=(0, 1.1 * max(x)), ylim=(max(0, low - more), min(104, high + more)))
+        weights = torchvision.models.get_model_weights(f"resnet{depth}").IMAGENET1K_V1
+        metrics = weights.meta["_metrics"]["ImageNet-1K"]
+        networks[depth] = (weights.meta["_ops"], metrics["acc@1"])
+    return networks
 
 
 def describe(args, table, gains, world_size):
-    """Print the table, and say what this run's numbers show."""
-    print("depth  parameters    MMACs  s/epoch  pictures/s  MB a step  test accuracy  points per added GMAC")
-    for row, gain in zip(table, [None, *gains]):
-        spread, bought = f"± {row['deviation']:.1%}" * (args.seeds > 1), "" if gain is None else f"{gain:+,.0f}"
-        print(f"{row['depth']:5}  {row['parameters']:10,}  {row['macs'] / 1e6:7.1f}  {row['seconds']:7.2f}  "
-              f"{row['pictures_per_second']:10.0f}  {row['megabytes']:9.0f}  {row['accuracy']:6.1%} {spread:>6}  "
-              f"{bought:>21}")
+    """Print the table, and say in a few sentences what this run's numbers show."""
+    print_table(table, gains)
     if world_size > 1:
         print(f"The seconds were measured with {world_size} trainings side by side.")
-    first, best = table[0], max(table, key=lambda row: row["accuracy"])
-    gain, spread = best["accuracy"] - first["accuracy"], max(row["deviation"] for row in table)
-    if best is first:
-        print(f"In this run no deeper network is more accurate than ResNet-{first['depth']}.")
+    describe_depth(args, table)
+    _, basic, bottleneck, _ = table
+    print(
+        "ResNet-50, with bottlenecks, costs "
+        f"{bottleneck['macs'] / basic['macs']:.2f} times the multiply-adds of ResNet-34 and "
+        f"{bottleneck['seconds'] / basic['seconds']:.2f} times its time here."
+    )
+    gmacs, accuracies = zip(*published().values())
+    print(
+        f"For comparison, published for ImageNet: {accuracies[0]:.1f} % with {gmacs[0]:.1f} GMACs "
+        f"to {accuracies[-1]:.1f} % with {gmacs[-1]:.1f}."
+    )
+
+
+def print_table(table, gains):
+    """A line per network."""
+    print(
+        "depth  parameters    MMACs  s/epoch  images/s  MB per step  test accuracy  "
+        "points per added GMAC"
+    )
+    for row, gain in zip(table, [None, *gains]):
+        deviation = "" if math.isnan(row["deviation"]) else f"± {row['deviation']:.1%}"
+        points = "" if gain is None else f"{gain:+,.0f}"
+        print(
+            f"{row['depth']:5}  {row['parameters']:10,}  {row['macs'] / 1e6:7.1f}  "
+            f"{row['seconds']:7.2f}  {row['images_per_second']:8.0f}  {row['megabytes']:11.0f}  "
+            f"{row['accuracy']:6.1%} {deviation:>6}  {points:>21}"
+        )
+
+
+def describe_depth(args, table):
+    """Say which depth is the most accurate, and how far the seeds back that up."""
+    shallowest = table[0]
+    best = max(table, key=lambda row: row["accuracy"])
+    gain = best["accuracy"] - shallowest["accuracy"]
+    if best is shallowest:
+        print(f"In this run no deeper network is more accurate than ResNet-{best['depth']}.")
     else:
-        print(f"ResNet-{best['depth']} is the most accurate, {100 * gain:.1f} points above ResNet-{first['depth']}, "
-              f"for {best['macs'] / first['macs']:.1f} times the multiply-adds.")
+        print(
+            f"ResNet-{best['depth']} is the most accurate, {100 * gain:.1f} points above "
+            f"ResNet-{shallowest['depth']}, for {best['macs'] / shallowest['macs']:.1f} times the "
+            "multiply-adds."
+        )
     if args.seeds == 1:
-        print("One training each does not tell how much of the differences is chance: --seeds 3 does.")
-    elif gain <= 2 * spread and best is not first:
-        print("But seeds alone make such differences here: the run does not show that depth helps.")
-    basic, bottleneck = table[1], table[2]
-    print(f"ResNet-50's bottlenecks cost {bottleneck['macs'] / basic['macs']:.2f} times the multiply-adds of ResNet-34 "
-          f"and {bottleneck['seconds'] / basic['seconds']:.2f} times its time here.")
-    (low, worst), *_, (high, top) = published().values()
-    print(f"For comparison, published for ImageNet: {worst:.1f} % with {low:.1f} GMACs to {top:.1f} % with {high:.1f}.")
+        print(
+            "One training per network does not tell how much of the differences is luck: "
+            "--seeds 3 does."
+        )
+    elif best is not shallowest and gain <= 2 * max(row["deviation"] for row in table):
+        print(
+            "But seeds alone make differences as large as that here: the run does not show that "
+            "depth helps."
+        )
 
 
-# %% Given: the same in every file
+def draw_figure(args, table, data):
+    """Accuracy against multiply-adds and against time, and what is published for ImageNet."""
+    figure = new_figure(15, 5.2)
+    macs_axes, time_axes, imagenet_axes = figure.subplots(1, 3)
+    time_axes.sharey(macs_axes)
+    draw_by_macs(macs_axes, table, data.name)
+    draw_by_time(time_axes, table, data.name)
+    draw_published(imagenet_axes)
+    figure.suptitle(f"{finding(table)}\n({circumstances(args, data)})")
+    return figure
 
-BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"  # told apart by colour-blind eyes, too
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-SHAPES = ("disc", "ring", "square", "frame", "triangle", "star", "cross", "moon", "bowl", "pair")
+
+def finding(table):
+    """What the deepest network costs and gains, beside the shallowest: a sentence for the title."""
+    first = table[0]
+    last = table[-1]
+    points = 100 * (last["accuracy"] - first["accuracy"])
+    if abs(points) < 0.05:
+        comparison = "the same"
+    else:
+        comparison = f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
+    return (
+        f"ResNet-{last['depth']} costs {last['macs'] / first['macs']:.1f} times the multiply-adds "
+        f"of ResNet-{first['depth']} and {last['seconds'] / first['seconds']:.1f} times its time; "
+        f"its test accuracy is {comparison}"
+    )
+
+
+def circumstances(args, data):
+    """What the figure's numbers hold for."""
+    epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
+    text = (
+        f"{data.name}, {args.size}x{args.size} pixels, width {args.width}, "
+        f"{len(data.train_labels):,} training images, {epochs}"
+    )
+    if args.seeds > 1:
+        text += f", {args.seeds} seeds; bars: standard deviation"
+    return text
+
+
+def draw_by_macs(axes, table, name):
+    """Test accuracy against multiply-adds."""
+    draw_networks(axes, [row["macs"] / 1e9 for row in table], table)
+    axes.set(
+        xlabel="GMACs per image",
+        ylabel="test accuracy (%)",
+        title=f"{name}: by multiply-adds",
+    )
+
+
+def draw_by_time(axes, table, name):
+    """Test accuracy against measured time."""
+    draw_networks(axes, [row["seconds"] for row in table], table)
+    axes.set(
+        xlabel="seconds per epoch, measured",
+        ylabel="test accuracy (%)",
+        title=f"{name}: by time",
+    )
+
+
+def draw_published(axes):
+    """ImageNet accuracy against multiply-adds, as torchvision publishes them."""
+    gmacs, accuracies = zip(*published().values())
+    axes.plot(gmacs, accuracies, "o-", color=VERMILION, linewidth=2)
+    label_depths(axes, gmacs, accuracies, VERMILION)
+    set_limits(axes, gmacs)
+    axes.set(
+        xlabel="GMACs per image",
+        ylabel="top-1 accuracy (%)",
+        title="ImageNet: published (torchvision)",
+    )
+
+
+def draw_networks(axes, costs, table):
+    """The test accuracy of this run's networks against what they cost."""
+    accuracies = [100 * row["accuracy"] for row in table]
+    deviations = [100 * row["deviation"] for row in table]
+    axes.errorbar(costs, accuracies, deviations, fmt="o-", color=BLUE, linewidth=2, capsize=4)
+    label_depths(axes, costs, accuracies, BLUE)
+    set_limits(axes, costs)
+
+
+def label_depths(axes, costs, accuracies, colour):
+    """Write each network's depth beside its point, where neither line nor error bar is.
+
+    18 and 34 stand on the left, 50 and 101 on the right: 34 and 50 cost nearly the same.
+    """
+    heights = dict(zip(LAYERS, accuracies))
+    neighbours = {34: 18, 50: 101}  # the line on the label's side leads there
+    for depth, cost in zip(LAYERS, costs):
+        up = 0
+        if depth in neighbours:
+            up = 10 if heights[depth] > heights[neighbours[depth]] else -10
+        on_left = depth < 50
+        axes.annotate(
+            f"{depth}",
+            (cost, heights[depth]),
+            (-6 if on_left else 6, up),
+            textcoords="offset points",
+            ha="right" if on_left else "left",
+            va="center",
+            color=colour,
+            weight="bold",
+        )
+
+
+def set_limits(axes, costs):
+    """Start the costs at 0, and show at least ten points: no small difference looks large."""
+    axes.margins(y=0.2)
+    low, high = axes.get_ylim()
+    missing = max(0, 10 - (high - low))
+    axes.set(
+        xlim=(0, 1.15 * max(costs)),  # with room for the last label
+        ylim=(max(0, low - missing / 2), min(104, high + missing / 2)),
+    )
+
+
+# %% Given: the same in every file that uses it
+
+
+# Colours that colour-blind eyes can tell apart (Okabe and Ito, 2008).
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+SHAPES = (
+    "disc",
+    "ring",
+    "square",
+    "frame",
+    "triangle",
+    "star",
+    "cross",
+    "moon",
+    "bowl",
+    "pair",
+)
+DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
+
+
+def initialise(module):
+    """Draw a convolution's weights as He et al. do before ReLUs (arXiv:1502.01852; section 3.4)."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def make_shortcut(in_channels, out_channels, stride):
+    """The identity where the shape stays, else a 1x1 convolution and batch norm (task 1.3)."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+
+
+def accuracy(model, batches):
+    """The share of images, from 0 to 1, that the model classifies correctly (task 1.4).
+
+    batches yields (images, labels). The model is left in eval mode.
+    """
+    model.eval()
+    correct = []
+    with torch.no_grad():
+        for images, labels in batches:
+            predictions = model(images).argmax(dim=1)
+            correct.append(predictions == labels)
+    return torch.cat(correct).float().mean().item()
+
+
+@dataclass
+class ImageData:
+    """A training set and a test set on one device, and the training images' statistics."""
+
+    name: str
+    classes: list  # the names that the labels stand for
+    train_images: torch.Tensor  # uint8 (count, 3, height, width)
+    train_labels: torch.Tensor  # int64 (count,)
+    test_images: torch.Tensor
+    test_labels: torch.Tensor
+    mean: torch.Tensor  # of each channel (1, 3, 1, 1), for values from 0 to 255
+    deviation: torch.Tensor
 
 
 def load_data(args):
-    """The pictures that args ask for: images uint8 (count, 3, height, width), labels int64 (count,)."""
-    halves, name, classes = None if args.data == "shapes" else read_cifar10(args), "CIFAR-10", CIFAR10_CLASSES
-    if halves is None:
-        halves, name, classes = [draw_shapes(args.train_images, 0), draw_shapes(args.test_images, 1)], "shapes", SHAPES
-    train, test = [[tensor[:count].to(args.device) for tensor in half]
-                   for half, count in zip(halves, (args.train_images, args.test_images))]
-    deviation, mean = torch.std_mean(train[0][:5000].float(), dim=(0, 2, 3), keepdim=True)
-    print(f"{name}: {len(train[1]):,} training, {len(test[1]):,} test pictures; {args.epochs} epochs on {args.device}")
-    return SimpleNamespace(name=name, classes=classes, train_images=train[0], train_labels=train[1],
-                           test_images=test[0], test_labels=test[1], mean=mean, deviation=deviation)
+    """The images that the command line asks for, at most args.train_images and args.test_images."""
+    cifar10 = None if args.data == "shapes" else read_cifar10(args)
+    if cifar10 is not None:
+        name = "CIFAR-10"
+        classes = CIFAR10_CLASSES
+        train_set, test_set = cifar10
+    else:
+        name = "shapes"
+        classes = SHAPES
+        train_set = draw_shapes(args.train_images, seed=0)
+        test_set = draw_shapes(args.test_images, seed=1)
+    train_images, train_labels = [part[: args.train_images].to(args.device) for part in train_set]
+    test_images, test_labels = [part[: args.test_images].to(args.device) for part in test_set]
+    some = train_images[:5000].float()
+    deviation, mean = torch.std_mean(some, dim=(0, 2, 3), keepdim=True)
+    epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
+    print(
+        f"{name}: {len(train_labels):,} training images, {len(test_labels):,} test images; "
+        f"{epochs} on {args.device}"
+    )
+    return ImageData(
+        name=name,
+        classes=list(classes),
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        mean=mean,
+        deviation=deviation,
+    )
 
 
 def read_cifar10(args):
-    """CIFAR-10's training and test half through torchvision; None if there is none and it may not be downloaded."""
-    folder, archive = args.data_dir / CIFAR10.base_folder, args.data_dir / CIFAR10.filename
-    whole = archive.exists() and torchvision.datasets.utils.check_integrity(archive, CIFAR10.tgz_md5)
-    if args.data == "auto" and not folder.exists() and not whole:
+    """CIFAR-10 through torchvision, as two pairs (images, labels): training set and test set.
+
+    None if it is not on disk and nobody has asked for the download. Ends the script with one
+    sentence if it can be neither read nor fetched.
+    """
+    folder = args.data_dir / CIFAR10.base_folder
+    if args.data == "auto" and not folder.exists():
         return None
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
     try:
-        if not folder.exists():
-            print(f"{'Unpacking' if whole else 'Downloading'} CIFAR-10 (170 MB). --data shapes does without.")
-            socket.setdefaulttimeout(60)  # seconds without a byte
-            args.data_dir.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=args.data_dir) as unfinished:
-                if whole:
-                    shutil.copy(archive, unfinished)
-                CIFAR10(unfinished, download=True)
-                os.replace(Path(unfinished, folder.name), folder)
-        halves = [CIFAR10(args.data_dir, train) for train in (True, False)]
-        return [(torch.from_numpy(half.data).permute(0, 3, 1, 2), torch.tensor(half.targets)) for half in halves]
+        download = args.data == "cifar10"
+        train_set = CIFAR10(args.data_dir, train=True, download=download)
+        test_set = CIFAR10(args.data_dir, train=False)
     except Exception as error:  # torchvision, urllib, tarfile and pickle each raise their own
-        damaged = folder if folder.exists() else archive if archive.exists() and not whole else None
-        advice = f"{damaged} is damaged: delete it" if damaged else f"CIFAR-10 cannot be fetched ({error}): get online"
-        sys.exit(f"{advice} and run this again, or use --data shapes")
+        sys.exit(f"{why_no_cifar10(error, args.data_dir)}, or use --data shapes")
+    return [
+        (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
+        for part in (train_set, test_set)
+    ]
+
+
+def why_no_cifar10(error, folder):
+    """What an error from read_cifar10 means, and what to do about it, in one sentence."""
+    refused = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+    if isinstance(error, OSError) and error.errno in refused:
+        return f"CIFAR-10 cannot be kept in {folder} ({error.strerror}): name another --data-dir"
+    if isinstance(error, OSError):
+        return f"CIFAR-10 cannot be downloaded ({error}): get online and run this again"
+    return (
+        f"CIFAR-10 in {folder} is incomplete or damaged: unless another run is just fetching it, "
+        "run this with --data cifar10, which fetches what is missing"
+    )
 
 
 def draw_shapes(count, seed, style="filled"):
-    """Ten shapes at random places, sizes, tilts, colours (style "outline": dark lines on light paper), and labels."""
+    """Draw count images of ten shapes at random places, sizes, tilts and colours.
+
+    Returns images, uint8 (count, 3, 32, 32), and labels, int64 (count,), which number SHAPES.
+    style: "filled", or "outline" for dark lines on light paper.
+    """
     generator = torch.Generator().manual_seed(seed)
-    def rand(low, high, *shape):
+
+    def uniform(low, high, *shape):
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
+
     labels = torch.randint(len(SHAPES), (count,), generator=generator)
     y, x = torch.meshgrid(torch.arange(-15.5, 16), torch.arange(-15.5, 16), indexing="ij")
-    x, y, size, tilt = x + rand(-4, 4, 1, 1), y + rand(-4, 4, 1, 1), rand(8, 13, 1, 1), rand(-0.4, 0.4, 1, 1)
-    u, v = (x * tilt.cos() - y * tilt.sin()) / size, (x * tilt.sin() + y * tilt.cos()) / size
-    r, angle, box = torch.hypot(u, v), torch.atan2(u, v), torch.maximum(u.abs(), v.abs())
-    depth = torch.stack([  # how deep a pixel lies inside each shape, in units of its size; negative outside
-        0.8 - r, 0.23 - (r - 0.7).abs(), 0.75 - box, 0.2 - (box - 0.65).abs(),
-        0.5 - r * torch.cos((angle + math.pi / 3) % (2 * math.pi / 3) - math.pi / 3),
-        0.42 + 1.1 * (angle / (2 * math.pi / 5) % 1 - 0.5).abs() - r,
-        torch.minimum(0.26 - torch.minimum(u.abs(), v.abs()), 0.95 - box),
-        torch.minimum(0.95 - r, torch.hypot(u - 0.5, v) - 0.75),
-        torch.minimum(1 - torch.hypot(u, v + 0.4), v + 0.4), 0.42 - torch.hypot(u.abs() - 0.52, v),
-    ])[labels, torch.arange(count)] * size  # in pixels
-    paper = rand(0.2, 0.8, 3, 1, 1) + F.interpolate(rand(-0.15, 0.15, 3, 5, 5), size=32, mode="bicubic")
-    contrast = rand(0.3, 0.8, 3, 1, 1) * torch.where(rand(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
-    ink = paper.mean((2, 3), keepdim=True) + contrast
+    x = x + uniform(-4, 4, 1, 1)
+    y = y + uniform(-4, 4, 1, 1)
+    size = uniform(8, 13, 1, 1)
+    tilt = uniform(-0.4, 0.4, 1, 1)
+    u = (x * tilt.cos() - y * tilt.sin()) / size
+    v = (x * tilt.sin() + y * tilt.cos()) / size
+    depths = shape_depths(u, v)
+    depth = torch.stack([depths[name] for name in SHAPES])[labels, torch.arange(count)]
+    depth = depth * size  # in pixels
+
+    background = uniform(0.2, 0.8, 3, 1, 1)
+    noise = F.interpolate(uniform(-0.15, 0.15, 3, 5, 5), size=32, mode="bicubic")
+    background = background + noise
+    contrast = uniform(0.3, 0.8, 3, 1, 1)
+    sign = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
+    colour = background.mean((2, 3), keepdim=True) + contrast * sign
     if style == "outline":
-        depth, paper, ink = 1 - depth.abs(), 0.7 + 0.3 * paper, 0.3 * paper
-    images = paper + (depth + 0.5).clamp(0, 1)[:, None] * (ink - paper)
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    images = rand(0.6, 1, 1, 1, 1) * (images - low) / (high - low)
+        depth = 1 - depth.abs()
+        colour = 0.3 * background
+        background = 0.7 + 0.3 * background
+    coverage = (depth + 0.5).clamp(0, 1)[:, None]  # of each pixel, from 0 to 1
+    images = background + coverage * (colour - background)
+    low = images.amin((1, 2, 3), keepdim=True)
+    high = images.amax((1, 2, 3), keepdim=True)
+    images = uniform(0.6, 1, 1, 1, 1) * (images - low) / (high - low)
     images += 0.05 * torch.randn(images.shape, generator=generator)
     return (255 * images.clamp(0, 1)).to(torch.uint8), labels
 
 
+def shape_depths(u, v):
+    """How deep each point lies inside each shape, by the shape's name; negative outside.
+
+    u and v are a point's coordinates, right and down, in units of the shape's size.
+    """
+    radius = torch.hypot(u, v)
+    angle = torch.atan2(u, v)
+    box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
+    third = 2 * math.pi / 3
+    fifth = 2 * math.pi / 5
+    to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
+    to_tip = (angle / fifth % 1 - 0.5).abs()
+    bar = 0.26 - torch.minimum(u.abs(), v.abs())
+    bite = torch.hypot(u - 0.5, v) - 0.75
+    half_disc = 1 - torch.hypot(u, v + 0.4)
+    return {
+        "disc": 0.8 - radius,
+        "ring": 0.23 - (radius - 0.7).abs(),
+        "square": 0.75 - box,
+        "frame": 0.2 - (box - 0.65).abs(),
+        "triangle": 0.5 - radius * torch.cos(to_side),
+        "star": 0.42 + 1.1 * to_tip - radius,
+        "cross": torch.minimum(bar, 0.95 - box),
+        "moon": torch.minimum(0.95 - radius, bite),
+        "bowl": torch.minimum(half_disc, v + 0.4),
+        "pair": 0.42 - torch.hypot(u.abs() - 0.52, v),
+    }
+
+
+def shrink(data, size):
+    """The data with its images averaged down from 32x32 to size x size, in place."""
+    for name in ("train_images", "test_images"):
+        images = getattr(data, name).float()
+        averages = F.avg_pool2d(images, 32 // size)
+        setattr(data, name, averages.round().to(torch.uint8))
+    return data
+
+
 def normalise(images, data):
-    """uint8 pictures as float32 whose channels have mean 0 and deviation 1 over the training pictures."""
-    return ((images - data.mean) / data.deviation).contiguous(memory_format=torch.channels_last)
+    """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
+    scaled = (images - data.mean) / data.deviation
+    return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def test_batches(data, size=500):
-    """The test pictures, batch by batch: (normalised images, labels)."""
-    return ((normalise(x, data), y) for x, y in zip(data.test_images.split(size), data.test_labels.split(size)))
+    """The test set, batch by batch: (normalised images, labels)."""
+    for images, labels in zip(data.test_images.split(size), data.test_labels.split(size)):
+        yield normalise(images, data), labels
+
+
+def random_batches(data, batch_size, generator):
+    """The training set once, in random order: (augmented uint8 images, labels)."""
+    device = data.train_images.device
+    count = len(data.train_labels)
+    places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
+    shift = torch.randint(places, (count, 2), generator=generator).to(device)
+    flip = torch.randint(2, (count,), generator=generator).to(device).bool()
+    order = torch.randperm(count, generator=generator).to(device)
+    for batch in order.tensor_split(count_steps(data, batch_size)):
+        images = augment(data.train_images[batch], shift[batch], flip[batch])
+        yield images, data.train_labels[batch]
 
 
 def augment(images, shift, flip):
-    """Pad by an eighth, 4 pixels of 32, crop at shift (count, 2) and mirror where flip (count,) (section 4.2)."""
-    rows = shift[:, :1, None] + torch.arange(images.shape[2], device=images.device)[:, None]
-    columns = shift[:, None, 1:] + torch.arange(images.shape[3], device=images.device)
-    columns = torch.where(flip[:, None, None], columns.flip(2), columns)
-    picture = torch.arange(len(images), device=images.device)[:, None, None]
-    return F.pad(images, 4 * [images.shape[2] // 8])[picture, :, rows, columns].permute(0, 3, 1, 2)
+    """Random crops and reflections (section 4.2), for each image its own.
+
+    Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
+    old size at shift (count, 2), and mirrored where flip (count,) is true.
+    """
+    count, _, height, width = images.shape
+    padded = F.pad(images, 4 * [height // 8])
+    rows = shift[:, :1] + torch.arange(height, device=images.device)
+    columns = shift[:, 1:] + torch.arange(width, device=images.device)
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    image = torch.arange(count, device=images.device)
+    cropped = padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2)  # from (count, height, width, channels)
 
 
 def autocast(device):
-    """The context for a forward pass: bfloat16 where the hardware multiplies it fast, else float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=(
-        device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) or device.type == "cpu" and
-        (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())))
+    """The context for a forward pass: in bfloat16 where that is fast, else in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device))
 
 
-def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="", milestones=None, after_epoch=None,
-          smoothing=0, rate=None):
-    """Train in place by SGD with momentum; the rate rises for a fifth of the steps, then falls, or falls at milestones.
+def multiplies_bfloat16(device):
+    """Whether the hardware multiplies bfloat16 numbers faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # torch has no public function for these two questions. Without such units in the
+        # processor, bfloat16 is slower than float32.
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
 
-    Returns a dict an epoch: "epoch", "seconds", mean "loss" (nats) and "accuracy" (0 to 1) of the training pictures as
-    they came by, and what after_epoch(model) adds. The seed sets their order and augmentation, alike on every device.
-    The highest rate is, unless given, 0.1 for batches of 128, and more in proportion for larger ones.
-    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015); the loss has it in it.
+
+def make_sgd(model, rate, weight_decay):
+    """SGD with momentum 0.9 (section 3.4). Batch norms and biases do not decay."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0},
+    ]
+    on_mps = next(model.parameters()).device.type == "mps"  # where torch has no fused SGD
+    return torch.optim.SGD(groups, rate, momentum=0.9, fused=not on_mps)
+
+
+def one_cycle(optimizer, steps):
+    """A learning rate that rises to the optimizer's own for a fifth of the steps, then falls to 0.
+
+    After Smith and Topin, 2017 (arXiv:1708.07120).
     """
-    history, device, count = [], data.train_images.device, len(data.train_labels)
-    generator, steps = torch.Generator().manual_seed(seed), math.ceil(count / batch_size)
-    rate = rate or 0.1 * batch_size / 128
+    rates = [group["lr"] for group in optimizer.param_groups]
+    total = max(6, steps)  # torch divides by zero for 5 steps
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rates, total, pct_start=0.2, cycle_momentum=False
+    )
+
+
+def count_steps(data, batch_size):
+    """The number of steps in an epoch."""
+    return math.ceil(len(data.train_labels) / batch_size)
+
+
+def train(
+    model,
+    data,
+    optimizer,
+    schedule,
+    *,
+    epochs,
+    batch_size,
+    seed,
+    label,
+    after_epoch=None,
+    smoothing=0,
+):
+    """Train the model in place. Returns its history: a dict per epoch.
+
+    Each has "epoch", "seconds", "loss" (mean cross-entropy, nats) and "accuracy" (0 to 1) of the
+    training images as they came by, and what after_epoch(model), a dict, adds. The seed sets the
+    images' order and augmentation, alike on every device. label is what the progress bar says.
+    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015).
+    """
+    device = data.train_images.device
     model.to(device, memory_format=torch.channels_last)
-    groups = [{"params": [p for p in model.parameters() if (p.ndim > 1) == decays], "weight_decay": decay}
-              for decays, decay in ((True, weight_decay), (False, 0))]  # batch norm and biases do not decay
-    optimizer = torch.optim.SGD(groups, rate, momentum=0.9, fused=device.type != "mps")
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones) if milestones else (
-        torch.optim.lr_scheduler.OneCycleLR(  # which divides by zero for 5 steps
-            optimizer, rate, max(6, epochs * steps), pct_start=0.2, cycle_momentum=False))
-    with tqdm(total=epochs * steps, desc=label, unit="batch") as bar:
+    generator = torch.Generator().manual_seed(seed)
+    count = len(data.train_labels)
+    history = []
+    with tqdm(total=epochs * count_steps(data, batch_size), desc=label, unit="batch") as bar:
         for epoch in range(1, epochs + 1):
-            start, losses, right, seen = time.perf_counter(), 0, 0, 0
-            shift = torch.randint(data.train_images.shape[2] // 8 * 2 + 1, (count, 2), generator=generator).to(device)
-            flip = torch.randint(2, (count,), generator=generator).to(device).bool()
+            start = time.perf_counter()
+            total_loss = 0
+            correct = 0
+            seen = 0
             model.train()
-            for batch in torch.randperm(count, generator=generator).to(device).tensor_split(steps):
-                images, labels = augment(data.train_images[batch], shift[batch], flip[batch]), data.train_labels[batch]
+            for images, labels in random_batches(data, batch_size, generator):
                 with autocast(device):
                     logits = model(normalise(images, data))
                 loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
@@ -516,94 +933,279 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label=""
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                losses, seen = losses + len(batch) * loss.detach(), seen + len(batch)
-                right += (logits.argmax(dim=1) == labels).sum()
+                total_loss += len(labels) * loss.detach()
+                correct += (logits.argmax(dim=1) == labels).sum()
+                seen += len(labels)
                 if bar.n % 10 == 0:  # to read a number makes a GPU wait
-                    bar.set_postfix(epoch=epoch, loss=f"{losses / seen:.2f}", accuracy=f"{right / seen:.0%}")
+                    bar.set_postfix(
+                        epoch=epoch,
+                        loss=f"{total_loss / seen:.2f}",
+                        accuracy=f"{correct / seen:.0%}",
+                    )
                 bar.update()
-            history.append({"epoch": epoch, "loss": losses.item() / count, "accuracy": right.item() / count})
-            history[-1]["seconds"] = time.perf_counter() - start
-            with autocast(device):
-                history[-1].update(after_epoch(model) if after_epoch else {})
+            row = {
+                "epoch": epoch,
+                "loss": total_loss.item() / count,
+                "accuracy": correct.item() / count,
+                "seconds": time.perf_counter() - start,
+            }
+            if after_epoch:
+                with autocast(device):
+                    row.update(after_epoch(model))
+            history.append(row)
     return history
 
 
 def new_figure(width, height):
     """An empty figure of width x height inches in the course's style."""
-    rcParams.update({"font.size": 12, "axes.spines.top": 0, "axes.spines.right": 0, "figure.titleweight": "bold"})
+    rcParams.update(
+        {
+            "font.size": 12,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.titleweight": "bold",
+        }
+    )
     return Figure((width, height), dpi=130, layout="constrained")
 
 
-def save_results(args, figure, numbers):
-    """Write OUT/exercise_0N.png and OUT/exercise_0N.json, each whole or not at all."""
+@contextlib.contextmanager
+def written_whole(path):
+    """A path to write to, inside with. What lies there at the end becomes path; else nothing does.
+
+    Prints what it has written.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unfinished = Path(folder, path.name)
+        yield unfinished
+        os.replace(unfinished, path)
+    print(f"Wrote {path}")
+
+
+def save_numbers(args, numbers):
+    """Write what a run has measured, and how, to OUT/exercise_0N.json."""
     settings = {name: value for name, value in vars(args).items() if name != "start"}
-    versions = {"python": sys.version.split()[0], "torch": torch.__version__, "torchvision": torchvision.__version__}
-    record = {"settings": settings, "versions": versions, "seconds": time.perf_counter() - args.start, **numbers}
-    with tempfile.TemporaryDirectory(dir=args.out) as unfinished:
-        stem = Path(unfinished, Path(sys.argv[0]).stem[:11])
-        record = json.loads(json.dumps(record, default=str), parse_constant=str)  # JSON has no NaN: it becomes "NaN"
-        stem.with_suffix(".json").write_text(json.dumps(record, indent=1), "utf-8")
-        figure.savefig(stem.with_suffix(".png"))
-        for path in sorted(Path(unfinished).iterdir()):
-            print(f"Wrote {path.replace(args.out / path.name)}")
-    if settings.get("dry_run"):
-        print("This was a dry run: everything works, and its numbers mean nothing.")
+    record = {
+        "settings": settings,
+        "versions": {
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "seconds": time.perf_counter() - args.start,
+        **numbers,
+    }
+    record = json.loads(json.dumps(record, default=str), parse_constant=str)  # JSON has no NaN
+    with written_whole(args.out / f"{args.exercise}.json") as path:
+        path.write_text(json.dumps(record, indent=1), "utf-8")
 
 
-def parse_args():
-    """The flags that all five exercises share, and those in FLAGS; the budget is the device's."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (--help lists the flags)\n")
-    add, budget = parser.add_argument, BUDGET["cpu"]
-    add("--data", choices=("auto", "shapes", "cifar10"), default="auto", help="auto: CIFAR-10 if on disk, else shapes")
-    add("--data-dir", type=Path, default="data", metavar="DIR", help="where torchvision keeps CIFAR-10 (default: data)")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="auto: cuda, else mps, else cpu")
-    add("--epochs", type=int, metavar="N", help=f"default on a CPU: {budget['epochs']}")
-    add("--train-images", type=int, metavar="N", help=f"default on a CPU: {budget['train_images']:,}")
-    add("--seed", type=int, default=0, metavar="N", help="default: 0")
-    add("--out", type=Path, default="results", metavar="DIR", help="where figure and numbers go (default: results)")
-    add("--dry-run", action="store_true", help="one tiny step of everything, in seconds")
-    for flag, options in FLAGS.items():
-        add(flag, **options)
-    args = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook's own flags are not for us
-    for name, low, high in (("epochs", 1, 1000), ("train_images", 1, 50_000), ("seed", 0, 2**32 - 1)):
-        if getattr(args, name) is not None and not low <= getattr(args, name) <= high:
-            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: give a whole number from {low} to {high}")
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if not found.get(args.device, True):
-        parser.error(f"--device {args.device}: torch finds none here; leave the flag out to use what there is")
-    args.device = torch.device(next(name for name in found if found[name]) if args.device == "auto" else args.device)
+def save_figure(args, figure):
+    """Write the figure to OUT/exercise_0N.png."""
+    with written_whole(args.out / f"{args.exercise}.png") as path:
+        figure.savefig(path)
+
+
+def finished_before(args, label, compute):
+    """compute()'s result, a dict of numbers and tensors, kept in case the run is interrupted.
+
+    If an interrupted run of the same code with the same settings has computed it, it is read from
+    disk instead. What is kept is in kept_folder(args). Cells of a notebook keep nothing.
+    """
+    source = Path(globals().get("__file__", ""))
+    if not source.is_file():
+        return compute()
+    path = kept_folder(args) / f"{label}.pt"
+    # What does not change the result, or is part of the label.
+    passing = ("start", "out", "device", "seed", "seeds", "depths")
+    settings = {name: str(value) for name, value in vars(args).items() if name not in passing}
+    settings["code"] = zlib.crc32(source.read_bytes())
+    if path.exists():
+        kept = torch.load(path, map_location=args.device, weights_only=True)
+        if kept["settings"] == settings:
+            print(f"{label}: finished before the run was interrupted")
+            return kept["result"]
+    result = compute()
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out) as folder:
+        unfinished = Path(folder, path.name)
+        torch.save({"settings": settings, "result": result}, unfinished)
+        os.replace(unfinished, path)
+    return result
+
+
+def kept_folder(args):
+    """The folder in OUT for the finished parts of a run that is not complete."""
+    return args.out / f"{args.exercise}_unfinished"
+
+
+def whole_number(low, high):
+    """A type for argparse: a whole number from low to high."""
+
+    def parse(text):
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            message = f"{text} is not a whole number from {low} to {high}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return parse
+
+
+def parse_args(exercise, budgets, add_flags=None):
+    """The command line. budgets has the defaults for "cpu" and "gpu", and what each preset changes.
+
+    add_flags(add) adds the exercise's own flags; add is the parser's add_argument.
+    """
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.error = lambda message: parser.exit(2, f"{message} (--help lists the flags)\n")
+    add = parser.add_argument
+    add(
+        "--data",
+        choices=("auto", "shapes", "cifar10"),
+        default="auto",
+        help="auto: CIFAR-10 if it is on disk, else shapes; cifar10 downloads it",
+    )
+    add(
+        "--data-dir",
+        type=Path,
+        default="data",
+        metavar="DIR",
+        help="where torchvision keeps CIFAR-10 (default: data)",
+    )
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="auto: cuda, else mps, else cpu",
+    )
+    add(
+        "--epochs",
+        type=whole_number(1, 1000),
+        metavar="N",
+        help=f"default on a CPU: {budgets['cpu']['epochs']}",
+    )
+    add(
+        "--train-images",
+        type=whole_number(1, 50_000),
+        metavar="N",
+        help=f"default on a CPU: {budgets['cpu']['train_images']:,}",
+    )
+    add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="default: 0")
+    add(
+        "--out",
+        type=Path,
+        default="results",
+        metavar="DIR",
+        help="where the figure and its numbers are written (default: results)",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="one tiny step of everything, in seconds; writes to OUT/dry_run",
+    )
+    if add_flags:
+        add_flags(add)
+    args = parser.parse_args(own_arguments())
+    args.exercise = exercise[: len("exercise_01")]
+    args.start = time.perf_counter()
+    args.device = choose_device(args.device, parser)
+    if args.dry_run:
+        args.out = args.out / "dry_run"
+    check_folders(args, parser)
+    apply_budget(args, budgets)
+    return args
+
+
+def own_arguments():
+    """The arguments that are meant for this script, and not for a notebook's kernel."""
+    program = Path(sys.argv[0])
+    in_kernel = program.name.endswith("kernel_launcher.py") or "spyder_kernels" in program.parts
+    return [] if in_kernel else sys.argv[1:]
+
+
+def choose_device(name, parser):
+    """The torch.device of that name; for "auto" the fastest that there is."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device in there if there[device])
+    if not there[name]:
+        parser.error(f"--device {name}: torch finds none here; leave the flag out")
+    return torch.device(name)
+
+
+def check_folders(args, parser):
+    """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
     if args.data_dir.is_file():
-        parser.error(f"--data-dir {args.data_dir}: is a file; give the folder in which {CIFAR10.base_folder} lies")
-    kept, unfinished = [args.out / f"{Path(sys.argv[0]).stem[:11]}{end}" for end in (".json", "_unfinished")]
-    if args.dry_run and (unfinished.exists() or (kept.is_file() and b'"dry_run": true' not in kept.read_bytes())):
-        args.out = args.out / "dry_run"  # what a real run has made stays
+        parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
-        why = "it is a file" if args.out.is_file() else error.strerror
-        parser.error(f"--out {args.out}: cannot write there ({why}); give another folder")
-    args.start, tiny = time.perf_counter(), {"epochs": 1, "train_images": 32, "test_images": 20}
-    budget = BUDGET["cpu" if args.device.type == "cpu" else "gpu"] | BUDGET.get(getattr(args, "preset", None), {})
+        parser.error(
+            f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
+        )
+
+
+def apply_budget(args, budgets):
+    """Set what the flags have left open to the budget of the device, or of the preset."""
+    budget = dict(budgets["cpu" if args.device.type == "cpu" else "gpu"])
+    preset = getattr(args, "preset", None)
+    if preset:
+        budget.update(budgets[preset])
     for name, value in budget.items():
-        setattr(args, name, (tiny.get(name) if args.dry_run else getattr(args, name, None)) or value)
-    return args
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+    if args.dry_run:
+        vars(args).update(DRY_RUN)
 
 
-def main():
-    args, source = parse_args(), Path(globals().get("__file__", os.devnull))
-    for number, line in enumerate(source.read_text("utf-8").splitlines(), 1):
+def stop_if_unwritten(exercise):
+    """End the script with one sentence if one of its tasks is not written yet."""
+    path = Path(globals().get("__file__", ""))
+    if not path.is_file():  # the cells of a notebook have no file
+        return
+    with tokenize.open(path) as file:
+        lines = file.readlines()
+    for number, line in enumerate(lines, 1):
         if line.strip().startswith('raise NotImplementedError("TODO'):
-            sys.exit(f"{line.split(chr(34))[1]} is not written yet ({source.name}, line {number}). "
-                     f"Check it with: pytest tests/test_{source.name}")
+            task = line.split('"')[1]
+            sys.exit(
+                f"{task} is not written yet ({path.name}, line {number}). "
+                f"Check it with: pytest tests/test_{exercise}.py"
+            )
+
+
+def main(run, exercise, budgets, add_flags=None):
+    """Run the experiment as the command line says; every expected mishap gets one sentence."""
+    args = parse_args(exercise, budgets, add_flags)
+    stop_if_unwritten(exercise)
     try:
         run(args)
     except KeyboardInterrupt:
-        sys.exit("\nStopped: nothing is half-written. The same command goes on with what is finished, or starts again")
+        sys.exit(
+            "\nStopped: nothing is half-written. "
+            "The same command goes on with what is finished, or starts again."
+        )
     except torch.OutOfMemoryError:
         sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+    if args.dry_run:
+        print("This was a dry run: everything works, and its numbers mean nothing.")
 
+
+# %% Run
 
 if __name__ == "__main__":
-    main()
+    main(run, EXERCISE, BUDGETS, add_flags)

@@ -2,44 +2,49 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.6", "torchvision>=0.21", "matplotlib>=3.8", "numpy>=1.26", "tqdm>=4.66"]
 # ///
-"""Exercise 5: fine-tune a pretrained ResNet on your own pictures.
+"""Exercise 5: fine-tune a pretrained ResNet on your own images.
 
-Goal: carry a trained network over to other pictures in four ways, with few and with many labels, and see which way pays
-when. Then adapt a network to pictures taken under other conditions without a single label.
-Papers: Yosinski et al., 2014 (arXiv:1411.1792); Li et al., 2016 (arXiv:1603.04779); He et al., 2015, section 4.
+Goal: transfer a trained network to other images in four ways, with few and with many labelled
+examples, and see which way is the most accurate when. Then adapt a network to a distribution shift
+without a single label.
+Papers: Yosinski et al., 2014 (arXiv:1411.1792); Li et al., 2016 (arXiv:1603.04779), section 3;
+He et al., 2015 (arXiv:1512.03385), section 4.3 and appendix A.
 
     5.1  replace_head       a new last layer for other classes
     5.2  freeze_backbone    no gradients, and no drift of batch norm's statistics
-    5.3  extract_features   what the frozen network makes of pictures
+    5.3  extract_features   what the frozen network computes from images
          linear_probe       and a linear classifier on top of it
-    5.4  parameter_groups   slower learning rates for earlier stages
+    5.4  parameter_groups   smaller learning rates for earlier stages
     5.5  adapt_batchnorm    domain adaptation without labels
 
 Check:  pytest tests/test_exercise_05_transfer_learning.py
-Run:    python exercise_05_transfer_learning.py             (--help lists the flags; --dry-run takes seconds)
-        python exercise_05_transfer_learning.py --images DIR --weights imagenet         your pictures, a folder a class
+Run:    python exercise_05_transfer_learning.py    (--help lists the flags; --dry-run takes seconds)
+        python exercise_05_transfer_learning.py --images DIR --weights imagenet
+                                                   (your own images: DIR has a folder per class)
 """
 
 import argparse
 import contextlib
 import copy
-import itertools
+import errno
 import json
 import math
 import os
 import pickle
 import random
-import shutil
 import socket
 import sys
 import tempfile
 import time
+import tokenize
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
 import torchvision
+import torchvision.transforms.functional as TF
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 from torch import nn
@@ -47,548 +52,1185 @@ from torchvision.datasets import CIFAR10, ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock, ResNet, resnet18
-from torchvision.transforms import functional as pictures
 from tqdm import tqdm
 
-BUDGET = {  # epochs, train_images and batch_size are for pretraining; on a CPU, pictures are averaged down to 16x16
-    "cpu": {"epochs": 6, "train_images": 2_400, "test_images": 600, "batch_size": 64, "size": 16, "seeds": 2},
-    "gpu": {"epochs": 15, "train_images": 20_000, "test_images": 5_000, "batch_size": 128, "size": 32, "seeds": 5},
+EXERCISE = "exercise_05_transfer_learning"
+BUDGETS = {  # epochs, train_images and batch_size are those of pretraining
+    # On a CPU the images are averaged down to 16x16: 32 transfers in two minutes.
+    "cpu": {
+        "epochs": 6,
+        "train_images": 2_400,
+        "test_images": 600,
+        "batch_size": 64,
+        "size": 16,  # height and width of the images
+        "seeds": 2,  # from how many seeds each transfer is made
+    },
+    "gpu": {
+        "epochs": 15,
+        "train_images": 20_000,
+        "test_images": 5_000,
+        "batch_size": 128,
+        "size": 32,
+        "seeds": 5,
+    },
 }
-FLAGS = {
-    "--images": {"type": Path, "metavar": "DIR", "help": "your pictures: a folder for each class, or DIR/train and "
-                 "DIR/test with such folders"},
-    "--weights": {"metavar": "W", "help": "imagenet (torchvision's ResNet-18, downloaded once), or a file with a "
-                  "state_dict of it or of this script's network; default: pretrain here"},
-}
-LABELS = (2, 5, 20, 100)  # labelled pictures a class
-RATE, FACTOR, BATCH = 0.002, 0.6, 32  # AdamW's learning rate, from the head one stage back, pictures a step
+LABELS_PER_CLASS = (2, 5, 20, 100)
 STRATEGIES = ("from scratch", "linear probe", "last stage", "all layers")
+PRETRAINING_RATE = 0.1 / 128  # SGD's, per image of a batch (Goyal et al., 2017)
+FINE_TUNING_RATE = 0.002  # AdamW's
+RATE_FACTOR = 0.6  # between the learning rates of a stage and of the one behind it
+BATCH_SIZE = 32  # of fine-tuning
+ADAPTATION_IMAGES = 1_000  # unlabelled ones to adapt to, and as many to test on
+
+
+def add_flags(add):
+    """The flags that only this exercise has."""
+    add(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="your images: a folder per class, or DIR/train and DIR/test with such folders",
+    )
+    add(
+        "--weights",
+        metavar="W",
+        help="imagenet (torchvision's ResNet-18, downloaded once), or a file with a state_dict of "
+        "it or of this script's network; default: pretrain here",
+    )
 
 
 # %% Your part
-# A model is a torchvision ResNet: conv1 and bn1, then layer1 to layer4, then avgpool, then fc, the head.
+# A model is a torchvision ResNet. Its parts, in order: conv1 and bn1, layer1 to layer4, avgpool,
+# and fc, the head. It takes normalised images (count, 3, height, width).
 
 
 def replace_head(model, num_classes):
-    """Give the model, in place, a new last layer fc for num_classes classes; returns the model.
+    """Give the model, in place, a new last layer fc for num_classes classes. Returns the model.
 
-    The new layer takes what the old one took, lies on the same device, and starts from torch's own initialisation. All
-    else stays as it is.
+    The new layer takes what the old one took, lies on the same device, and starts from torch's own
+    initialisation. All else stays as it was.
     """
-    # TODO 5.1: a linear layer in the place of model.fc.
+    # TODO 5.1: put a linear layer in the place of model.fc.
     raise NotImplementedError("TODO 5.1: replace_head")
 
 
 def freeze_backbone(model):
-    """Freeze, in place, everything but model.fc; returns the model.
+    """Freeze, in place, everything but model.fc. Returns the model.
 
-    Parameters other than those of fc require no gradient. Batch norms stay in eval mode, even after model.train(): they
-    use their running statistics, and these do not move.
+    The parameters of fc require gradients, the others do not. Batch norms stay in eval mode, even
+    after model.train(): they use their running statistics, and these do not move (He et al. fix
+    them too when they fine-tune, appendix A).
     """
-    # TODO 5.2: no gradients but for fc's parameters; batch norms that train() does not wake.
+    # TODO 5.2: gradients for the parameters of fc only; batch norms that train() does not wake.
     raise NotImplementedError("TODO 5.2: freeze_backbone")
 
 
 def extract_features(model, batches):
-    """What reaches fc: (features, labels), float32 (count, fc.in_features) and int64 (count,), in the batches' order.
+    """What reaches fc: (features, labels), in the order of the batches.
 
-    batches: (images, labels), normalised. In eval mode, without gradients, yet so that a layer can be trained on the
-    features (not in torch.inference_mode). The model is left as it was, fc and mode included.
+    batches yields (images, labels), the images normalised. Returns float32
+    (count, fc.in_features) and int64 (count,). In eval mode and without gradients, yet so that a
+    layer can be trained on the features (not in torch.inference_mode). The model stays as it was,
+    fc and mode included.
     """
-    # TODO 5.3: catch fc's input with a forward pre-hook, batch by batch.
+    # TODO 5.3: catch the input of fc with a forward pre-hook, batch by batch.
     raise NotImplementedError("TODO 5.3: extract_features")
 
 
 def linear_probe(features, labels, num_classes, penalty=1e-3):
-    """A linear layer, trained on (count, width) features and (count,) labels: features in, logits out.
+    """A linear layer, trained on features (count, width) and labels (count,).
 
-    Minimises the mean cross-entropy plus penalty times the sum of the squared weights, which has one minimum: any
-    optimiser that comes near it will do. nn.Linear, on the features' device.
+    It takes features and returns logits: nn.Linear, on the features' device. It minimises the mean
+    cross-entropy (nats) plus penalty times the sum of the squared weights. That has one minimum:
+    any optimiser that comes near it will do.
     """
-    # TODO 5.3: make the layer and fit it to all features at once, for instance by torch.optim.LBFGS.
+    # TODO 5.3: make the layer and fit it to all features at once, for instance by
+    # torch.optim.LBFGS.
     raise NotImplementedError("TODO 5.3: linear_probe")
 
 
 def parameter_groups(model, lr, factor):
-    """Groups for an optimiser, dicts with "params" and "lr": fc learns at lr, each part before it factor times slower.
+    """Groups for an optimiser: fc learns at lr, each part before it at factor times the rate.
 
-    The parts, from the head backwards: fc, layer4, layer3, layer2, layer1, and the stem, which is conv1 and bn1. So
-    layer4's rate is lr * factor, the stem's lr * factor**5. Every parameter is in one group, even a frozen one.
+    Returns a list of dicts with "params" and "lr". The parts, from the head backwards: fc, layer4,
+    layer3, layer2, layer1, and the stem, which is conv1 and bn1. So layer4's rate is lr * factor,
+    the stem's lr * factor**5. Every parameter is in one group, even a frozen one. The model stays
+    as it was. (Howard and Ruder, 2018, arXiv:1801.06146, section 3.2, call these rates
+    discriminative.)
     """
     # TODO 5.4: go through the parts from the head backwards.
     raise NotImplementedError("TODO 5.4: parameter_groups")
 
 
 def adapt_batchnorm(model, batches):
-    """AdaBN: replace, in place, the running statistics of all batch norms by those of batches; returns the model.
+    """Replace, in place, the running statistics of all batch norms by those of batches (AdaBN).
 
-    batches: normalised images (count, 3, height, width) of the new domain, no labels. A new statistic is the mean over
-    the batches of each batch's own, as batch norm computes it when its momentum is None. Afterwards momentum and modes
-    are as they were; parameters do not change.
+    After Li et al., section 3. batches yields normalised images (count, 3, height, width) of the
+    new domain, no labels. A new statistic is the mean over the batches of each batch's own, as
+    batch norm computes it when its momentum is None. Afterwards the momenta and modes are as they
+    were; parameters do not change. Returns the model.
     """
-    # TODO 5.5: reset the statistics, take the mean instead of a moving one, run the batches in train mode; put back.
+    # TODO 5.5: reset the statistics, take the mean instead of a moving one, run the batches in
+    # train mode; put everything else back.
     raise NotImplementedError("TODO 5.5: adapt_batchnorm")
-
-
-def accuracy(model, batches):
-    """The share of pictures, from 0 to 1, that the model gets right; in eval mode, without gradients (task 1.4)."""
-    model.eval()
-    with torch.no_grad():
-        hits = [(model(images).argmax(dim=1) == labels) for images, labels in batches]
-    return torch.cat(hits).float().mean().item()
 
 
 # %% The experiment
 
 
 def run(args):
-    """Get a pretrained network, transfer it in four ways, and adapt a network to shifted pictures."""
-    source, network = make_source(args), None if args.weights is None else load_weights(args.weights)
-    form = picture_form(args, source, network)
-    target = read_folders(args, form) if args.images else make_target(args, source, form)
-    print(f"Target: {target.name}, {len(target.train_labels):,} training, {len(target.test_labels):,} test pictures of "
-          f"{len(target.classes)} classes, {form.size} px")
-    network = (network or pretrain(args, source)).to(args.device)
-    if form.size > 64 and args.device.type == "cpu" and args.seeds > 1:
-        args.seeds = 1
-        print("Pictures of this size take long without a GPU: each training is done once")
-
-    most = 1 if args.dry_run else min(LABELS[-1], target.train_labels.bincount().min().item())
-    labels, curves = [count for count in LABELS if count < most] + [most], {name: [] for name in STRATEGIES}
-    seeds = range(args.seed, args.seed + (1 if args.dry_run else args.seeds))
-    with tqdm(total=len(labels) * len(STRATEGIES) * len(seeds), desc="transfer", unit="training") as bar:
-        for count, name in itertools.product(labels, STRATEGIES):
-            curves[name].append([])
-            for seed in seeds:
-                tuned = transfer(name, network, target, count, seed, 1 if args.dry_run else 20 + 3 * count // 5)
-                curves[name][-1].append(accuracy(tuned, batches_of(target.test_images, target, target.test_labels)))
-                bar.update()
-    judge, domain = (network, source) if args.weights is None else (tuned, target)
-    others = {"outlines": target} if domain.name == "shapes" and not args.images else {}
-    shifts = adapt_to_shifts(judge, domain, others, args.seed)
-    save_results(args, draw_figure(labels, curves, shifts, target, domain), {
-        "labels_a_class": labels, "accuracy": curves, "before_and_after_adaptation": shifts, "classes": target.classes})
-    describe(labels, curves, len(target.test_labels), shifts, domain)
-
-
-def make_source(args):
-    """The pictures to pretrain on: shapes, or the first five classes of CIFAR-10."""
-    source = load_data(args)
-    for half in ("train", "test"):
-        images, labels = getattr(source, f"{half}_images"), getattr(source, f"{half}_labels")
-        wanted = labels < (10 if source.name == "shapes" else 5)
-        setattr(source, f"{half}_all", (images, labels))  # make_target needs the other classes
-        setattr(source, f"{half}_images", scale(images[wanted], args.size))
-        setattr(source, f"{half}_labels", labels[wanted])
-    source.classes = source.classes[: source.train_labels.max() + 1]
-    return source
-
-
-def make_target(args, source, form):
-    """The pictures to transfer to: shapes as outlines, or the last five classes of CIFAR-10."""
-    halves, classes, name = [source.train_all, source.test_all], CIFAR10_CLASSES[5:], "CIFAR-10's other classes"
-    if source.name == "shapes":
-        counts = (20, 20) if args.dry_run else (20 * LABELS[-1], args.test_images)
-        halves = [draw_shapes(count, seed, "outline") for seed, count in enumerate(counts, 2)]
-        classes, name = SHAPES, "outlines of shapes"
+    """Get a pretrained network, transfer it in four ways, and adapt a network to shifted images."""
+    data = load_data(args)
+    source = make_source(args, data)
+    network = None if args.weights is None else load_weights(args.weights)
+    form = image_format(args, source, network)
+    target = read_folders(args, form) if args.images else make_target(args, data, form)
+    print(
+        f"Target: {target.name}, {len(target.train_labels):,} training images, "
+        f"{len(target.test_labels):,} test images of {len(target.classes)} classes, {form.size} px"
+    )
+    if network is None:
+        network = pretrain(args, source)
+    network.to(args.device)
+    limit_seeds(args, form)
+    labels_per_class = choose_labels_per_class(args, target)
+    accuracies, fine_tuned = compare_strategies(args, network, target, labels_per_class)
+    if args.weights is None:
+        domain = source
+        accuracy_by_shift = adapt_to_shifts(network, source, args.seed)
+        if source.name == "shapes" and not args.images:
+            accuracy_by_shift["outlines"] = adapt_to_outlines(network, source, target)
     else:
-        halves = [(images[labels >= 5], labels[labels >= 5] - 5) for images, labels in halves]
-    return data_of([(scale(images, form.size), labels) for images, labels in halves], name, classes, form, args)
+        domain = target
+        accuracy_by_shift = adapt_to_shifts(fine_tuned, target, args.seed)
+    describe_transfer(labels_per_class, accuracies, len(target.test_labels))
+    describe_adaptation(accuracy_by_shift, domain)
+    numbers = {
+        "labels_per_class": labels_per_class,
+        "accuracy": accuracies,
+        "before_and_after_adaptation": accuracy_by_shift,
+        "classes": target.classes,
+    }
+    save_numbers(args, numbers)
+    figure = draw_figure(labels_per_class, accuracies, accuracy_by_shift, target, domain)
+    save_figure(args, figure)
+
+
+# The data
+
+
+@dataclass
+class ImageFormat:
+    """What images a network takes."""
+
+    size: int  # height and width, in pixels
+    resize: int  # length of the shorter side before the crop to size, in pixels
+    mean: torch.Tensor  # of each channel (1, 3, 1, 1), for values from 0 to 255
+    deviation: torch.Tensor
+
+
+def image_format(args, source, network):
+    """The format that a network takes; None stands for the network that is to be pretrained."""
+    if network is None or network.conv1.kernel_size == (3, 3):
+        return ImageFormat(args.size, args.size, source.mean, source.deviation)
+    transforms = ResNet18_Weights.IMAGENET1K_V1.transforms()
+    mean = 255 * torch.tensor(transforms.mean, device=args.device)
+    deviation = 255 * torch.tensor(transforms.std, device=args.device)
+    return ImageFormat(
+        size=transforms.crop_size[0],
+        resize=transforms.resize_size[0],
+        mean=mean.view(1, 3, 1, 1),
+        deviation=deviation.view(1, 3, 1, 1),
+    )
+
+
+def make_data(args, name, classes, train_set, test_set, form):
+    """Image data on args.device from two pairs (images, labels), normalised as form says."""
+    train_images, train_labels = train_set
+    test_images, test_labels = test_set
+    return ImageData(
+        name=name,
+        classes=list(classes),
+        train_images=train_images.to(args.device),
+        train_labels=train_labels.to(args.device),
+        test_images=test_images.to(args.device),
+        test_labels=test_labels.to(args.device),
+        mean=form.mean,
+        deviation=form.deviation,
+    )
+
+
+def make_source(args, data):
+    """The data to pretrain on: shapes, or the first five classes of CIFAR-10."""
+    classes = range(10) if data.name == "shapes" else range(5)
+    return make_data(
+        args,
+        data.name,
+        [data.classes[label] for label in classes],
+        take_classes(data.train_images, data.train_labels, classes, args.size),
+        take_classes(data.test_images, data.test_labels, classes, args.size),
+        data,
+    )
+
+
+def make_target(args, data, form):
+    """The data to transfer to: outlines of shapes, or the last five classes of CIFAR-10."""
+    if data.name == "shapes":
+        train_count = 20 if args.dry_run else 20 * LABELS_PER_CLASS[-1]
+        name = "outlines of shapes"
+        classes = range(10)
+        train_set = draw_shapes(train_count, seed=2, style="outline")
+        test_set = draw_shapes(args.test_images, seed=3, style="outline")
+    else:
+        name = "CIFAR-10's other classes"
+        classes = range(5, 10)
+        train_set = (data.train_images, data.train_labels)
+        test_set = (data.test_images, data.test_labels)
+    return make_data(
+        args,
+        name,
+        [data.classes[label] for label in classes],
+        take_classes(*train_set, classes, form.size),
+        take_classes(*test_set, classes, form.size),
+        form,
+    )
+
+
+def take_classes(images, labels, classes, size):
+    """The images of a range of classes, size x size, and their labels, counted from 0."""
+    wanted = (labels >= classes.start) & (labels < classes.stop)
+    return scale(images[wanted], size), labels[wanted] - classes.start
 
 
 def scale(images, size):
-    """uint8 pictures at another size: averaged down, or enlarged by interpolation."""
+    """uint8 images at another size: averaged down, or enlarged by interpolation."""
     mode = "area" if size <= images.shape[2] else "bilinear"
-    return torch.cat([F.interpolate(part.float(), size, mode=mode).round().to(torch.uint8)
-                      for part in images.split(500)])
+    scaled = [
+        F.interpolate(part.float(), size, mode=mode).round().to(torch.uint8)
+        for part in images.split(500)
+    ]
+    return torch.cat(scaled)
 
 
-def data_of(halves, name, classes, form, args):
-    """Training and test pictures with labels, as load_data gives them."""
-    (train_images, train_labels), (test_images, test_labels) = [[part.to(args.device) for part in h] for h in halves]
-    return SimpleNamespace(name=name, classes=list(classes), train_images=train_images, train_labels=train_labels,
-                           test_images=test_images, test_labels=test_labels, mean=form.mean, deviation=form.deviation)
+def image_batches(images, data):
+    """uint8 images, normalised, batch by batch; large images in smaller batches."""
+    size = 500 if images.shape[2] <= 64 else 50
+    for part in images.split(size):
+        yield normalise(part, data)
 
 
-def small_resnet(num_classes):
-    """torchvision's ResNet with one block a stage, 10 layers, and a stem for small pictures."""
-    network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes)
-    network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    return network
+def labelled_batches(images, labels, data):
+    """uint8 images with their labels: (normalised images, labels), batch by batch."""
+    start = 0
+    for batch in image_batches(images, data):
+        yield batch, labels[start : start + len(batch)]
+        start += len(batch)
 
 
-def pretrain(args, source):
-    """A small ResNet trained on the source; its weights are kept as OUT/exercise_05_source.pt, for --weights."""
-    torch.manual_seed(args.seed)
-    network = small_resnet(len(source.classes))
-    train(network, source, args.epochs, args.seed, args.batch_size, label="pretraining")
-    share = accuracy(network, batches_of(source.test_images, source, source.test_labels))
-    print(f"Pretrained on {source.name}: {share:.1%} of its test pictures")
-    with tempfile.TemporaryDirectory(dir=args.out) as unfinished:
-        whole = Path(unfinished, "exercise_05_source.pt")
-        torch.save(network.state_dict(), whole)
-        os.replace(whole, args.out / whole.name)
-    return network
-
-
-def load_weights(name):
-    """torchvision's ResNet-18 with its ImageNet weights, or the network whose state_dict is in a file."""
-    try:
-        if name == "imagenet":
-            return resnet18(weights=ResNet18_Weights.IMAGENET1K_V1)
-        state = torch.load(name, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        sys.exit(f"--weights {name}: there is no such file; say imagenet, or name a file with a state_dict")
-    except pickle.UnpicklingError:
-        sys.exit(f"--weights {name}: refused, for it is no checkpoint, or holds more than tensors and could run code; "
-                 "write one with torch.save(model.state_dict(), FILE)")
-    except Exception as error:  # torch and urllib each raise their own
-        sys.exit(f"--weights {name}: cannot be loaded ({(str(error).splitlines() or [type(error).__name__])[0]})" +
-                 ("; get online once, or leave --weights out" if name == "imagenet" else ""))
-    for make in (small_resnet, resnet18):
-        with contextlib.suppress(RuntimeError, KeyError, TypeError, AttributeError):
-            network = make(num_classes=len(state["fc.bias"]))
-            network.load_state_dict(state)
-            return network
-    sys.exit(f"--weights {name}: fits neither torchvision's resnet18 nor this script's network")
-
-
-def picture_form(args, source, network):
-    """How pictures must look for a network: size to crop to, size to shrink to first, mean and deviation."""
-    if network is None or network.conv1.kernel_size == (3, 3):
-        return SimpleNamespace(size=args.size, shrink=args.size, mean=source.mean, deviation=source.deviation)
-    wants = ResNet18_Weights.IMAGENET1K_V1.transforms()
-    centre, spread = [255 * torch.tensor(part, device=args.device).view(1, 3, 1, 1) for part in (wants.mean, wants.std)]
-    return SimpleNamespace(size=wants.crop_size[0], shrink=wants.resize_size[0], mean=centre, deviation=spread)
+# Your own images
 
 
 def read_folders(args, form):
-    """The user's pictures: DIR/train and DIR/test, or DIR split class by class; at most as many as are used."""
-    parts = [args.images / "train", args.images / "test"]
-    parts = parts if all(part.is_dir() for part in parts) else [args.images]
-    files, names = [], []
-    for part in parts:
-        try:
-            found = ImageFolder(part, allow_empty=True)
-        except OSError:
-            sys.exit(f"--images {part}: needs a folder for each class, with that class's pictures in it")
-        files.append([[path for path, label in found.samples if label == i] for i in range(len(found.classes))])
-        names.append(found.classes)
-    if any(classes != names[0] for classes in names):
-        sys.exit(f"--images {args.images}: train and test have different classes: {names[0]} and {names[1]}")
-    if len(names[0]) < 2:
-        sys.exit(f"--images {parts[0]}: has one class, {names[0][0]}; a classifier needs two folders or more")
-    for part in files:
-        for paths in part:
-            random.Random(args.seed).shuffle(paths)
-    halves, limits = [([], []), ([], [])], (LABELS[-1], max(1, args.test_images // len(names[0])))
-    for label, name in enumerate(tqdm(names[0], desc="reading pictures", unit="class")):
-        read = [read_pictures(part[label], form, sum(limits) if len(parts) == 1 else limit)
-                for part, limit in zip(files, limits)]
-        if len(read) == 1:  # three in ten for testing
-            tests = min(limits[1], max(1, round(0.3 * len(read[0]))))
-            read = [read[0][tests : tests + limits[0]], read[0][:tests]]
-        for half, images in zip(halves, read):
-            if not images:
-                sys.exit(f"--images {args.images}: class {name} has too few pictures that can be read; it needs one to "
-                         "train on and one to test on, better twenty")
-            half[0].extend(images)
-            half[1].extend([label] * len(images))
-    if len(parts) == 1:
-        print(f"Split {args.images} at random, class by class: three in ten pictures are for testing")
-    halves = [(torch.stack(images), torch.tensor(labels)) for images, labels in halves]
-    return data_of(halves, args.images.resolve().name, names[0], form, args)
+    """Your images: DIR/train and DIR/test, or DIR split class by class; no more than are used.
+
+    Ends the script with one sentence if the folders cannot be used.
+    """
+    train_files, test_files = find_files(args)
+    classes = list(train_files)
+    train_limit = LABELS_PER_CLASS[-1]
+    test_limit = max(1, args.test_images // len(classes))
+    train_set = ImageList()
+    test_set = ImageList()
+    for label, name in enumerate(tqdm(classes, desc="reading images", unit="class")):
+        if test_files:
+            train_images = read_images(train_files[name], form, train_limit)
+            test_images = read_images(test_files[name], form, test_limit)
+        else:
+            images = read_images(train_files[name], form, train_limit + test_limit)
+            test_count = min(test_limit, max(1, round(0.3 * len(images))))
+            train_images = images[test_count:][:train_limit]
+            test_images = images[:test_count]
+        if not train_images or not test_images:
+            sys.exit(
+                f"--images {args.images}: class {name} has too few images that can be read; it "
+                "needs one to train on and one to test on, better twenty"
+            )
+        train_set.add(train_images, label)
+        test_set.add(test_images, label)
+    if not test_files:
+        print(f"Split {args.images} at random, class by class: three in ten images are for testing")
+    name = args.images.resolve().name
+    return make_data(args, name, classes, train_set.stack(), test_set.stack(), form)
 
 
-def read_pictures(paths, form, limit):
-    """The first limit pictures that can be read, as uint8 (3, size, size); names those that cannot."""
+def find_files(args):
+    """The files of the training set and of the test set, each {class: paths in random order}.
+
+    The latter is None if there is no test folder. Ends the script with one sentence if the folders
+    cannot be used.
+    """
+    train_folder = args.images / "train"
+    test_folder = args.images / "test"
+    if train_folder.is_dir() and test_folder.is_dir():
+        train_files = list_files(train_folder, args.seed)
+        test_files = list_files(test_folder, args.seed)
+    else:
+        train_folder = args.images
+        train_files = list_files(train_folder, args.seed)
+        test_files = None
+    classes = list(train_files)
+    if test_files and list(test_files) != classes:
+        sys.exit(
+            f"--images {args.images}: train and test have different classes: {classes} and "
+            f"{list(test_files)}"
+        )
+    if len(classes) < 2:
+        sys.exit(
+            f"--images {train_folder}: has one class, {classes[0]}; a classifier needs two "
+            "folders or more"
+        )
+    return train_files, test_files
+
+
+class ImageList:
+    """Images of the same shape, and their labels, that come class by class."""
+
+    def __init__(self):
+        self.images = []
+        self.labels = []
+
+    def add(self, images, label):
+        self.images.extend(images)
+        self.labels.extend([label] * len(images))
+
+    def stack(self):
+        """All images, uint8 (count, 3, height, width), and their labels, int64 (count,)."""
+        return torch.stack(self.images), torch.tensor(self.labels)
+
+
+def list_files(folder, seed):
+    """The image files of each class in random order: {class: paths}.
+
+    Ends the script with one sentence if there is no folder per class.
+    """
+    try:
+        image_folder = ImageFolder(folder, allow_empty=True)
+    except OSError:
+        sys.exit(
+            f"--images {folder}: needs a folder for each class, with that class's images in it"
+        )
+    files = {name: [] for name in image_folder.classes}
+    for path, label in image_folder.samples:
+        files[image_folder.classes[label]].append(path)
+    for paths in files.values():
+        random.Random(seed).shuffle(paths)
+    return files
+
+
+def read_images(paths, form, limit):
+    """The first images that can be read, at most limit, as a list of uint8 (3, size, size).
+
+    Prints which files cannot be read, and why.
+    """
     images = []
     for path in paths:
         if len(images) == limit:
             break
         try:
-            picture = pictures.resize(default_loader(path), form.shrink, antialias=True)
-            images.append(pictures.pil_to_tensor(pictures.center_crop(picture, form.size)))
+            image = default_loader(path)
+            image = TF.resize(image, form.resize, antialias=True)
+            image = TF.center_crop(image, form.size)
+            images.append(TF.pil_to_tensor(image))
         except Exception as error:  # Pillow raises many kinds
-            print(f"Skipped {path}: {(str(error).splitlines() or [type(error).__name__])[0]}")
+            print(f"Skipped {path}: {first_line(error)}")
     return images
 
 
-def batches_of(images, data, labels=None):
-    """Normalised pictures batch by batch, with their labels if given; smaller batches of large pictures."""
-    size = 500 if images.shape[2] <= 64 else 50
-    batches = (normalise(part, data) for part in images.split(size))
-    return batches if labels is None else zip(batches, labels.split(size))
+def first_line(error):
+    """The first line of an error's message, or the error's type if it has no message."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+# The pretrained network
+
+
+def small_resnet(num_classes):
+    """torchvision's ResNet with one block per stage, 10 layers, and a stem for small images."""
+    network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes)
+    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    return network
+
+
+def pretrain(args, source):
+    """A small ResNet trained on the source. Its weights go to OUT/exercise_05_source.pt."""
+    torch.manual_seed(args.seed)
+    network = small_resnet(len(source.classes)).to(args.device)
+    optimizer = make_sgd(network, PRETRAINING_RATE * args.batch_size, weight_decay=5e-4)
+    schedule = one_cycle(optimizer, args.epochs * count_steps(source, args.batch_size))
+    train(
+        network,
+        source,
+        optimizer,
+        schedule,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        label="pretraining",
+    )
+    test_accuracy = accuracy(network, test_batches(source))
+    print(f"Pretrained on {source.name}: {test_accuracy:.1%} of its test images are correct")
+    with written_whole(args.out / f"{args.exercise}_source.pt") as path:
+        torch.save(network.state_dict(), path)
+    return network
+
+
+def load_weights(name):
+    """The network with the weights that --weights names.
+
+    That is torchvision's ResNet-18 with its ImageNet weights, or the network whose state_dict is in
+    a file. Ends the script with one sentence if the weights cannot be loaded.
+    """
+    if name == "imagenet":
+        return download_resnet18()
+    state = read_state(name)
+    for make_network in (small_resnet, resnet18):
+        # What does not fit raises one of these, which one depends on what the file holds.
+        with contextlib.suppress(RuntimeError, KeyError, TypeError, AttributeError):
+            network = make_network(num_classes=len(state["fc.bias"]))
+            network.load_state_dict(state)
+            return network
+    sys.exit(f"--weights {name}: fits neither torchvision's resnet18 nor this script's network")
+
+
+def download_resnet18():
+    """torchvision's ResNet-18 with its ImageNet weights, from the web or from torch's cache."""
+    try:
+        return resnet18(weights=ResNet18_Weights.IMAGENET1K_V1)
+    except Exception as error:  # torch and urllib each raise their own
+        sys.exit(
+            f"--weights imagenet: cannot be loaded ({first_line(error)}); get online once, or "
+            "leave --weights out"
+        )
+
+
+def read_state(name):
+    """What torch.save wrote to a file, if it holds nothing but tensors and plain containers."""
+    try:
+        return torch.load(name, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        sys.exit(
+            f"--weights {name}: there is no such file; say imagenet, or name a file with a "
+            "state_dict"
+        )
+    except pickle.UnpicklingError:
+        sys.exit(
+            f"--weights {name}: refused, for it is no checkpoint, or holds more than tensors and "
+            "could run code; write one with torch.save(model.state_dict(), FILE)"
+        )
+    except Exception as error:  # torch raises many kinds
+        sys.exit(f"--weights {name}: cannot be loaded ({first_line(error)})")
+
+
+# Transfer
+
+
+def limit_seeds(args, form):
+    """Set args.seeds to 1 where a transfer takes long, and in a dry run."""
+    is_slow = form.size > 64 and args.device.type == "cpu"
+    if is_slow and args.seeds > 1:
+        print("Images of this size take long without a GPU: each transfer is made from one seed")
+    if is_slow or args.dry_run:
+        args.seeds = 1
+
+
+def choose_labels_per_class(args, target):
+    """The numbers of labelled examples per class to try: those that every class has."""
+    most = min(LABELS_PER_CLASS[-1], target.train_labels.bincount().min().item())
+    if args.dry_run:
+        most = 1
+    fewer = [count for count in LABELS_PER_CLASS if count < most]
+    return [*fewer, most]
+
+
+def compare_strategies(args, network, target, labels_per_class):
+    """Transfer the network by every strategy, with every number of labels, from every seed.
+
+    Returns the test accuracies (0 to 1), {strategy: [[one per seed] per number of labels]}, and the
+    last network of which all layers were fine-tuned, the one that had the most labels.
+    """
+    seeds = range(args.seed, args.seed + args.seeds)
+    accuracies = {strategy: [] for strategy in STRATEGIES}
+    total = len(labels_per_class) * len(STRATEGIES) * len(seeds)
+    with tqdm(total=total, desc="transfer", unit="model") as bar:
+        for count in labels_per_class:
+            steps = 1 if args.dry_run else 20 + 3 * count // 5
+            for strategy in STRATEGIES:
+                accuracy_per_seed = []
+                for seed in seeds:
+                    model = transfer(strategy, network, target, count, seed, steps)
+                    batches = labelled_batches(target.test_images, target.test_labels, target)
+                    accuracy_per_seed.append(accuracy(model, batches))
+                    bar.update()
+                    if strategy == "all layers":
+                        fine_tuned = model
+                accuracies[strategy].append(accuracy_per_seed)
+    return accuracies, fine_tuned
 
 
 def transfer(strategy, network, target, count, seed, steps):
-    """A copy of the network, carried over to the target with count labelled pictures a class."""
+    """A copy of the network, transferred to the target with count labelled examples per class."""
     torch.manual_seed(seed)
     model = replace_head(copy.deepcopy(network), len(target.classes))
-    order = torch.randperm(len(target.train_labels))
-    chosen = torch.cat([order[target.train_labels.cpu()[order] == label][:count]
-                        for label in range(len(target.classes))]).to(target.mean.device)
-    images, labels = target.train_images[chosen], target.train_labels[chosen]
+    chosen = choose_examples(target, count)
+    images = target.train_images[chosen]
+    labels = target.train_labels[chosen]
     if strategy == "linear probe":
-        features = extract_features(model, batches_of(images, target, labels))
-        model.fc = linear_probe(*features, len(target.classes))
+        features, labels = extract_features(model, labelled_batches(images, labels, target))
+        model.fc = linear_probe(features, labels, len(target.classes))
         return model
-    groups = [{"params": list(model.parameters()), "lr": RATE}]
     if strategy == "from scratch":
-        model.apply(lambda module: module.reset_parameters() if hasattr(module, "reset_parameters") else None)
+        model.apply(reset)
+        groups = [{"params": list(model.parameters()), "lr": FINE_TUNING_RATE}]
     elif strategy == "last stage":
-        freeze_backbone(model).layer4.requires_grad_(True)  # its batch norms keep their statistics
-        groups = [{"params": [p for p in model.parameters() if p.requires_grad], "lr": RATE}]
-    elif strategy == "all layers":
-        groups = parameter_groups(model, RATE, FACTOR)
-    return fine_tune(model, images, labels, target, groups, steps)
-
-
-def fine_tune(model, images, labels, data, groups, steps):
-    """Train for so many steps with AdamW; each group's rate rises to its own "lr" and falls again."""
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=images.device.type != "mps")
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [group["lr"] for group in groups], steps + 1, pct_start=0.2, cycle_momentum=False)
-    order = torch.cat([torch.randperm(len(images)) for _ in range(math.ceil(steps * BATCH / len(images)))])
-    model.to(memory_format=torch.channels_last).train()
-    for batch in order.to(images.device).split(BATCH)[:steps]:
-        shift = torch.randint(images.shape[2] // 8 * 2 + 1, (len(batch), 2)).to(images.device)
-        flip = torch.randint(2, (len(batch),)).to(images.device).bool()
-        with autocast(images.device):
-            logits = model(normalise(augment(images[batch], shift, flip), data))
-        optimizer.zero_grad()
-        F.cross_entropy(logits.float(), labels[batch]).backward()
-        optimizer.step()
-        schedule.step()
+        freeze_backbone(model)
+        model.layer4.requires_grad_(True)  # its batch norms keep their statistics
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        groups = [{"params": learning, "lr": FINE_TUNING_RATE}]
+    else:
+        groups = parameter_groups(model, FINE_TUNING_RATE, RATE_FACTOR)
+    fine_tune(model, images, labels, target, groups, steps)
     return model
 
 
-SHIFTS = {  # of pictures with values from 0 to 255, given noise of mean 0 and deviation 1
-    "unchanged": lambda x, noise: x,
-    "noise": lambda x, noise: x + 30 * noise,
-    "blur": lambda x, noise: F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1),
-    "dark": lambda x, noise: 0.35 * x,
-    "haze": lambda x, noise: 128 + 0.5 * x,
-    "low contrast": lambda x, noise: 128 + 0.3 * (x - 128),
-    "orange light": lambda x, noise: x * torch.tensor([1, 0.6, 0.3], device=x.device).view(1, 3, 1, 1),
+def choose_examples(data, count):
+    """The positions of count random training images per class, int64, class by class."""
+    order = torch.randperm(len(data.train_labels))
+    labels = data.train_labels.cpu()[order]
+    chosen = []
+    for label in range(len(data.classes)):
+        positions = order[labels == label]
+        chosen.append(positions[:count])
+    return torch.cat(chosen).to(data.train_labels.device)
+
+
+def reset(module):
+    """Initialise a module anew, if it has parameters of its own."""
+    if hasattr(module, "reset_parameters"):
+        module.reset_parameters()
+
+
+def fine_tune(model, images, labels, data, groups, steps):
+    """Train the model in place for so many steps of AdamW, on augmented uint8 images.
+
+    The learning rate of each group rises to its "lr" and falls again.
+    """
+    device = images.device
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=device.type != "mps")
+    rates = [group["lr"] for group in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rates, steps + 1, pct_start=0.2, cycle_momentum=False
+    )
+    epochs = math.ceil(steps * BATCH_SIZE / len(images))
+    order = torch.cat([torch.randperm(len(images)) for _ in range(epochs)])
+    places = 2 * (images.shape[2] // 8) + 1  # at which an image can be cropped
+    model.to(memory_format=torch.channels_last)
+    model.train()
+    for batch in order.to(device).split(BATCH_SIZE)[:steps]:
+        shift = torch.randint(places, (len(batch), 2)).to(device)
+        flip = torch.randint(2, (len(batch),)).to(device).bool()
+        augmented = augment(images[batch], shift, flip)
+        with autocast(device):
+            logits = model(normalise(augmented, data))
+        loss = F.cross_entropy(logits.float(), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+# Domain adaptation
+
+
+def blur(images):
+    """The mean over 3x3 pixels."""
+    return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+
+
+def orange_light(images):
+    """Less green, and still less blue."""
+    brightness = torch.tensor([1, 0.6, 0.3], device=images.device)
+    return images * brightness.view(1, 3, 1, 1)
+
+
+# Of images (count, 3, height, width) with values from 0 to 255, given noise of the same shape with
+# mean 0 and standard deviation 1.
+SHIFTS = {
+    "unchanged": lambda images, noise: images,
+    "noise": lambda images, noise: images + 30 * noise,
+    "blur": lambda images, noise: blur(images),
+    "dark": lambda images, noise: 0.35 * images,
+    "haze": lambda images, noise: 128 + 0.5 * images,
+    "low contrast": lambda images, noise: 128 + 0.3 * (images - 128),
+    "orange light": lambda images, noise: orange_light(images),
 }
 
 
-def adapt_to_shifts(model, data, others, seed):
-    """Accuracy on shifted test pictures before and after AdaBN on shifted training pictures: {shift: [b, a], ...}."""
-    generator, found = torch.Generator().manual_seed(seed), {}
+def adapt_to_shifts(model, data, seed):
+    """What AdaBN, on shifted training images, does to the accuracy on shifted test images.
 
-    def shifted(images, shift):
-        images = images[:1000].float()
-        noise = torch.randn(images.shape, generator=generator).to(images.device)
-        return shift(images, noise).round().clamp(0, 255).to(torch.uint8)
+    Returns {shift: [accuracy before, accuracy after]}, from 0 to 1. The model stays as it was, in
+    eval mode.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    train_images = data.train_images[:ADAPTATION_IMAGES]
+    test_images = data.test_images[:ADAPTATION_IMAGES]
+    test_labels = data.test_labels[:ADAPTATION_IMAGES]
+    accuracy_by_shift = {}
+    for name, shift in tqdm(SHIFTS.items(), desc="domain adaptation", unit="shift"):
+        unlabelled = apply_shift(shift, train_images, generator)
+        shifted = apply_shift(shift, test_images, generator)
+        accuracy_by_shift[name] = adapt(model, data, unlabelled, shifted, test_labels)
+    return accuracy_by_shift
 
-    domains = {name: (*[shifted(images, shift) for images in (data.train_images, data.test_images)], data.test_labels)
-               for name, shift in SHIFTS.items()}
-    domains |= {name: (other.train_images, other.test_images, other.test_labels) for name, other in others.items()}
-    domains = {name: [part[:1000] for part in parts] for name, parts in domains.items()}
-    for name, (unlabelled, images, labels) in tqdm(domains.items(), desc="domain adaptation", unit="shift"):
-        adapted = adapt_batchnorm(copy.deepcopy(model), batches_of(unlabelled, data))
-        found[name] = [accuracy(network, batches_of(images, data, labels)) for network in (model, adapted)]
-    return found
+
+def adapt_to_outlines(model, source, target):
+    """What AdaBN on outlines does to the accuracy on outlines of a model of filled shapes."""
+    return adapt(
+        model,
+        source,
+        target.train_images[:ADAPTATION_IMAGES],
+        target.test_images[:ADAPTATION_IMAGES],
+        target.test_labels[:ADAPTATION_IMAGES],
+    )
 
 
-def draw_figure(labels, curves, shifts, target, domain):
-    """Left: accuracy against labels for the four ways. Right: what AdaBN does to each shift."""
-    figure, colours = new_figure(13, 5.4), dict(zip(STRATEGIES, (GREY, GREEN, VERMILION, BLUE)))
-    ways, norms = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    y = 200
-    for name in sorted(curves, key=lambda name: -mean(curves[name][-1])):
-        found = [[100 * share for share in seeds] for seeds in curves[name]]
-        ways.plot(labels, [mean(seeds) for seeds in found], "o-", color=colours[name], linewidth=2.5)
-        ways.fill_between(labels, *[[pick(seeds) for seeds in found] for pick in (min, max)], color=colours[name],
-                          alpha=0.2)
-        y = min(mean(found[-1]), y - 5.5)  # labels of equal values stand below each other
-        ways.annotate(name, (labels[-1], y), (10, 0), textcoords="offset points", color=colours[name], va="center",
-                      annotation_clip=False)
-    ways.set(xscale="log", xlabel=f"labelled pictures a class (band: {len(found[0])} seeds)", ylim=(0, 102),
-             ylabel="test accuracy (%)")
-    ways.set_xticks(labels, labels=map(str, labels))
-    ways.minorticks_off()
-    leaders = [", ".join(most_accurate(curves, place, len(target.test_labels))[0]) for place in (0, -1)]
-    ways.set_title(f"most accurate on {target.name}:\n{leaders[0]} with {labels[0]},\n"
-                   f"{leaders[1]} with {labels[-1]} labels a class")
+def apply_shift(shift, images, generator):
+    """uint8 images, shifted; every shift draws noise, so that the next one draws the same."""
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    shifted = shift(images.float(), noise)
+    return shifted.round().clamp(0, 255).to(torch.uint8)
 
-    for place, (before, after) in enumerate(reversed(shifts.values())):
-        colour = BLUE if after - before > 0.005 else VERMILION if before - after > 0.005 else GREY
-        norms.annotate("", (100 * after, place), (100 * before, place),
-                       arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0})
-        norms.plot(100 * before, place, "o", color=GREY)
-        norms.annotate(f"{100 * (after - before):+.0f}", (100 * max(before, after), place), (9, 0),
-                       textcoords="offset points", color=colour, va="center")
-    norms.set_yticks(range(len(shifts)), labels=reversed(shifts))
-    norms.set(xlabel="test accuracy (%), from before to after AdaBN", xlim=(0, 108), ylim=(-0.6, len(shifts) - 0.4))
-    helped = [name for name, (before, after) in shifts.items() if after - before >= 0.05]
-    norms.set_title(f"AdaBN, without labels, gains 5 points or more\non {len(helped)} of {len(shifts) - 1} shifts of "
-                    f"{domain.name}")
+
+def adapt(model, data, unlabelled, images, labels):
+    """Accuracy on images before and after AdaBN on unlabelled images: [before, after].
+
+    All images are uint8, and normalised as data says. The model stays as it was, in eval mode.
+    """
+    adapted = adapt_batchnorm(copy.deepcopy(model), image_batches(unlabelled, data))
+    before = accuracy(model, labelled_batches(images, labels, data))
+    after = accuracy(adapted, labelled_batches(images, labels, data))
+    return [before, after]
+
+
+# What the numbers show
+
+
+def mean_accuracies(accuracies, place):
+    """The mean accuracy over the seeds, {strategy: 0 to 1}, with the place-th number of labels."""
+    return {strategy: fmean(by_count[place]) for strategy, by_count in accuracies.items()}
+
+
+def two_standard_errors(accuracies, place, test_count):
+    """Two standard errors of a difference between accuracies (0 to 1), those of the best strategy.
+
+    test_count is the number of test images, which every seed's network has classified.
+    """
+    best = max(mean_accuracies(accuracies, place).values())
+    predictions = test_count * len(accuracies["from scratch"][place])
+    return 2 * math.sqrt(2 * best * (1 - best) / predictions)
+
+
+def most_accurate(accuracies, place, test_count):
+    """The strategies whose accuracy is within two standard errors of the best strategy's."""
+    means = mean_accuracies(accuracies, place)
+    lowest = max(means.values()) - two_standard_errors(accuracies, place, test_count)
+    return [strategy for strategy, mean in means.items() if mean >= lowest]
+
+
+def gain(before_and_after):
+    """What adaptation adds to an accuracy, in percentage points."""
+    before, after = before_and_after
+    return round(100 * (after - before), 1)
+
+
+def per_class(count):
+    """So many labels per class, in words."""
+    return "1 label per class" if count == 1 else f"{count} labels per class"
+
+
+def describe_transfer(labels_per_class, accuracies, test_count):
+    """Print the table of accuracies, and say which strategies are the most accurate.
+
+    Strategies that lie within two standard errors of one another are not called different.
+    """
+    print("labels per class" + "".join(f"{strategy:>14}" for strategy in accuracies))
+    for place, count in enumerate(labels_per_class):
+        means = mean_accuracies(accuracies, place)
+        print(f"{count:16}" + "".join(f"{mean:14.1%}" for mean in means.values()))
+    for place, count in enumerate(labels_per_class):
+        leaders = ", ".join(most_accurate(accuracies, place, test_count))
+        print(f"With {per_class(count)}, the most accurate, within two standard errors: {leaders}.")
+        means = mean_accuracies(accuracies, place)
+        for strategy, mean in means.items():
+            deficit = means["from scratch"] - mean
+            if deficit > two_standard_errors(accuracies, place, test_count):
+                points = f"{100 * deficit:.1f} percentage points"
+                print(f"Negative transfer: {strategy} is {points} below from scratch.")
+
+
+def describe_adaptation(accuracy_by_shift, domain):
+    """Say on which shifts AdaBN helps, and on which it does not."""
+    helped = []
+    unmoved = []
+    harmed = []
+    for shift, before_and_after in accuracy_by_shift.items():
+        points = gain(before_and_after)
+        text = f"{shift} ({round(points):+d})"
+        if points >= 5:
+            helped.append(text)
+        elif points <= -5:
+            harmed.append(text)
+        else:
+            unmoved.append(text)
+    if helped:
+        print(f"AdaBN, on {domain.name}, gains 5 points or more on: {', '.join(helped)}.")
+    if unmoved:
+        print(f"AdaBN, on {domain.name}, changes less than 5 points on: {', '.join(unmoved)}.")
+    if harmed:
+        print(f"AdaBN, on {domain.name}, loses 5 points or more on: {', '.join(harmed)}.")
+
+
+# The figure
+
+
+def draw_figure(labels_per_class, accuracies, accuracy_by_shift, target, domain):
+    """Left: accuracy by number of labels for the four strategies. Right: AdaBN on each shift."""
+    figure = new_figure(13, 5.4)
+    transfer_axes, adaptation_axes = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    draw_transfer(transfer_axes, labels_per_class, accuracies, target)
+    draw_adaptation(adaptation_axes, accuracy_by_shift, domain)
     return figure
 
 
-def mean(values):
-    """The mean of a list."""
-    return sum(values) / len(values)
+def draw_transfer(axes, labels_per_class, accuracies, target):
+    """Test accuracy by labelled examples per class: mean and range over the seeds."""
+    colours = dict(zip(STRATEGIES, (PURPLE, GREEN, VERMILION, BLUE)))
+    chance = 100 / len(target.classes)
+    axes.plot(labels_per_class, [chance] * len(labels_per_class), ":", color=GREY)
+    ends = [(chance, f"chance, {chance:.0f} %", GREY)]
+    for strategy, by_count in accuracies.items():
+        colour = colours[strategy]
+        means = [100 * fmean(per_seed) for per_seed in by_count]
+        lowest = [100 * min(per_seed) for per_seed in by_count]
+        highest = [100 * max(per_seed) for per_seed in by_count]
+        axes.plot(labels_per_class, means, "o-", color=colour, linewidth=2.5)
+        axes.fill_between(labels_per_class, lowest, highest, color=colour, alpha=0.2)
+        ends.append((means[-1], strategy, colour))
+    label_ends(axes, labels_per_class[-1], ends)
+    seeds = len(accuracies["from scratch"][0])
+    band = f" (band: {seeds} seeds)" if seeds > 1 else ""
+    axes.set(
+        xscale="log",
+        xlabel=f"labelled examples per class{band}",
+        ylabel="test accuracy (%)",
+        ylim=(0, 102),
+    )
+    axes.set_xticks(labels_per_class, labels=[str(count) for count in labels_per_class])
+    axes.minorticks_off()
+    test_count = len(target.test_labels)
+    with_fewest = ", ".join(most_accurate(accuracies, 0, test_count))
+    with_most = ", ".join(most_accurate(accuracies, -1, test_count))
+    title = f"most accurate on {target.name}:\n{with_fewest} with {per_class(labels_per_class[0])}"
+    if len(labels_per_class) > 1:
+        title += f",\n{with_most} with {labels_per_class[-1]}"
+    # A folder's name may have dollar signs, which are no formula here.
+    axes.set_title(title, fontsize=12, parse_math=False)
 
 
-def most_accurate(curves, place, tests):
-    """The ways within two standard errors of the best one's accuracy, and those two errors (0 to 1)."""
-    share = {name: mean(found[place]) for name, found in curves.items()}
-    top, seen = max(share.values()), tests * len(curves["from scratch"][place])
-    chance = 2 * math.sqrt(2 * top * (1 - top) / seen)
-    return [name for name in share if share[name] >= top - chance], chance
+def label_ends(axes, x, ends):
+    """Name the curves that end at x: ends are (y in %, name, colour).
+
+    The names of curves that end close together stand below one another.
+    """
+    previous = math.inf
+    for y, name, colour in sorted(ends, reverse=True):
+        y = min(y, previous - 5.5)
+        label_curve(axes, name, x, y, colour)
+        previous = y
 
 
-def describe(labels, curves, tests, shifts, domain):
-    """Print the table, and say what this run's numbers show; differences within chance are not called differences."""
-    print("labels a class  " + "".join(f"{name:>14}" for name in curves))
-    for place, count in enumerate(labels):
-        print(f"{count:14}  " + "".join(f"{mean(found[place]):14.1%}" for found in curves.values()))
-    for place, count in enumerate(labels):
-        leaders, chance = most_accurate(curves, place, tests)
-        print(f"With {count} labels a class, the most accurate{' within chance' * (len(leaders) > 1)}: "
-              f"{', '.join(leaders)}.")
-        for name, found in curves.items():
-            if (loss := mean(curves["from scratch"][place]) - mean(found[place])) > chance:
-                print(f"Negative transfer: {name} is {100 * loss:.1f} points below from scratch.")
-    gains = {name: 100 * (after - before) for name, (before, after) in shifts.items()}
-    for said, wanted in (("gains 5 points or more on", lambda gain: gain >= 5), ("changes little on", lambda gain:
-                         -5 < gain < 5), ("loses 5 points or more on", lambda gain: gain <= -5)):
-        names = [f"{name} ({gain:+.0f})" for name, gain in gains.items() if wanted(gain)]
-        if names:
-            print(f"AdaBN, on {domain.name}, {said}: {', '.join(names)}.")
+def draw_adaptation(axes, accuracy_by_shift, domain):
+    """For each shift an arrow from the accuracy before AdaBN to the accuracy after it."""
+    shifts = list(reversed(accuracy_by_shift))
+    for y, shift in enumerate(shifts):
+        draw_arrow(axes, y, accuracy_by_shift[shift])
+    axes.set_yticks(range(len(shifts)), labels=shifts)
+    axes.set(
+        xlabel="test accuracy before (dot) and after AdaBN (%)",
+        ylabel="distribution shift",
+        xlim=(0, 108),
+        ylim=(-0.6, len(shifts) - 0.4),
+    )
+    shifts.remove("unchanged")
+    helped = [shift for shift in shifts if gain(accuracy_by_shift[shift]) >= 5]
+    axes.set_title(
+        "AdaBN, without labels, gains 5 points or more\n"
+        f"on {len(helped)} of {len(shifts)} shifts of {domain.name}",
+        fontsize=12,
+        parse_math=False,
+    )
 
 
-# %% Given: the same in every file
+def draw_arrow(axes, y, before_and_after):
+    """An arrow at height y between two accuracies, and the gain in percentage points.
 
-BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"  # told apart by colour-blind eyes, too
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-SHAPES = ("disc", "ring", "square", "frame", "triangle", "star", "cross", "moon", "bowl", "pair")
+    A gain or loss of at most half a point gets no arrow.
+    """
+    before, after = before_and_after
+    points = gain(before_and_after)
+    if points > 0.5:
+        colour = BLUE
+    elif points < -0.5:
+        colour = VERMILION
+    else:
+        colour = GREY
+    if colour != GREY:
+        arrow = {
+            "arrowstyle": "-|>",
+            "color": colour,
+            "linewidth": 2.5,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        }
+        axes.annotate("", (100 * after, y), (100 * before, y), arrowprops=arrow)
+    axes.plot(100 * before, y, "o", color=GREY)
+    label_curve(axes, f"{round(points):+d}", 100 * max(before, after), y, colour, (9, 0))
+
+
+# %% Given: the same in every file that uses it
+
+
+# Colours that colour-blind eyes can tell apart (Okabe and Ito, 2008).
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+GREY = "#666666"
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+SHAPES = (
+    "disc",
+    "ring",
+    "square",
+    "frame",
+    "triangle",
+    "star",
+    "cross",
+    "moon",
+    "bowl",
+    "pair",
+)
+DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
+
+
+def accuracy(model, batches):
+    """The share of images, from 0 to 1, that the model classifies correctly (task 1.4).
+
+    batches yields (images, labels). The model is left in eval mode.
+    """
+    model.eval()
+    correct = []
+    with torch.no_grad():
+        for images, labels in batches:
+            predictions = model(images).argmax(dim=1)
+            correct.append(predictions == labels)
+    return torch.cat(correct).float().mean().item()
+
+
+@dataclass
+class ImageData:
+    """A training set and a test set on one device, and the training images' statistics."""
+
+    name: str
+    classes: list  # the names that the labels stand for
+    train_images: torch.Tensor  # uint8 (count, 3, height, width)
+    train_labels: torch.Tensor  # int64 (count,)
+    test_images: torch.Tensor
+    test_labels: torch.Tensor
+    mean: torch.Tensor  # of each channel (1, 3, 1, 1), for values from 0 to 255
+    deviation: torch.Tensor
 
 
 def load_data(args):
-    """The pictures that args ask for: images uint8 (count, 3, height, width), labels int64 (count,)."""
-    halves, name, classes = None if args.data == "shapes" else read_cifar10(args), "CIFAR-10", CIFAR10_CLASSES
-    if halves is None:
-        halves, name, classes = [draw_shapes(args.train_images, 0), draw_shapes(args.test_images, 1)], "shapes", SHAPES
-    train, test = [[tensor[:count].to(args.device) for tensor in half]
-                   for half, count in zip(halves, (args.train_images, args.test_images))]
-    deviation, mean = torch.std_mean(train[0][:5000].float(), dim=(0, 2, 3), keepdim=True)
-    print(f"{name}: {len(train[1]):,} training, {len(test[1]):,} test pictures; {args.epochs} epochs on {args.device}")
-    return SimpleNamespace(name=name, classes=classes, train_images=train[0], train_labels=train[1],
-                           test_images=test[0], test_labels=test[1], mean=mean, deviation=deviation)
+    """The images that the command line asks for, at most args.train_images and args.test_images."""
+    cifar10 = None if args.data == "shapes" else read_cifar10(args)
+    if cifar10 is not None:
+        name = "CIFAR-10"
+        classes = CIFAR10_CLASSES
+        train_set, test_set = cifar10
+    else:
+        name = "shapes"
+        classes = SHAPES
+        train_set = draw_shapes(args.train_images, seed=0)
+        test_set = draw_shapes(args.test_images, seed=1)
+    train_images, train_labels = [part[: args.train_images].to(args.device) for part in train_set]
+    test_images, test_labels = [part[: args.test_images].to(args.device) for part in test_set]
+    some = train_images[:5000].float()
+    deviation, mean = torch.std_mean(some, dim=(0, 2, 3), keepdim=True)
+    epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
+    print(
+        f"{name}: {len(train_labels):,} training images, {len(test_labels):,} test images; "
+        f"{epochs} on {args.device}"
+    )
+    return ImageData(
+        name=name,
+        classes=list(classes),
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        mean=mean,
+        deviation=deviation,
+    )
 
 
 def read_cifar10(args):
-    """CIFAR-10's training and test half through torchvision; None if there is none and it may not be downloaded."""
-    folder, archive = args.data_dir / CIFAR10.base_folder, args.data_dir / CIFAR10.filename
-    whole = archive.exists() and torchvision.datasets.utils.check_integrity(archive, CIFAR10.tgz_md5)
-    if args.data == "auto" and not folder.exists() and not whole:
+    """CIFAR-10 through torchvision, as two pairs (images, labels): training set and test set.
+
+    None if it is not on disk and nobody has asked for the download. Ends the script with one
+    sentence if it can be neither read nor fetched.
+    """
+    folder = args.data_dir / CIFAR10.base_folder
+    if args.data == "auto" and not folder.exists():
         return None
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
     try:
-        if not folder.exists():
-            print(f"{'Unpacking' if whole else 'Downloading'} CIFAR-10 (170 MB). --data shapes does without.")
-            socket.setdefaulttimeout(60)  # seconds without a byte
-            args.data_dir.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=args.data_dir) as unfinished:
-                if whole:
-                    shutil.copy(archive, unfinished)
-                CIFAR10(unfinished, download=True)
-                os.replace(Path(unfinished, folder.name), folder)
-        halves = [CIFAR10(args.data_dir, train) for train in (True, False)]
-        return [(torch.from_numpy(half.data).permute(0, 3, 1, 2), torch.tensor(half.targets)) for half in halves]
+        download = args.data == "cifar10"
+        train_set = CIFAR10(args.data_dir, train=True, download=download)
+        test_set = CIFAR10(args.data_dir, train=False)
     except Exception as error:  # torchvision, urllib, tarfile and pickle each raise their own
-        damaged = folder if folder.exists() else archive if archive.exists() and not whole else None
-        advice = f"{damaged} is damaged: delete it" if damaged else f"CIFAR-10 cannot be fetched ({error}): get online"
-        sys.exit(f"{advice} and run this again, or use --data shapes")
+        sys.exit(f"{why_no_cifar10(error, args.data_dir)}, or use --data shapes")
+    return [
+        (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
+        for part in (train_set, test_set)
+    ]
+
+
+def why_no_cifar10(error, folder):
+    """What an error from read_cifar10 means, and what to do about it, in one sentence."""
+    refused = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+    if isinstance(error, OSError) and error.errno in refused:
+        return f"CIFAR-10 cannot be kept in {folder} ({error.strerror}): name another --data-dir"
+    if isinstance(error, OSError):
+        return f"CIFAR-10 cannot be downloaded ({error}): get online and run this again"
+    return (
+        f"CIFAR-10 in {folder} is incomplete or damaged: unless another run is just fetching it, "
+        "run this with --data cifar10, which fetches what is missing"
+    )
 
 
 def draw_shapes(count, seed, style="filled"):
-    """Ten shapes at random places, sizes, tilts, colours (style "outline": dark lines on light paper), and labels."""
+    """Draw count images of ten shapes at random places, sizes, tilts and colours.
+
+    Returns images, uint8 (count, 3, 32, 32), and labels, int64 (count,), which number SHAPES.
+    style: "filled", or "outline" for dark lines on light paper.
+    """
     generator = torch.Generator().manual_seed(seed)
-    def rand(low, high, *shape):
+
+    def uniform(low, high, *shape):
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
+
     labels = torch.randint(len(SHAPES), (count,), generator=generator)
     y, x = torch.meshgrid(torch.arange(-15.5, 16), torch.arange(-15.5, 16), indexing="ij")
-    x, y, size, tilt = x + rand(-4, 4, 1, 1), y + rand(-4, 4, 1, 1), rand(8, 13, 1, 1), rand(-0.4, 0.4, 1, 1)
-    u, v = (x * tilt.cos() - y * tilt.sin()) / size, (x * tilt.sin() + y * tilt.cos()) / size
-    r, angle, box = torch.hypot(u, v), torch.atan2(u, v), torch.maximum(u.abs(), v.abs())
-    depth = torch.stack([  # how deep a pixel lies inside each shape, in units of its size; negative outside
-        0.8 - r, 0.23 - (r - 0.7).abs(), 0.75 - box, 0.2 - (box - 0.65).abs(),
-        0.5 - r * torch.cos((angle + math.pi / 3) % (2 * math.pi / 3) - math.pi / 3),
-        0.42 + 1.1 * (angle / (2 * math.pi / 5) % 1 - 0.5).abs() - r,
-        torch.minimum(0.26 - torch.minimum(u.abs(), v.abs()), 0.95 - box),
-        torch.minimum(0.95 - r, torch.hypot(u - 0.5, v) - 0.75),
-        torch.minimum(1 - torch.hypot(u, v + 0.4), v + 0.4), 0.42 - torch.hypot(u.abs() - 0.52, v),
-    ])[labels, torch.arange(count)] * size  # in pixels
-    paper = rand(0.2, 0.8, 3, 1, 1) + F.interpolate(rand(-0.15, 0.15, 3, 5, 5), size=32, mode="bicubic")
-    contrast = rand(0.3, 0.8, 3, 1, 1) * torch.where(rand(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
-    ink = paper.mean((2, 3), keepdim=True) + contrast
+    x = x + uniform(-4, 4, 1, 1)
+    y = y + uniform(-4, 4, 1, 1)
+    size = uniform(8, 13, 1, 1)
+    tilt = uniform(-0.4, 0.4, 1, 1)
+    u = (x * tilt.cos() - y * tilt.sin()) / size
+    v = (x * tilt.sin() + y * tilt.cos()) / size
+    depths = shape_depths(u, v)
+    depth = torch.stack([depths[name] for name in SHAPES])[labels, torch.arange(count)]
+    depth = depth * size  # in pixels
+
+    background = uniform(0.2, 0.8, 3, 1, 1)
+    noise = F.interpolate(uniform(-0.15, 0.15, 3, 5, 5), size=32, mode="bicubic")
+    background = background + noise
+    contrast = uniform(0.3, 0.8, 3, 1, 1)
+    sign = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
+    colour = background.mean((2, 3), keepdim=True) + contrast * sign
     if style == "outline":
-        depth, paper, ink = 1 - depth.abs(), 0.7 + 0.3 * paper, 0.3 * paper
-    images = paper + (depth + 0.5).clamp(0, 1)[:, None] * (ink - paper)
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    images = rand(0.6, 1, 1, 1, 1) * (images - low) / (high - low)
+        depth = 1 - depth.abs()
+        colour = 0.3 * background
+        background = 0.7 + 0.3 * background
+    coverage = (depth + 0.5).clamp(0, 1)[:, None]  # of each pixel, from 0 to 1
+    images = background + coverage * (colour - background)
+    low = images.amin((1, 2, 3), keepdim=True)
+    high = images.amax((1, 2, 3), keepdim=True)
+    images = uniform(0.6, 1, 1, 1, 1) * (images - low) / (high - low)
     images += 0.05 * torch.randn(images.shape, generator=generator)
     return (255 * images.clamp(0, 1)).to(torch.uint8), labels
 
 
+def shape_depths(u, v):
+    """How deep each point lies inside each shape, by the shape's name; negative outside.
+
+    u and v are a point's coordinates, right and down, in units of the shape's size.
+    """
+    radius = torch.hypot(u, v)
+    angle = torch.atan2(u, v)
+    box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
+    third = 2 * math.pi / 3
+    fifth = 2 * math.pi / 5
+    to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
+    to_tip = (angle / fifth % 1 - 0.5).abs()
+    bar = 0.26 - torch.minimum(u.abs(), v.abs())
+    bite = torch.hypot(u - 0.5, v) - 0.75
+    half_disc = 1 - torch.hypot(u, v + 0.4)
+    return {
+        "disc": 0.8 - radius,
+        "ring": 0.23 - (radius - 0.7).abs(),
+        "square": 0.75 - box,
+        "frame": 0.2 - (box - 0.65).abs(),
+        "triangle": 0.5 - radius * torch.cos(to_side),
+        "star": 0.42 + 1.1 * to_tip - radius,
+        "cross": torch.minimum(bar, 0.95 - box),
+        "moon": torch.minimum(0.95 - radius, bite),
+        "bowl": torch.minimum(half_disc, v + 0.4),
+        "pair": 0.42 - torch.hypot(u.abs() - 0.52, v),
+    }
+
+
 def normalise(images, data):
-    """uint8 pictures as float32 whose channels have mean 0 and deviation 1 over the training pictures."""
-    return ((images - data.mean) / data.deviation).contiguous(memory_format=torch.channels_last)
+    """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
+    scaled = (images - data.mean) / data.deviation
+    return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def test_batches(data, size=500):
-    """The test pictures, batch by batch: (normalised images, labels)."""
-    return ((normalise(x, data), y) for x, y in zip(data.test_images.split(size), data.test_labels.split(size)))
+    """The test set, batch by batch: (normalised images, labels)."""
+    for images, labels in zip(data.test_images.split(size), data.test_labels.split(size)):
+        yield normalise(images, data), labels
+
+
+def random_batches(data, batch_size, generator):
+    """The training set once, in random order: (augmented uint8 images, labels)."""
+    device = data.train_images.device
+    count = len(data.train_labels)
+    places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
+    shift = torch.randint(places, (count, 2), generator=generator).to(device)
+    flip = torch.randint(2, (count,), generator=generator).to(device).bool()
+    order = torch.randperm(count, generator=generator).to(device)
+    for batch in order.tensor_split(count_steps(data, batch_size)):
+        images = augment(data.train_images[batch], shift[batch], flip[batch])
+        yield images, data.train_labels[batch]
 
 
 def augment(images, shift, flip):
-    """Pad by an eighth, 4 pixels of 32, crop at shift (count, 2) and mirror where flip (count,) (section 4.2)."""
-    rows = shift[:, :1, None] + torch.arange(images.shape[2], device=images.device)[:, None]
-    columns = shift[:, None, 1:] + torch.arange(images.shape[3], device=images.device)
-    columns = torch.where(flip[:, None, None], columns.flip(2), columns)
-    picture = torch.arange(len(images), device=images.device)[:, None, None]
-    return F.pad(images, 4 * [images.shape[2] // 8])[picture, :, rows, columns].permute(0, 3, 1, 2)
+    """Random crops and reflections (section 4.2), for each image its own.
+
+    Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
+    old size at shift (count, 2), and mirrored where flip (count,) is true.
+    """
+    count, _, height, width = images.shape
+    padded = F.pad(images, 4 * [height // 8])
+    rows = shift[:, :1] + torch.arange(height, device=images.device)
+    columns = shift[:, 1:] + torch.arange(width, device=images.device)
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    image = torch.arange(count, device=images.device)
+    cropped = padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2)  # from (count, height, width, channels)
 
 
 def autocast(device):
-    """The context for a forward pass: bfloat16 where the hardware multiplies it fast, else float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=(
-        device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) or device.type == "cpu" and
-        (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())))
+    """The context for a forward pass: in bfloat16 where that is fast, else in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device))
 
 
-def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="", milestones=None, after_epoch=None,
-          smoothing=0, rate=None):
-    """Train in place by SGD with momentum; the rate rises for a fifth of the steps, then falls, or falls at milestones.
+def multiplies_bfloat16(device):
+    """Whether the hardware multiplies bfloat16 numbers faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # torch has no public function for these two questions. Without such units in the
+        # processor, bfloat16 is slower than float32.
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
 
-    Returns a dict an epoch: "epoch", "seconds", mean "loss" (nats) and "accuracy" (0 to 1) of the training pictures as
-    they came by, and what after_epoch(model) adds. The seed sets their order and augmentation, alike on every device.
-    The highest rate is, unless given, 0.1 for batches of 128, and more in proportion for larger ones.
-    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015); the loss has it in it.
+
+def make_sgd(model, rate, weight_decay):
+    """SGD with momentum 0.9 (section 3.4). Batch norms and biases do not decay."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0},
+    ]
+    on_mps = next(model.parameters()).device.type == "mps"  # where torch has no fused SGD
+    return torch.optim.SGD(groups, rate, momentum=0.9, fused=not on_mps)
+
+
+def one_cycle(optimizer, steps):
+    """A learning rate that rises to the optimizer's own for a fifth of the steps, then falls to 0.
+
+    After Smith and Topin, 2017 (arXiv:1708.07120).
     """
-    history, device, count = [], data.train_images.device, len(data.train_labels)
-    generator, steps = torch.Generator().manual_seed(seed), math.ceil(count / batch_size)
-    rate = rate or 0.1 * batch_size / 128
+    rates = [group["lr"] for group in optimizer.param_groups]
+    total = max(6, steps)  # torch divides by zero for 5 steps
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rates, total, pct_start=0.2, cycle_momentum=False
+    )
+
+
+def count_steps(data, batch_size):
+    """The number of steps in an epoch."""
+    return math.ceil(len(data.train_labels) / batch_size)
+
+
+def train(
+    model,
+    data,
+    optimizer,
+    schedule,
+    *,
+    epochs,
+    batch_size,
+    seed,
+    label,
+    after_epoch=None,
+    smoothing=0,
+):
+    """Train the model in place. Returns its history: a dict per epoch.
+
+    Each has "epoch", "seconds", "loss" (mean cross-entropy, nats) and "accuracy" (0 to 1) of the
+    training images as they came by, and what after_epoch(model), a dict, adds. The seed sets the
+    images' order and augmentation, alike on every device. label is what the progress bar says.
+    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015).
+    """
+    device = data.train_images.device
     model.to(device, memory_format=torch.channels_last)
-    groups = [{"params": [p for p in model.parameters() if (p.ndim > 1) == decays], "weight_decay": decay}
-              for decays, decay in ((True, weight_decay), (False, 0))]  # batch norm and biases do not decay
-    optimizer = torch.optim.SGD(groups, rate, momentum=0.9, fused=device.type != "mps")
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones) if milestones else (
-        torch.optim.lr_scheduler.OneCycleLR(  # which divides by zero for 5 steps
-            optimizer, rate, max(6, epochs * steps), pct_start=0.2, cycle_momentum=False))
-    with tqdm(total=epochs * steps, desc=label, unit="batch") as bar:
+    generator = torch.Generator().manual_seed(seed)
+    count = len(data.train_labels)
+    history = []
+    with tqdm(total=epochs * count_steps(data, batch_size), desc=label, unit="batch") as bar:
         for epoch in range(1, epochs + 1):
-            start, losses, right, seen = time.perf_counter(), 0, 0, 0
-            shift = torch.randint(data.train_images.shape[2] // 8 * 2 + 1, (count, 2), generator=generator).to(device)
-            flip = torch.randint(2, (count,), generator=generator).to(device).bool()
+            start = time.perf_counter()
+            total_loss = 0
+            correct = 0
+            seen = 0
             model.train()
-            for batch in torch.randperm(count, generator=generator).to(device).tensor_split(steps):
-                images, labels = augment(data.train_images[batch], shift[batch], flip[batch]), data.train_labels[batch]
+            for images, labels in random_batches(data, batch_size, generator):
                 with autocast(device):
                     logits = model(normalise(images, data))
                 loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
@@ -596,94 +1238,259 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label=""
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                losses, seen = losses + len(batch) * loss.detach(), seen + len(batch)
-                right += (logits.argmax(dim=1) == labels).sum()
+                total_loss += len(labels) * loss.detach()
+                correct += (logits.argmax(dim=1) == labels).sum()
+                seen += len(labels)
                 if bar.n % 10 == 0:  # to read a number makes a GPU wait
-                    bar.set_postfix(epoch=epoch, loss=f"{losses / seen:.2f}", accuracy=f"{right / seen:.0%}")
+                    bar.set_postfix(
+                        epoch=epoch,
+                        loss=f"{total_loss / seen:.2f}",
+                        accuracy=f"{correct / seen:.0%}",
+                    )
                 bar.update()
-            history.append({"epoch": epoch, "loss": losses.item() / count, "accuracy": right.item() / count})
-            history[-1]["seconds"] = time.perf_counter() - start
-            with autocast(device):
-                history[-1].update(after_epoch(model) if after_epoch else {})
+            row = {
+                "epoch": epoch,
+                "loss": total_loss.item() / count,
+                "accuracy": correct.item() / count,
+                "seconds": time.perf_counter() - start,
+            }
+            if after_epoch:
+                with autocast(device):
+                    row.update(after_epoch(model))
+            history.append(row)
     return history
 
 
 def new_figure(width, height):
     """An empty figure of width x height inches in the course's style."""
-    rcParams.update({"font.size": 12, "axes.spines.top": 0, "axes.spines.right": 0, "figure.titleweight": "bold"})
+    rcParams.update(
+        {
+            "font.size": 12,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.titleweight": "bold",
+        }
+    )
     return Figure((width, height), dpi=130, layout="constrained")
 
 
-def save_results(args, figure, numbers):
-    """Write OUT/exercise_0N.png and OUT/exercise_0N.json, each whole or not at all."""
+def label_curve(axes, text, x, y, colour, shift=(8, 0)):
+    """Write a curve's name beside the point (x, y), in the curve's colour; shift is in points."""
+    axes.annotate(
+        text,
+        (x, y),
+        shift,
+        textcoords="offset points",
+        color=colour,
+        va="center",
+        annotation_clip=False,
+    )
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """A path to write to, inside with. What lies there at the end becomes path; else nothing does.
+
+    Prints what it has written.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unfinished = Path(folder, path.name)
+        yield unfinished
+        os.replace(unfinished, path)
+    print(f"Wrote {path}")
+
+
+def save_numbers(args, numbers):
+    """Write what a run has measured, and how, to OUT/exercise_0N.json."""
     settings = {name: value for name, value in vars(args).items() if name != "start"}
-    versions = {"python": sys.version.split()[0], "torch": torch.__version__, "torchvision": torchvision.__version__}
-    record = {"settings": settings, "versions": versions, "seconds": time.perf_counter() - args.start, **numbers}
-    with tempfile.TemporaryDirectory(dir=args.out) as unfinished:
-        stem = Path(unfinished, Path(sys.argv[0]).stem[:11])
-        record = json.loads(json.dumps(record, default=str), parse_constant=str)  # JSON has no NaN: it becomes "NaN"
-        stem.with_suffix(".json").write_text(json.dumps(record, indent=1), "utf-8")
-        figure.savefig(stem.with_suffix(".png"))
-        for path in sorted(Path(unfinished).iterdir()):
-            print(f"Wrote {path.replace(args.out / path.name)}")
-    if settings.get("dry_run"):
-        print("This was a dry run: everything works, and its numbers mean nothing.")
+    record = {
+        "settings": settings,
+        "versions": {
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "seconds": time.perf_counter() - args.start,
+        **numbers,
+    }
+    record = json.loads(json.dumps(record, default=str), parse_constant=str)  # JSON has no NaN
+    with written_whole(args.out / f"{args.exercise}.json") as path:
+        path.write_text(json.dumps(record, indent=1), "utf-8")
 
 
-def parse_args():
-    """The flags that all five exercises share, and those in FLAGS; the budget is the device's."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (--help lists the flags)\n")
-    add, budget = parser.add_argument, BUDGET["cpu"]
-    add("--data", choices=("auto", "shapes", "cifar10"), default="auto", help="auto: CIFAR-10 if on disk, else shapes")
-    add("--data-dir", type=Path, default="data", metavar="DIR", help="where torchvision keeps CIFAR-10 (default: data)")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="auto: cuda, else mps, else cpu")
-    add("--epochs", type=int, metavar="N", help=f"default on a CPU: {budget['epochs']}")
-    add("--train-images", type=int, metavar="N", help=f"default on a CPU: {budget['train_images']:,}")
-    add("--seed", type=int, default=0, metavar="N", help="default: 0")
-    add("--out", type=Path, default="results", metavar="DIR", help="where figure and numbers go (default: results)")
-    add("--dry-run", action="store_true", help="one tiny step of everything, in seconds")
-    for flag, options in FLAGS.items():
-        add(flag, **options)
-    args = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook's own flags are not for us
-    for name, low, high in (("epochs", 1, 1000), ("train_images", 1, 50_000), ("seed", 0, 2**32 - 1)):
-        if getattr(args, name) is not None and not low <= getattr(args, name) <= high:
-            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: give a whole number from {low} to {high}")
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if not found.get(args.device, True):
-        parser.error(f"--device {args.device}: torch finds none here; leave the flag out to use what there is")
-    args.device = torch.device(next(name for name in found if found[name]) if args.device == "auto" else args.device)
+def save_figure(args, figure):
+    """Write the figure to OUT/exercise_0N.png."""
+    with written_whole(args.out / f"{args.exercise}.png") as path:
+        figure.savefig(path)
+
+
+def whole_number(low, high):
+    """A type for argparse: a whole number from low to high."""
+
+    def parse(text):
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            message = f"{text} is not a whole number from {low} to {high}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return parse
+
+
+def parse_args(exercise, budgets, add_flags=None):
+    """The command line. budgets has the defaults for "cpu" and "gpu", and what each preset changes.
+
+    add_flags(add) adds the exercise's own flags; add is the parser's add_argument.
+    """
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.error = lambda message: parser.exit(2, f"{message} (--help lists the flags)\n")
+    add = parser.add_argument
+    add(
+        "--data",
+        choices=("auto", "shapes", "cifar10"),
+        default="auto",
+        help="auto: CIFAR-10 if it is on disk, else shapes; cifar10 downloads it",
+    )
+    add(
+        "--data-dir",
+        type=Path,
+        default="data",
+        metavar="DIR",
+        help="where torchvision keeps CIFAR-10 (default: data)",
+    )
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="auto: cuda, else mps, else cpu",
+    )
+    add(
+        "--epochs",
+        type=whole_number(1, 1000),
+        metavar="N",
+        help=f"default on a CPU: {budgets['cpu']['epochs']}",
+    )
+    add(
+        "--train-images",
+        type=whole_number(1, 50_000),
+        metavar="N",
+        help=f"default on a CPU: {budgets['cpu']['train_images']:,}",
+    )
+    add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="default: 0")
+    add(
+        "--out",
+        type=Path,
+        default="results",
+        metavar="DIR",
+        help="where the figure and its numbers are written (default: results)",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="one tiny step of everything, in seconds; writes to OUT/dry_run",
+    )
+    if add_flags:
+        add_flags(add)
+    args = parser.parse_args(own_arguments())
+    args.exercise = exercise[: len("exercise_01")]
+    args.start = time.perf_counter()
+    args.device = choose_device(args.device, parser)
+    if args.dry_run:
+        args.out = args.out / "dry_run"
+    check_folders(args, parser)
+    apply_budget(args, budgets)
+    return args
+
+
+def own_arguments():
+    """The arguments that are meant for this script, and not for a notebook's kernel."""
+    program = Path(sys.argv[0])
+    in_kernel = program.name.endswith("kernel_launcher.py") or "spyder_kernels" in program.parts
+    return [] if in_kernel else sys.argv[1:]
+
+
+def choose_device(name, parser):
+    """The torch.device of that name; for "auto" the fastest that there is."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device in there if there[device])
+    if not there[name]:
+        parser.error(f"--device {name}: torch finds none here; leave the flag out")
+    return torch.device(name)
+
+
+def check_folders(args, parser):
+    """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
     if args.data_dir.is_file():
-        parser.error(f"--data-dir {args.data_dir}: is a file; give the folder in which {CIFAR10.base_folder} lies")
-    kept, unfinished = [args.out / f"{Path(sys.argv[0]).stem[:11]}{end}" for end in (".json", "_unfinished")]
-    if args.dry_run and (unfinished.exists() or (kept.is_file() and b'"dry_run": true' not in kept.read_bytes())):
-        args.out = args.out / "dry_run"  # what a real run has made stays
+        parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
-        why = "it is a file" if args.out.is_file() else error.strerror
-        parser.error(f"--out {args.out}: cannot write there ({why}); give another folder")
-    args.start, tiny = time.perf_counter(), {"epochs": 1, "train_images": 32, "test_images": 20}
-    budget = BUDGET["cpu" if args.device.type == "cpu" else "gpu"] | BUDGET.get(getattr(args, "preset", None), {})
+        parser.error(
+            f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
+        )
+
+
+def apply_budget(args, budgets):
+    """Set what the flags have left open to the budget of the device, or of the preset."""
+    budget = dict(budgets["cpu" if args.device.type == "cpu" else "gpu"])
+    preset = getattr(args, "preset", None)
+    if preset:
+        budget.update(budgets[preset])
     for name, value in budget.items():
-        setattr(args, name, (tiny.get(name) if args.dry_run else getattr(args, name, None)) or value)
-    return args
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+    if args.dry_run:
+        vars(args).update(DRY_RUN)
 
 
-def main():
-    args, source = parse_args(), Path(globals().get("__file__", os.devnull))
-    for number, line in enumerate(source.read_text("utf-8").splitlines(), 1):
+def stop_if_unwritten(exercise):
+    """End the script with one sentence if one of its tasks is not written yet."""
+    path = Path(globals().get("__file__", ""))
+    if not path.is_file():  # the cells of a notebook have no file
+        return
+    with tokenize.open(path) as file:
+        lines = file.readlines()
+    for number, line in enumerate(lines, 1):
         if line.strip().startswith('raise NotImplementedError("TODO'):
-            sys.exit(f"{line.split(chr(34))[1]} is not written yet ({source.name}, line {number}). "
-                     f"Check it with: pytest tests/test_{source.name}")
+            task = line.split('"')[1]
+            sys.exit(
+                f"{task} is not written yet ({path.name}, line {number}). "
+                f"Check it with: pytest tests/test_{exercise}.py"
+            )
+
+
+def main(run, exercise, budgets, add_flags=None):
+    """Run the experiment as the command line says; every expected mishap gets one sentence."""
+    args = parse_args(exercise, budgets, add_flags)
+    stop_if_unwritten(exercise)
     try:
         run(args)
     except KeyboardInterrupt:
-        sys.exit("\nStopped: nothing is half-written. The same command goes on with what is finished, or starts again")
+        sys.exit(
+            "\nStopped: nothing is half-written. "
+            "The same command goes on with what is finished, or starts again."
+        )
     except torch.OutOfMemoryError:
         sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+    if args.dry_run:
+        print("This was a dry run: everything works, and its numbers mean nothing.")
 
+
+# %% Run
 
 if __name__ == "__main__":
-    main()
+    main(run, EXERCISE, BUDGETS, add_flags)

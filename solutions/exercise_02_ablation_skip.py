@@ -4,21 +4,25 @@
 # ///
 """Exercise 2: remove the skip connections, and watch training degrade.
 
-Goal: train the paper's networks for CIFAR-10 with and without their shortcuts, shallow and deep, and measure what depth
-does to the training loss of each. Then take single blocks out of trained networks and see what is lost.
-Paper: He et al., 2015 (arXiv:1512.03385), sections 4.1 and 4.2, figure 6; Veit et al., 2016 (arXiv:1605.06431).
+Goal: train the paper's networks for CIFAR-10 with and without their shortcuts, shallow and deep,
+and measure what depth adds to the training loss of each. Then take single blocks out of trained
+networks, and measure how much accuracy is lost.
+Paper: He et al., 2015 (arXiv:1512.03385), sections 4.1 and 4.2, figure 6; Veit et al., 2016
+(arXiv:1605.06431).
 
     2.1  Block           a block whose shortcut can be left out
-    2.2  build_network   the paper's 6n+2 networks, plain and residual
+    2.2  build_network   the paper's networks of 6n+2 layers, plain and residual
     2.3  run_ablation    plain and residual, shallow and deep, all else equal
     2.4  degradation     what depth adds to the training loss
     2.5  without_block   a trained network with one block taken out
 
 Check:  pytest tests/test_exercise_02_ablation_skip.py
-Run:    python exercise_02_ablation_skip.py             (--help lists the flags; --dry-run takes seconds)
+Run:    python exercise_02_ablation_skip.py     (--help lists the flags; --dry-run takes seconds)
 """
 
 import argparse
+import contextlib
+import errno
 import itertools
 import json
 import math
@@ -28,9 +32,10 @@ import socket
 import sys
 import tempfile
 import time
+import tokenize
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -41,38 +46,90 @@ from torch import nn
 from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
-# On a CPU the pictures are few and averaged down to 16x16, so that eight networks train in two minutes.
-BUDGET = {
-    "cpu": {"epochs": 8, "train_images": 2_560, "test_images": 500, "batch_size": 64, "size": 16, "seeds": 2},
-    "gpu": {"epochs": 30, "train_images": 50_000, "test_images": 10_000, "batch_size": 128, "size": 32, "seeds": 3},
-    "paper": {"epochs": 164, "train_images": 50_000, "test_images": 10_000, "batch_size": 128, "size": 32},  # 64k steps
+EXERCISE = "exercise_02_ablation_skip"
+RATE = 0.1 / 128  # per image of a batch: the paper's 0.1 for 128 (section 4.2)
+WEIGHT_DECAY = 1e-4  # section 4.2
+MILESTONES = (32_000, 48_000)  # the steps at which the paper divides the learning rate by 10
+BUDGETS = {
+    # On a CPU the images are few and averaged down to 16x16: six networks in three minutes.
+    "cpu": {
+        "epochs": 16,
+        "train_images": 2_560,
+        "test_images": 1_000,
+        "batch_size": 64,
+        "size": 16,  # height and width of the images
+        "seeds": 1,  # from how many seeds each network is trained
+        "depths": [20, 32, 44],
+    },
+    "gpu": {
+        "epochs": 30,
+        "train_images": 50_000,
+        "test_images": 10_000,
+        "batch_size": 128,
+        "size": 32,
+        "seeds": 3,
+        "depths": [20, 32, 44, 56],
+    },
+    "paper": {  # what --preset paper changes
+        "epochs": 164,  # 64,000 steps
+        "train_images": 50_000,
+        "test_images": 10_000,
+        "batch_size": 128,
+        "size": 32,
+        "depths": [20, 32, 44, 56, 110],
+    },
 }
-KEPT = "exercise_02_unfinished"  # the folder in OUT for the networks of a run that is not complete
-FLAGS = {
-    "--depths": {"type": int, "nargs": "+", "metavar": "N", "help": "6n+2 each, shallow to deep (default: 20 56)"},
-    "--preset": {"choices": ["paper"], "help": "section 4.2's recipe, depths 20 32 44 56 110: hours on a GPU"},
-}
+
+
+def add_flags(add):
+    """The flags that only this exercise has."""
+    add(
+        "--depths",
+        type=depth_of_network,
+        nargs="+",
+        metavar="N",
+        help="two or more depths, each 6n+2 (default on a CPU: 20 32 44)",
+    )
+    add(
+        "--seeds",
+        type=whole_number(1, 100),
+        metavar="N",
+        help="from how many seeds each network is trained (default on a CPU: 1)",
+    )
+    add(
+        "--start-at-identity",
+        action="store_true",
+        help="start each residual block as its shortcut (Goyal et al., 2017, section 5.1)",
+    )
+    add(
+        "--preset",
+        choices=["paper"],
+        help="section 4.2's recipe, depths 20 32 44 56 110: hours on a GPU",
+    )
+
+
+def depth_of_network(text):
+    """A type for argparse: a depth that build_network can build."""
+    if not text.isdecimal() or not is_6n_plus_2(int(text)):
+        message = f"{text} is not 6n+2: take depths such as 8, 14, 20, 26, 32, 44, 56 or 110"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def is_6n_plus_2(depth):
+    """Whether a network can have this depth: 6n+2 layers for an n of at least 1."""
+    return depth >= 8 and depth % 6 == 2
 
 
 # %% Your part
 
 
-class Shortcut(nn.Module):
-    """Option A (section 3.3): every stride-th pixel, and zeros for the new channels. It has no parameters."""
-
-    def __init__(self, new_channels, stride):
-        super().__init__()
-        self.new_channels, self.stride = new_channels, stride
-
-    def forward(self, x):
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
-
-
 class Block(nn.Module):
-    """Two 3x3 convolutions, relu(branch(x) + shortcut(x)) with skip, and relu(branch(x)) without.
+    """Two 3x3 convolutions: relu(branch(x) + shortcut(x)) with skip, relu(branch(x)) without.
 
-    Takes (batch, in_channels, height, width). Returns (batch, out_channels, height / stride, width / stride), rounded
-    up.
+    Section 4.2. Takes (batch, in_channels, height, width), any height and width. Returns (batch,
+    out_channels, height / stride, width / stride), rounded up. The shortcut is option A (section
+    3.3; Shortcut, below) and has no parameters: those of the block are the same without skip.
     """
 
     def __init__(self, in_channels, out_channels, stride=1, skip=True):
@@ -80,8 +137,12 @@ class Block(nn.Module):
         self.skip = skip
         self.shortcut = Shortcut(out_channels - in_channels, stride)
         self.branch = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out_channels),
-            nn.ReLU(), nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels))
+            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
 
     def forward(self, x):
         """Features in, features out; self.skip says whether the shortcut takes part."""
@@ -95,16 +156,23 @@ class Block(nn.Module):
 def build_network(depth, skip, width=16, num_classes=10):
     """The paper's network of 6n+2 layers (section 4.2), as nn.Sequential(stem, blocks, head).
 
-    stem: 3x3 convolution to width channels, batch norm, ReLU. blocks: nn.Sequential of 3n blocks, n of width, n of
-    2 width and n of 4 width channels; the first block of the second and of the third n has stride 2.
-    head: mean over all places, linear layer. Raises ValueError if depth is not 6n+2. Does not seed torch.
+        stem      3x3 convolution to width channels, batch norm, ReLU
+        blocks    nn.Sequential of 3n blocks: n of width channels, n of 2 width, n of 4 width;
+                  the first of the second n and the first of the third n have stride 2
+        head      mean over all positions, linear layer
+
+    Takes images (batch, 3, height, width), returns logits (batch, num_classes). skip is the same
+    for every block. Raises ValueError if depth is not 6n+2. Does not seed torch.
     """
-    if depth < 8 or depth % 6 != 2:
-        raise ValueError(f"depth {depth} is not 6n+2: take one of 8, 14, 20, 26, 32, 38, 44, 50, 56, ..., 110")
-    stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes))
+    if not is_6n_plus_2(depth):
+        raise ValueError(f"depth {depth} is not 6n+2: take 8, 14, 20, 26, 32, 38 and so on")
+    stem_conv = nn.Conv2d(3, width, 3, padding=1, bias=False)
+    stem = nn.Sequential(stem_conv, nn.BatchNorm2d(width), nn.ReLU())
+    pool = nn.AdaptiveAvgPool2d(1)
+    head = nn.Sequential(pool, nn.Flatten(), nn.Linear(4 * width, num_classes))
     # Task 2.2: make the blocks, and put stem, blocks and head together.
-    blocks, channels = [], width
+    blocks = []
+    channels = width
     for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
         for i in range((depth - 2) // 6):
             blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
@@ -113,10 +181,12 @@ def build_network(depth, skip, width=16, num_classes=10):
 
 
 def run_ablation(fit, depths, seeds):
-    """Train a plain and a residual network of every depth from every seed; {("plain", depth, seed): history, ...}.
+    """Train a plain and a residual network of every depth from every seed.
 
-    fit(network, kind, depth, seed) trains the network, on the same pictures in the same order for the same seed, and
-    returns its history. kind is "plain" or "residual". Two networks of one depth and seed start from the same weights.
+    Returns {("plain", depth, seed): history, ("residual", depth, seed): history, ...}.
+    fit(network, kind, depth, seed) trains the network and returns its history; the same seed means
+    the same images in the same order. kind is "plain" (without skip) or "residual" (with skip). Two
+    networks of the same depth and seed start from the same weights.
     """
     # Task 2.3: for every combination seed torch, build the network, apply initialise to it, fit it.
     histories = {}
@@ -127,286 +197,666 @@ def run_ablation(fit, depths, seeds):
     return histories
 
 
+def runs_of(histories, kind, depth):
+    """The histories of one kind and depth: a list with one per seed."""
+    return [history for key, history in histories.items() if key[:2] == (kind, depth)]
+
+
 def final_loss(histories, kind, depth):
-    """The mean over seeds of the last epoch's training loss."""
-    losses = [history[-1]["loss"] for key, history in histories.items() if key[:2] == (kind, depth)]
+    """The training loss of the last epoch in nats, the mean over all seeds."""
+    losses = [history[-1]["loss"] for history in runs_of(histories, kind, depth)]
     return sum(losses) / len(losses)
 
 
 def degradation(histories):
-    """What depth adds to the training loss: {"plain": nats, "residual": nats}; below 0 where depth helps.
+    """What depth adds to the training loss: {"plain": nats, "residual": nats}.
 
-    histories is what run_ablation returns; a history is a list of dicts, one an epoch, with the "loss" of that epoch.
-    They stay as they are.
+    Below 0 where depth helps. histories is what run_ablation returns; each history is a list with a
+    dict per epoch, which has that epoch's "loss". Losses are in nats, the unit of the cross-entropy
+    with the natural logarithm. The histories stay as they were.
     """
-    # Task 2.4: the final loss of the deepest networks minus that of the shallowest, each averaged over seeds.
+    # Task 2.4: the final loss of the deepest networks minus that of the shallowest, each averaged
+    # over seeds.
     depths = [depth for _, depth, _ in histories]
-    return {kind: final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))
-            for kind in ("plain", "residual")}
+    return {
+        kind: final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))
+        for kind in ("plain", "residual")
+    }
 
 
 def without_block(network, index):
-    """A network that lacks the branch of one block: only that block's shortcut is left (Veit et al., 2016).
+    """A network that lacks the branch of one block: only that block's shortcut is left.
 
-    It may share layers with the network, which stays as it was. network is nn.Sequential(stem, blocks, head).
+    After Veit et al., 2016. network is nn.Sequential(stem, blocks, head) and stays as it was; the
+    new network, of the same form, may share layers with it.
     """
     stem, blocks, head = network
-    # Task 2.5: put the network together again, with the shortcut of block number index (from 0) in the block's place.
+    # Task 2.5: put the network together again, with the shortcut of block number index (from 0) in
+    # the block's place.
     kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
     return nn.Sequential(stem, nn.Sequential(*kept), head)
-
-
-def initialise(module):
-    """Draw a convolution's weights as He et al. do for layers followed by ReLUs (arXiv:1502.01852; section 3.4)."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def accuracy(model, batches):
-    """The share of pictures, from 0 to 1, that the model gets right; in eval mode, without gradients (task 1.4)."""
-    model.eval()
-    with torch.no_grad():
-        hits = [(model(images).argmax(dim=1) == labels) for images, labels in batches]
-    return torch.cat(hits).float().mean().item()
 
 
 # %% The experiment
 
 
 def run(args):
-    """Train the networks, or go on where an interrupted run stopped; then take blocks out of the shallowest."""
-    depths = args.depths or ((20, 32, 44, 56, 110) if args.preset else (20, 56))
-    args.depths = sorted({8, 14} if args.dry_run else set(depths))
-    if len(args.depths) < 2 or any(depth < 8 or depth % 6 != 2 for depth in args.depths):
-        sys.exit("--depths: give two or more different depths of the form 6n+2, such as 20 56")
-    data, networks = load_data(args), {}
-    for name in ("train_images", "test_images"):
-        smaller = F.avg_pool2d(getattr(data, name).float(), 32 // args.size).round().to(torch.uint8)
-        setattr(data, name, smaller)
+    """Train the networks, or go on where an interrupted run stopped; then take blocks out."""
+    args.depths = [8, 14] if args.dry_run else sorted(set(args.depths))
+    if len(args.depths) < 2:
+        sys.exit("--depths: give two or more different depths, such as 20 56")
+    data = shrink(load_data(args), args.size)
+    networks = {}
 
     def fit(network, kind, depth, seed):
-        label, networks[kind, depth] = f"{kind}-{depth}-seed{seed}", network
-        return keep(args, network, label, lambda: train(
-            network, data, args.epochs, seed, args.batch_size, weight_decay=1e-4, label=label,
-            milestones=(32_000, 48_000) if args.preset else None,
-            after_epoch=lambda model: {"test_error": 1 - accuracy(model, test_batches(data))}))
+        if args.start_at_identity and kind == "residual":
+            silence_branches(network)
+        networks[kind, depth] = network  # after all runs: the network of the last seed
+        return train_or_read(args, data, network, seed, label=f"{kind}-{depth}-seed{seed}")
 
-    histories = run_ablation(fit, args.depths, range(args.seed, args.seed + args.seeds))
-    gaps, lesions = degradation(histories), {}
-    for kind, depth in (("plain", args.depths[0]), ("residual", args.depths[0]), ("residual", args.depths[-1])):
-        network = networks[kind, depth]
-        lesioned = network, *(without_block(network, i) for i in range(len(network[1])))
-        with autocast(args.device):
-            lesions[f"{kind}-{depth}"] = [accuracy(one, test_batches(data)) for one in lesioned]
-    save_results(args, draw_figure(args, histories, gaps, lesions, data), {
-        "degradation": gaps, "accuracy_intact_and_without_each_block": lesions,
-        "histories": {"-".join(map(str, key)): history for key, history in histories.items()}})
-    describe(args, gaps, lesions)
-    shutil.rmtree(args.out / KEPT)
+    seeds = range(args.seed, args.seed + args.seeds)
+    histories = run_ablation(fit, args.depths, seeds)
+    gaps = degradation(histories)
+    lesions = measure_lesions(networks, args.depths, data)
+    describe(args, histories, gaps, lesions, data)
+    numbers = {
+        "degradation": gaps,
+        "accuracy_intact_and_without_each_block": lesions,
+        "histories": {"-".join(map(str, key)): history for key, history in histories.items()},
+    }
+    save_numbers(args, numbers)
+    save_figure(args, draw_figure(args, histories, gaps, lesions, data))
+    shutil.rmtree(kept_folder(args), ignore_errors=True)
 
 
-def keep(args, network, label, fit):
-    """fit()'s history. Network and history are kept until the run is complete, for the same command to go on from."""
-    path = args.out / KEPT / f"{label}.pt"
-    wanted = {key: str(getattr(args, key)) for key in (*BUDGET["cpu"], "data", "preset") if key != "seeds"}
-    wanted["code"] = zlib.crc32(Path(__file__).read_bytes())  # other code may train otherwise
-    if path.exists():
-        kept = torch.load(path, map_location=args.device, weights_only=True)
-        if kept["settings"] == wanted:
-            network.to(args.device).load_state_dict(kept["weights"])
-            print(f"{label}: finished before the run was interrupted")
-            return kept["history"]
-    history = fit()
-    path.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.out) as unfinished:
-        whole = Path(unfinished, path.name)
-        torch.save({"settings": wanted, "history": history, "weights": network.state_dict()}, whole)
-        os.replace(whole, path)
-    return history
+def silence_branches(network):
+    """Set the last batch norm's weight of each block to zero, so that the branch puts out zeros."""
+    for block in network[1]:
+        norms = [module for module in block.branch.modules() if isinstance(module, nn.BatchNorm2d)]
+        nn.init.zeros_(norms[-1].weight)
+
+
+def train_or_read(args, data, network, seed, label):
+    """Train the network in place and return its history.
+
+    If an interrupted run has trained it already, its weights and its history are read from disk.
+    """
+
+    def test(model):
+        return {"test_error": 1 - accuracy(model, test_batches(data))}
+
+    def compute():
+        optimizer = make_sgd(network, RATE * args.batch_size, WEIGHT_DECAY)
+        history = train(
+            network,
+            data,
+            optimizer,
+            make_schedule(args, data, optimizer),
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            seed=seed,
+            label=label,
+            after_epoch=test,
+        )
+        return {"history": history, "weights": network.state_dict()}
+
+    network.to(args.device)
+    result = finished_before(args, label, compute)
+    network.load_state_dict(result["weights"])
+    return result["history"]
+
+
+def make_schedule(args, data, optimizer):
+    """How the learning rate changes: the paper's way with --preset paper, else one cycle."""
+    if args.preset:
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, MILESTONES)
+    return one_cycle(optimizer, args.epochs * count_steps(data, args.batch_size))
+
+
+def measure_lesions(networks, depths, data):
+    """The test accuracy of three networks, from 0 to 1, and what is left of it without a block.
+
+    Returns {"plain-20": [intact, without block 0, without block 1, ...], ...} for the shallowest
+    plain network and for the shallowest and the deepest residual network.
+    """
+    lesions = {}
+    for kind, depth in (
+        ("plain", depths[0]),
+        ("residual", depths[0]),
+        ("residual", depths[-1]),
+    ):
+        intact = networks[kind, depth]
+        tested = [intact]
+        for index in range(len(intact[1])):
+            tested.append(without_block(intact, index))
+        with autocast(data.test_images.device):
+            accuracies = [accuracy(network, test_batches(data)) for network in tested]
+        lesions[f"{kind}-{depth}"] = accuracies
+    return lesions
+
+
+def describe(args, histories, gaps, lesions, data):
+    """Print the table, and say in a few sentences what this run's numbers show."""
+    print("network       training loss (nats)  test accuracy")
+    for kind in gaps:
+        for depth in args.depths:
+            loss = final_loss(histories, kind, depth)
+            error = final_error(histories, kind, depth)
+            name = f"{kind}-{depth}"
+            print(f"{name:12}  {loss:20.3f}  {1 - error:13.1%}")
+    describe_degradation(args, histories, gaps, data)
+    for name, (intact, *without) in lesions.items():
+        print(
+            f"{name} classifies {intact:.0%} of the test images correctly; without one block "
+            f"{sum(without) / len(without):.0%} on average, {min(without):.0%} at worst."
+        )
+
+
+def describe_degradation(args, histories, gaps, data):
+    """Say whether depth hurts the training of each kind, and which networks do not train at all."""
+    shallow = args.depths[0]
+    deep = args.depths[-1]
+    runs = "one seed" if args.seeds == 1 else f"mean of {args.seeds} seeds"
+    for kind, gap in gaps.items():
+        side = "above" if gap > 0 else "below"
+        print(
+            f"{kind}: the training loss of {deep} layers ends {abs(gap):.2f} nats {side} that of "
+            f"{shallow} layers ({runs})."
+        )
+    plain_is_worse = gaps["plain"] > 0.1
+    shortcuts_help = gaps["residual"] <= gaps["plain"] / 3
+    if plain_is_worse and shortcuts_help:
+        print(
+            "This is degradation: the deeper plain network fits even its training images worse, "
+            "so it does not overfit. With shortcuts, and not one parameter more, the gap is at "
+            "most a third of that."
+        )
+    else:
+        print(
+            "Degradation does not show clearly in this run: the plain gap is small, or the "
+            "residual gap is more than a third of it."
+        )
+    chance = math.log(len(data.classes))
+    untrained = [
+        f"{kind}-{depth}"
+        for kind, depth in itertools.product(gaps, args.depths)
+        if final_loss(histories, kind, depth) > chance - 0.2
+    ]
+    if untrained:
+        print(
+            f"Hardly trained at all, for guessing costs {chance:.2f} nats: {', '.join(untrained)}. "
+            "The paper's networks all train, the deeper plain ones only worse."
+        )
+
+
+def final_error(histories, kind, depth):
+    """The mean over seeds of the last epoch's test error, from 0 to 1."""
+    errors = [history[-1]["test_error"] for history in runs_of(histories, kind, depth)]
+    return sum(errors) / len(errors)
 
 
 def draw_figure(args, histories, gaps, lesions, data):
-    """The paper's figure 6 for this run, and beside it what single blocks are worth."""
-    figure = new_figure(13, 4.8)
-    *curves, lesion = figure.subplots(1, 3)
-    colours = dict(zip(reversed(args.depths), itertools.cycle((VERMILION, BLUE, GREEN, GREY, "#CC79A7", "#E69F00"))))
-    losses = [epoch["loss"] for history in histories.values() for epoch in history if math.isfinite(epoch["loss"])]
-    epochs, top = range(1, args.epochs + 1), 1.05 * max(losses, default=1)
-    for axes, kind in zip(curves, gaps):
-        y = -top
-        for depth in sorted(args.depths, key=lambda depth: final_loss(histories, kind, depth)):
-            runs = [h for key, h in histories.items() if key[:2] == (kind, depth)]
-            losses, errors = [torch.tensor([[e[key] for e in h] for h in runs]) for key in ("loss", "test_error")]
-            axes.plot(epochs, losses.mean(dim=0), color=colours[depth], linewidth=2.5)
-            axes.fill_between(epochs, losses.amin(dim=0), losses.amax(dim=0), color=colours[depth], alpha=0.25)
-            axes.plot(epochs, errors.mean(dim=0), color=colours[depth], linewidth=1, linestyle="--")
-            y = max(losses[:, -1].mean().item(), y + 0.06 * top)  # labels of equal losses stand above each other
-            axes.annotate(f"{depth} layers", (epochs[-1], y), (6, 0), textcoords="offset points", color=colours[depth],
-                          va="center", annotation_clip=False)
-        axes.set(xlabel="epoch", ylabel="training loss (nats)\ndashed: test error (share)", ylim=(0, top))
-        axes.set_title(f"{kind}: depth {'adds' if gaps[kind] > 0 else 'saves'} {abs(gaps[kind]):.2f} nats")
-    y, intact = -100, -20  # where the whole network stands, left of the first block
-    for label, (whole, *parts) in sorted(lesions.items(), key=lambda item: item[1][-1]):
-        kind, depth = label.split("-")
-        places = [100 * (i + 0.5) / len(parts) for i in range(len(parts))]
-        lesion.plot([intact, *places], [100 * share for share in (whole, *parts)],
-                    "s" if kind == "plain" else "o", color=colours[int(depth)])
-        y = max(100 * parts[-1], y + 7)
-        lesion.annotate(label, (100, y), (8, 0), textcoords="offset points", color=colours[int(depth)],
-                        va="center", annotation_clip=False)
-    lesion.axvline(intact / 2, color=GREY, linewidth=1, linestyle=":")
-    lesion.set(xlabel="block taken out (% of depth)", ylabel="test accuracy (%)", ylim=(0, 105))
-    lesion.set_xticks([intact, 0, 50, 100], ["none", "0", "50", "100"])
-    lesion.set_title("one block taken out")
-    figure.suptitle(f"From {args.depths[0]} to {args.depths[-1]} layers training loss changes by {gaps['plain']:+.2f} "
-                    f"nats without shortcuts,\nand by {gaps['residual']:+.2f} with them ({data.name}, {args.size} px)")
+    """The paper's figure 6 for this run, and beside it what is left without single blocks."""
+    figure = new_figure(14, 7)
+    figure.get_layout_engine().set(w_pad=0.1)  # inches between the panels
+    axes = figure.subplot_mosaic(
+        [
+            ["plain loss", "residual loss", "lesions"],
+            ["plain error", "residual error", "lesions"],
+        ]
+    )
+    # The deepest networks have the same colour in every run.
+    palette = itertools.cycle([VERMILION, BLUE, GREEN, GREY, PURPLE, ORANGE])
+    colours = dict(zip(reversed(args.depths), palette))
+    top = 1.05 * highest_loss(histories)
+    for kind, gap in gaps.items():
+        draw_losses(axes[f"{kind} loss"], histories, kind, gap, colours, top)
+        draw_errors(axes[f"{kind} error"], histories, kind, colours)
+    draw_lesions(axes["lesions"], lesions, colours)
+    figure.suptitle(
+        f"From {args.depths[0]} to {args.depths[-1]} layers the training loss changes by "
+        f"{gaps['plain']:+.2f} nats without shortcuts,\n"
+        f"and by {gaps['residual']:+.2f} nats with them "
+        f"({data.name}, {args.size}x{args.size} pixels)"
+    )
     return figure
 
 
-def describe(args, gaps, lesions):
-    """Say in a few sentences what this run's numbers show."""
-    shallow, deep = args.depths[0], args.depths[-1]
-    for kind, gap in gaps.items():
-        side = "above" if gap > 0 else "below"
-        print(f"{kind}: {deep} layers end {abs(gap):.2f} nats {side} the training loss of {shallow} layers "
-              f"(mean of {args.seeds} runs).")
-    if gaps["plain"] > 0.1 and gaps["residual"] <= gaps["plain"] / 3:
-        print("This is degradation: the deeper plain network fits even its training pictures worse, so it does not "
-              "overfit. With shortcuts, and not one parameter more, the gap is at most a third of that.")
-    else:
-        print("Degradation does not show clearly in this run: the plain gap is small, or the residual one as large.")
-    for label, (whole, *parts) in lesions.items():
-        print(f"{label} names {whole:.0%} of the test pictures rightly; without one block "
-              f"{sum(parts) / len(parts):.0%} on average, {min(parts):.0%} at worst.")
+def highest_loss(histories):
+    """The highest training loss of all epochs of all runs, in nats; some may be infinite."""
+    losses = [row["loss"] for row in itertools.chain(*histories.values())]
+    return max(filter(math.isfinite, losses), default=1)
 
 
-# %% Given: the same in every file
+def draw_losses(axes, histories, kind, gap, colours, top):
+    """Training loss of one kind by epoch."""
+    draw_curves(axes, histories, kind, "loss", 1, colours, top)
+    change = "adds" if gap > 0 else "saves"
+    axes.set(
+        title=f"{kind}: depth {change} {abs(gap):.2f} nats",
+        ylabel="training loss (nats)",
+        ylim=(0, top),
+    )
 
-BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"  # told apart by colour-blind eyes, too
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-SHAPES = ("disc", "ring", "square", "frame", "triangle", "star", "cross", "moon", "bowl", "pair")
+
+def draw_errors(axes, histories, kind, colours):
+    """Test error of one kind by epoch."""
+    draw_curves(axes, histories, kind, "test_error", 100, colours, 100)
+    axes.set(xlabel="epoch", ylabel="test error (%)", ylim=(0, 100))
+
+
+def draw_curves(axes, histories, kind, quantity, scale, colours, top):
+    """A quantity, times scale, of one kind by epoch: mean over seeds, and their range."""
+    final_values = {}
+    for depth, colour in colours.items():
+        runs = runs_of(histories, kind, depth)
+        epochs = [row["epoch"] for row in runs[0]]
+        values = scale * seeds_by_epochs(runs, quantity)
+        mean = values.mean(dim=0)
+        axes.plot(epochs, mean, color=colour, linewidth=2.5)
+        lowest = values.amin(dim=0)
+        highest = values.amax(dim=0)
+        axes.fill_between(epochs, lowest, highest, color=colour, alpha=0.25)
+        final_values[depth] = mean[-1].item()
+    heights = spread_labels(final_values, distance=0.08 * top)
+    for depth, colour in colours.items():
+        label_curve(axes, f"{depth} layers", epochs[-1], heights[depth], colour)
+    axes.set(xticks=epochs[:: 1 + len(epochs) // 6])
+
+
+def seeds_by_epochs(runs, quantity):
+    """One quantity of several histories, a tensor (seeds, epochs)."""
+    rows = []
+    for history in runs:
+        rows.append([row[quantity] for row in history])
+    return torch.tensor(rows)
+
+
+def spread_labels(heights, distance):
+    """Heights for labels, {name: height}, raised where two would be nearer than the distance."""
+    spread = {}
+    lowest = distance / 2  # above the axis at 0
+    for name in sorted(heights, key=heights.get):
+        spread[name] = max(heights[name], lowest)
+        lowest = spread[name] + distance
+    return spread
+
+
+def draw_lesions(axes, lesions, colours):
+    """Test accuracy without each block, by the block's place; at the left that of all blocks."""
+    intact_place = -20  # left of the first block
+    last_accuracies = {name: 100 * accuracies[-1] for name, accuracies in lesions.items()}
+    heights = spread_labels(last_accuracies, distance=4)
+    for name, accuracies in lesions.items():
+        kind, depth = name.split("-")
+        colour = colours[int(depth)]
+        marker = "s" if kind == "plain" else "o"
+        count = len(accuracies) - 1
+        places = [100 * (block + 0.5) / count for block in range(count)]
+        percentages = [100 * share for share in accuracies]
+        axes.plot([intact_place, *places], percentages, marker, color=colour)
+        label_curve(axes, name, 100, heights[name], colour)
+    axes.axvline(intact_place / 2, color=GREY, linewidth=1, linestyle=":")
+    axes.set(
+        title="one block taken out",
+        xlabel="block taken out (% of depth)",
+        ylabel="test accuracy (%)",
+        ylim=(0, 105),
+    )
+    axes.set_xticks([intact_place, 0, 50, 100], ["none", "0", "50", "100"])
+
+
+# %% Given: the same in every file that uses it
+
+
+# Colours that colour-blind eyes can tell apart (Okabe and Ito, 2008).
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+ORANGE = "#E69F00"
+GREY = "#666666"
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+SHAPES = (
+    "disc",
+    "ring",
+    "square",
+    "frame",
+    "triangle",
+    "star",
+    "cross",
+    "moon",
+    "bowl",
+    "pair",
+)
+DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
+
+
+def initialise(module):
+    """Draw a convolution's weights as He et al. do before ReLUs (arXiv:1502.01852; section 3.4)."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class Shortcut(nn.Module):
+    """Option A (section 3.3): every stride-th pixel, zeros for the new channels, no parameters."""
+
+    def __init__(self, new_channels, stride):
+        super().__init__()
+        self.new_channels = new_channels
+        self.stride = stride
+
+    def forward(self, x):
+        subsampled = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(subsampled, (0, 0, 0, 0, 0, self.new_channels))
+
+
+def accuracy(model, batches):
+    """The share of images, from 0 to 1, that the model classifies correctly (task 1.4).
+
+    batches yields (images, labels). The model is left in eval mode.
+    """
+    model.eval()
+    correct = []
+    with torch.no_grad():
+        for images, labels in batches:
+            predictions = model(images).argmax(dim=1)
+            correct.append(predictions == labels)
+    return torch.cat(correct).float().mean().item()
+
+
+@dataclass
+class ImageData:
+    """A training set and a test set on one device, and the training images' statistics."""
+
+    name: str
+    classes: list  # the names that the labels stand for
+    train_images: torch.Tensor  # uint8 (count, 3, height, width)
+    train_labels: torch.Tensor  # int64 (count,)
+    test_images: torch.Tensor
+    test_labels: torch.Tensor
+    mean: torch.Tensor  # of each channel (1, 3, 1, 1), for values from 0 to 255
+    deviation: torch.Tensor
 
 
 def load_data(args):
-    """The pictures that args ask for: images uint8 (count, 3, height, width), labels int64 (count,)."""
-    halves, name, classes = None if args.data == "shapes" else read_cifar10(args), "CIFAR-10", CIFAR10_CLASSES
-    if halves is None:
-        halves, name, classes = [draw_shapes(args.train_images, 0), draw_shapes(args.test_images, 1)], "shapes", SHAPES
-    train, test = [[tensor[:count].to(args.device) for tensor in half]
-                   for half, count in zip(halves, (args.train_images, args.test_images))]
-    deviation, mean = torch.std_mean(train[0][:5000].float(), dim=(0, 2, 3), keepdim=True)
-    print(f"{name}: {len(train[1]):,} training, {len(test[1]):,} test pictures; {args.epochs} epochs on {args.device}")
-    return SimpleNamespace(name=name, classes=classes, train_images=train[0], train_labels=train[1],
-                           test_images=test[0], test_labels=test[1], mean=mean, deviation=deviation)
+    """The images that the command line asks for, at most args.train_images and args.test_images."""
+    cifar10 = None if args.data == "shapes" else read_cifar10(args)
+    if cifar10 is not None:
+        name = "CIFAR-10"
+        classes = CIFAR10_CLASSES
+        train_set, test_set = cifar10
+    else:
+        name = "shapes"
+        classes = SHAPES
+        train_set = draw_shapes(args.train_images, seed=0)
+        test_set = draw_shapes(args.test_images, seed=1)
+    train_images, train_labels = [part[: args.train_images].to(args.device) for part in train_set]
+    test_images, test_labels = [part[: args.test_images].to(args.device) for part in test_set]
+    some = train_images[:5000].float()
+    deviation, mean = torch.std_mean(some, dim=(0, 2, 3), keepdim=True)
+    epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
+    print(
+        f"{name}: {len(train_labels):,} training images, {len(test_labels):,} test images; "
+        f"{epochs} on {args.device}"
+    )
+    return ImageData(
+        name=name,
+        classes=list(classes),
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        mean=mean,
+        deviation=deviation,
+    )
 
 
 def read_cifar10(args):
-    """CIFAR-10's training and test half through torchvision; None if there is none and it may not be downloaded."""
-    folder, archive = args.data_dir / CIFAR10.base_folder, args.data_dir / CIFAR10.filename
-    whole = archive.exists() and torchvision.datasets.utils.check_integrity(archive, CIFAR10.tgz_md5)
-    if args.data == "auto" and not folder.exists() and not whole:
+    """CIFAR-10 through torchvision, as two pairs (images, labels): training set and test set.
+
+    None if it is not on disk and nobody has asked for the download. Ends the script with one
+    sentence if it can be neither read nor fetched.
+    """
+    folder = args.data_dir / CIFAR10.base_folder
+    if args.data == "auto" and not folder.exists():
         return None
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
     try:
-        if not folder.exists():
-            print(f"{'Unpacking' if whole else 'Downloading'} CIFAR-10 (170 MB). --data shapes does without.")
-            socket.setdefaulttimeout(60)  # seconds without a byte
-            args.data_dir.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=args.data_dir) as unfinished:
-                if whole:
-                    shutil.copy(archive, unfinished)
-                CIFAR10(unfinished, download=True)
-                os.replace(Path(unfinished, folder.name), folder)
-        halves = [CIFAR10(args.data_dir, train) for train in (True, False)]
-        return [(torch.from_numpy(half.data).permute(0, 3, 1, 2), torch.tensor(half.targets)) for half in halves]
+        download = args.data == "cifar10"
+        train_set = CIFAR10(args.data_dir, train=True, download=download)
+        test_set = CIFAR10(args.data_dir, train=False)
     except Exception as error:  # torchvision, urllib, tarfile and pickle each raise their own
-        damaged = folder if folder.exists() else archive if archive.exists() and not whole else None
-        advice = f"{damaged} is damaged: delete it" if damaged else f"CIFAR-10 cannot be fetched ({error}): get online"
-        sys.exit(f"{advice} and run this again, or use --data shapes")
+        sys.exit(f"{why_no_cifar10(error, args.data_dir)}, or use --data shapes")
+    return [
+        (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
+        for part in (train_set, test_set)
+    ]
+
+
+def why_no_cifar10(error, folder):
+    """What an error from read_cifar10 means, and what to do about it, in one sentence."""
+    refused = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+    if isinstance(error, OSError) and error.errno in refused:
+        return f"CIFAR-10 cannot be kept in {folder} ({error.strerror}): name another --data-dir"
+    if isinstance(error, OSError):
+        return f"CIFAR-10 cannot be downloaded ({error}): get online and run this again"
+    return (
+        f"CIFAR-10 in {folder} is incomplete or damaged: unless another run is just fetching it, "
+        "run this with --data cifar10, which fetches what is missing"
+    )
 
 
 def draw_shapes(count, seed, style="filled"):
-    """Ten shapes at random places, sizes, tilts, colours (style "outline": dark lines on light paper), and labels."""
+    """Draw count images of ten shapes at random places, sizes, tilts and colours.
+
+    Returns images, uint8 (count, 3, 32, 32), and labels, int64 (count,), which number SHAPES.
+    style: "filled", or "outline" for dark lines on light paper.
+    """
     generator = torch.Generator().manual_seed(seed)
-    def rand(low, high, *shape):
+
+    def uniform(low, high, *shape):
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
+
     labels = torch.randint(len(SHAPES), (count,), generator=generator)
     y, x = torch.meshgrid(torch.arange(-15.5, 16), torch.arange(-15.5, 16), indexing="ij")
-    x, y, size, tilt = x + rand(-4, 4, 1, 1), y + rand(-4, 4, 1, 1), rand(8, 13, 1, 1), rand(-0.4, 0.4, 1, 1)
-    u, v = (x * tilt.cos() - y * tilt.sin()) / size, (x * tilt.sin() + y * tilt.cos()) / size
-    r, angle, box = torch.hypot(u, v), torch.atan2(u, v), torch.maximum(u.abs(), v.abs())
-    depth = torch.stack([  # how deep a pixel lies inside each shape, in units of its size; negative outside
-        0.8 - r, 0.23 - (r - 0.7).abs(), 0.75 - box, 0.2 - (box - 0.65).abs(),
-        0.5 - r * torch.cos((angle + math.pi / 3) % (2 * math.pi / 3) - math.pi / 3),
-        0.42 + 1.1 * (angle / (2 * math.pi / 5) % 1 - 0.5).abs() - r,
-        torch.minimum(0.26 - torch.minimum(u.abs(), v.abs()), 0.95 - box),
-        torch.minimum(0.95 - r, torch.hypot(u - 0.5, v) - 0.75),
-        torch.minimum(1 - torch.hypot(u, v + 0.4), v + 0.4), 0.42 - torch.hypot(u.abs() - 0.52, v),
-    ])[labels, torch.arange(count)] * size  # in pixels
-    paper = rand(0.2, 0.8, 3, 1, 1) + F.interpolate(rand(-0.15, 0.15, 3, 5, 5), size=32, mode="bicubic")
-    contrast = rand(0.3, 0.8, 3, 1, 1) * torch.where(rand(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
-    ink = paper.mean((2, 3), keepdim=True) + contrast
+    x = x + uniform(-4, 4, 1, 1)
+    y = y + uniform(-4, 4, 1, 1)
+    size = uniform(8, 13, 1, 1)
+    tilt = uniform(-0.4, 0.4, 1, 1)
+    u = (x * tilt.cos() - y * tilt.sin()) / size
+    v = (x * tilt.sin() + y * tilt.cos()) / size
+    depths = shape_depths(u, v)
+    depth = torch.stack([depths[name] for name in SHAPES])[labels, torch.arange(count)]
+    depth = depth * size  # in pixels
+
+    background = uniform(0.2, 0.8, 3, 1, 1)
+    noise = F.interpolate(uniform(-0.15, 0.15, 3, 5, 5), size=32, mode="bicubic")
+    background = background + noise
+    contrast = uniform(0.3, 0.8, 3, 1, 1)
+    sign = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
+    colour = background.mean((2, 3), keepdim=True) + contrast * sign
     if style == "outline":
-        depth, paper, ink = 1 - depth.abs(), 0.7 + 0.3 * paper, 0.3 * paper
-    images = paper + (depth + 0.5).clamp(0, 1)[:, None] * (ink - paper)
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    images = rand(0.6, 1, 1, 1, 1) * (images - low) / (high - low)
+        depth = 1 - depth.abs()
+        colour = 0.3 * background
+        background = 0.7 + 0.3 * background
+    coverage = (depth + 0.5).clamp(0, 1)[:, None]  # of each pixel, from 0 to 1
+    images = background + coverage * (colour - background)
+    low = images.amin((1, 2, 3), keepdim=True)
+    high = images.amax((1, 2, 3), keepdim=True)
+    images = uniform(0.6, 1, 1, 1, 1) * (images - low) / (high - low)
     images += 0.05 * torch.randn(images.shape, generator=generator)
     return (255 * images.clamp(0, 1)).to(torch.uint8), labels
 
 
+def shape_depths(u, v):
+    """How deep each point lies inside each shape, by the shape's name; negative outside.
+
+    u and v are a point's coordinates, right and down, in units of the shape's size.
+    """
+    radius = torch.hypot(u, v)
+    angle = torch.atan2(u, v)
+    box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
+    third = 2 * math.pi / 3
+    fifth = 2 * math.pi / 5
+    to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
+    to_tip = (angle / fifth % 1 - 0.5).abs()
+    bar = 0.26 - torch.minimum(u.abs(), v.abs())
+    bite = torch.hypot(u - 0.5, v) - 0.75
+    half_disc = 1 - torch.hypot(u, v + 0.4)
+    return {
+        "disc": 0.8 - radius,
+        "ring": 0.23 - (radius - 0.7).abs(),
+        "square": 0.75 - box,
+        "frame": 0.2 - (box - 0.65).abs(),
+        "triangle": 0.5 - radius * torch.cos(to_side),
+        "star": 0.42 + 1.1 * to_tip - radius,
+        "cross": torch.minimum(bar, 0.95 - box),
+        "moon": torch.minimum(0.95 - radius, bite),
+        "bowl": torch.minimum(half_disc, v + 0.4),
+        "pair": 0.42 - torch.hypot(u.abs() - 0.52, v),
+    }
+
+
+def shrink(data, size):
+    """The data with its images averaged down from 32x32 to size x size, in place."""
+    for name in ("train_images", "test_images"):
+        images = getattr(data, name).float()
+        averages = F.avg_pool2d(images, 32 // size)
+        setattr(data, name, averages.round().to(torch.uint8))
+    return data
+
+
 def normalise(images, data):
-    """uint8 pictures as float32 whose channels have mean 0 and deviation 1 over the training pictures."""
-    return ((images - data.mean) / data.deviation).contiguous(memory_format=torch.channels_last)
+    """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
+    scaled = (images - data.mean) / data.deviation
+    return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def test_batches(data, size=500):
-    """The test pictures, batch by batch: (normalised images, labels)."""
-    return ((normalise(x, data), y) for x, y in zip(data.test_images.split(size), data.test_labels.split(size)))
+    """The test set, batch by batch: (normalised images, labels)."""
+    for images, labels in zip(data.test_images.split(size), data.test_labels.split(size)):
+        yield normalise(images, data), labels
+
+
+def random_batches(data, batch_size, generator):
+    """The training set once, in random order: (augmented uint8 images, labels)."""
+    device = data.train_images.device
+    count = len(data.train_labels)
+    places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
+    shift = torch.randint(places, (count, 2), generator=generator).to(device)
+    flip = torch.randint(2, (count,), generator=generator).to(device).bool()
+    order = torch.randperm(count, generator=generator).to(device)
+    for batch in order.tensor_split(count_steps(data, batch_size)):
+        images = augment(data.train_images[batch], shift[batch], flip[batch])
+        yield images, data.train_labels[batch]
 
 
 def augment(images, shift, flip):
-    """Pad by an eighth, 4 pixels of 32, crop at shift (count, 2) and mirror where flip (count,) (section 4.2)."""
-    rows = shift[:, :1, None] + torch.arange(images.shape[2], device=images.device)[:, None]
-    columns = shift[:, None, 1:] + torch.arange(images.shape[3], device=images.device)
-    columns = torch.where(flip[:, None, None], columns.flip(2), columns)
-    picture = torch.arange(len(images), device=images.device)[:, None, None]
-    return F.pad(images, 4 * [images.shape[2] // 8])[picture, :, rows, columns].permute(0, 3, 1, 2)
+    """Random crops and reflections (section 4.2), for each image its own.
+
+    Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
+    old size at shift (count, 2), and mirrored where flip (count,) is true.
+    """
+    count, _, height, width = images.shape
+    padded = F.pad(images, 4 * [height // 8])
+    rows = shift[:, :1] + torch.arange(height, device=images.device)
+    columns = shift[:, 1:] + torch.arange(width, device=images.device)
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    image = torch.arange(count, device=images.device)
+    cropped = padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2)  # from (count, height, width, channels)
 
 
 def autocast(device):
-    """The context for a forward pass: bfloat16 where the hardware multiplies it fast, else float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=(
-        device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) or device.type == "cpu" and
-        (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())))
+    """The context for a forward pass: in bfloat16 where that is fast, else in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device))
 
 
-def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label="", milestones=None, after_epoch=None,
-          smoothing=0, rate=None):
-    """Train in place by SGD with momentum; the rate rises for a fifth of the steps, then falls, or falls at milestones.
+def multiplies_bfloat16(device):
+    """Whether the hardware multiplies bfloat16 numbers faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # torch has no public function for these two questions. Without such units in the
+        # processor, bfloat16 is slower than float32.
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
 
-    Returns a dict an epoch: "epoch", "seconds", mean "loss" (nats) and "accuracy" (0 to 1) of the training pictures as
-    they came by, and what after_epoch(model) adds. The seed sets their order and augmentation, alike on every device.
-    The highest rate is, unless given, 0.1 for batches of 128, and more in proportion for larger ones.
-    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015); the loss has it in it.
+
+def make_sgd(model, rate, weight_decay):
+    """SGD with momentum 0.9 (section 3.4). Batch norms and biases do not decay."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0},
+    ]
+    on_mps = next(model.parameters()).device.type == "mps"  # where torch has no fused SGD
+    return torch.optim.SGD(groups, rate, momentum=0.9, fused=not on_mps)
+
+
+def one_cycle(optimizer, steps):
+    """A learning rate that rises to the optimizer's own for a fifth of the steps, then falls to 0.
+
+    After Smith and Topin, 2017 (arXiv:1708.07120).
     """
-    history, device, count = [], data.train_images.device, len(data.train_labels)
-    generator, steps = torch.Generator().manual_seed(seed), math.ceil(count / batch_size)
-    rate = rate or 0.1 * batch_size / 128
+    rates = [group["lr"] for group in optimizer.param_groups]
+    total = max(6, steps)  # torch divides by zero for 5 steps
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rates, total, pct_start=0.2, cycle_momentum=False
+    )
+
+
+def count_steps(data, batch_size):
+    """The number of steps in an epoch."""
+    return math.ceil(len(data.train_labels) / batch_size)
+
+
+def train(
+    model,
+    data,
+    optimizer,
+    schedule,
+    *,
+    epochs,
+    batch_size,
+    seed,
+    label,
+    after_epoch=None,
+    smoothing=0,
+):
+    """Train the model in place. Returns its history: a dict per epoch.
+
+    Each has "epoch", "seconds", "loss" (mean cross-entropy, nats) and "accuracy" (0 to 1) of the
+    training images as they came by, and what after_epoch(model), a dict, adds. The seed sets the
+    images' order and augmentation, alike on every device. label is what the progress bar says.
+    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015).
+    """
+    device = data.train_images.device
     model.to(device, memory_format=torch.channels_last)
-    groups = [{"params": [p for p in model.parameters() if (p.ndim > 1) == decays], "weight_decay": decay}
-              for decays, decay in ((True, weight_decay), (False, 0))]  # batch norm and biases do not decay
-    optimizer = torch.optim.SGD(groups, rate, momentum=0.9, fused=device.type != "mps")
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones) if milestones else (
-        torch.optim.lr_scheduler.OneCycleLR(  # which divides by zero for 5 steps
-            optimizer, rate, max(6, epochs * steps), pct_start=0.2, cycle_momentum=False))
-    with tqdm(total=epochs * steps, desc=label, unit="batch") as bar:
+    generator = torch.Generator().manual_seed(seed)
+    count = len(data.train_labels)
+    history = []
+    with tqdm(total=epochs * count_steps(data, batch_size), desc=label, unit="batch") as bar:
         for epoch in range(1, epochs + 1):
-            start, losses, right, seen = time.perf_counter(), 0, 0, 0
-            shift = torch.randint(data.train_images.shape[2] // 8 * 2 + 1, (count, 2), generator=generator).to(device)
-            flip = torch.randint(2, (count,), generator=generator).to(device).bool()
+            start = time.perf_counter()
+            total_loss = 0
+            correct = 0
+            seen = 0
             model.train()
-            for batch in torch.randperm(count, generator=generator).to(device).tensor_split(steps):
-                images, labels = augment(data.train_images[batch], shift[batch], flip[batch]), data.train_labels[batch]
+            for images, labels in random_batches(data, batch_size, generator):
                 with autocast(device):
                     logits = model(normalise(images, data))
                 loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
@@ -414,94 +864,292 @@ def train(model, data, epochs, seed, batch_size=128, weight_decay=5e-4, label=""
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                losses, seen = losses + len(batch) * loss.detach(), seen + len(batch)
-                right += (logits.argmax(dim=1) == labels).sum()
+                total_loss += len(labels) * loss.detach()
+                correct += (logits.argmax(dim=1) == labels).sum()
+                seen += len(labels)
                 if bar.n % 10 == 0:  # to read a number makes a GPU wait
-                    bar.set_postfix(epoch=epoch, loss=f"{losses / seen:.2f}", accuracy=f"{right / seen:.0%}")
+                    bar.set_postfix(
+                        epoch=epoch,
+                        loss=f"{total_loss / seen:.2f}",
+                        accuracy=f"{correct / seen:.0%}",
+                    )
                 bar.update()
-            history.append({"epoch": epoch, "loss": losses.item() / count, "accuracy": right.item() / count})
-            history[-1]["seconds"] = time.perf_counter() - start
-            with autocast(device):
-                history[-1].update(after_epoch(model) if after_epoch else {})
+            row = {
+                "epoch": epoch,
+                "loss": total_loss.item() / count,
+                "accuracy": correct.item() / count,
+                "seconds": time.perf_counter() - start,
+            }
+            if after_epoch:
+                with autocast(device):
+                    row.update(after_epoch(model))
+            history.append(row)
     return history
 
 
 def new_figure(width, height):
     """An empty figure of width x height inches in the course's style."""
-    rcParams.update({"font.size": 12, "axes.spines.top": 0, "axes.spines.right": 0, "figure.titleweight": "bold"})
+    rcParams.update(
+        {
+            "font.size": 12,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.titleweight": "bold",
+        }
+    )
     return Figure((width, height), dpi=130, layout="constrained")
 
 
-def save_results(args, figure, numbers):
-    """Write OUT/exercise_0N.png and OUT/exercise_0N.json, each whole or not at all."""
+def label_curve(axes, text, x, y, colour, shift=(8, 0)):
+    """Write a curve's name beside the point (x, y), in the curve's colour; shift is in points."""
+    axes.annotate(
+        text,
+        (x, y),
+        shift,
+        textcoords="offset points",
+        color=colour,
+        va="center",
+        annotation_clip=False,
+    )
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """A path to write to, inside with. What lies there at the end becomes path; else nothing does.
+
+    Prints what it has written.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unfinished = Path(folder, path.name)
+        yield unfinished
+        os.replace(unfinished, path)
+    print(f"Wrote {path}")
+
+
+def save_numbers(args, numbers):
+    """Write what a run has measured, and how, to OUT/exercise_0N.json."""
     settings = {name: value for name, value in vars(args).items() if name != "start"}
-    versions = {"python": sys.version.split()[0], "torch": torch.__version__, "torchvision": torchvision.__version__}
-    record = {"settings": settings, "versions": versions, "seconds": time.perf_counter() - args.start, **numbers}
-    with tempfile.TemporaryDirectory(dir=args.out) as unfinished:
-        stem = Path(unfinished, Path(sys.argv[0]).stem[:11])
-        record = json.loads(json.dumps(record, default=str), parse_constant=str)  # JSON has no NaN: it becomes "NaN"
-        stem.with_suffix(".json").write_text(json.dumps(record, indent=1), "utf-8")
-        figure.savefig(stem.with_suffix(".png"))
-        for path in sorted(Path(unfinished).iterdir()):
-            print(f"Wrote {path.replace(args.out / path.name)}")
-    if settings.get("dry_run"):
-        print("This was a dry run: everything works, and its numbers mean nothing.")
+    record = {
+        "settings": settings,
+        "versions": {
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "seconds": time.perf_counter() - args.start,
+        **numbers,
+    }
+    record = json.loads(json.dumps(record, default=str), parse_constant=str)  # JSON has no NaN
+    with written_whole(args.out / f"{args.exercise}.json") as path:
+        path.write_text(json.dumps(record, indent=1), "utf-8")
 
 
-def parse_args():
-    """The flags that all five exercises share, and those in FLAGS; the budget is the device's."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (--help lists the flags)\n")
-    add, budget = parser.add_argument, BUDGET["cpu"]
-    add("--data", choices=("auto", "shapes", "cifar10"), default="auto", help="auto: CIFAR-10 if on disk, else shapes")
-    add("--data-dir", type=Path, default="data", metavar="DIR", help="where torchvision keeps CIFAR-10 (default: data)")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="auto: cuda, else mps, else cpu")
-    add("--epochs", type=int, metavar="N", help=f"default on a CPU: {budget['epochs']}")
-    add("--train-images", type=int, metavar="N", help=f"default on a CPU: {budget['train_images']:,}")
-    add("--seed", type=int, default=0, metavar="N", help="default: 0")
-    add("--out", type=Path, default="results", metavar="DIR", help="where figure and numbers go (default: results)")
-    add("--dry-run", action="store_true", help="one tiny step of everything, in seconds")
-    for flag, options in FLAGS.items():
-        add(flag, **options)
-    args = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook's own flags are not for us
-    for name, low, high in (("epochs", 1, 1000), ("train_images", 1, 50_000), ("seed", 0, 2**32 - 1)):
-        if getattr(args, name) is not None and not low <= getattr(args, name) <= high:
-            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: give a whole number from {low} to {high}")
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if not found.get(args.device, True):
-        parser.error(f"--device {args.device}: torch finds none here; leave the flag out to use what there is")
-    args.device = torch.device(next(name for name in found if found[name]) if args.device == "auto" else args.device)
+def save_figure(args, figure):
+    """Write the figure to OUT/exercise_0N.png."""
+    with written_whole(args.out / f"{args.exercise}.png") as path:
+        figure.savefig(path)
+
+
+def finished_before(args, label, compute):
+    """compute()'s result, a dict of numbers and tensors, kept in case the run is interrupted.
+
+    If an interrupted run of the same code with the same settings has computed it, it is read from
+    disk instead. What is kept is in kept_folder(args). Cells of a notebook keep nothing.
+    """
+    source = Path(globals().get("__file__", ""))
+    if not source.is_file():
+        return compute()
+    path = kept_folder(args) / f"{label}.pt"
+    # What does not change the result, or is part of the label.
+    passing = ("start", "out", "device", "seed", "seeds", "depths")
+    settings = {name: str(value) for name, value in vars(args).items() if name not in passing}
+    settings["code"] = zlib.crc32(source.read_bytes())
+    if path.exists():
+        kept = torch.load(path, map_location=args.device, weights_only=True)
+        if kept["settings"] == settings:
+            print(f"{label}: finished before the run was interrupted")
+            return kept["result"]
+    result = compute()
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out) as folder:
+        unfinished = Path(folder, path.name)
+        torch.save({"settings": settings, "result": result}, unfinished)
+        os.replace(unfinished, path)
+    return result
+
+
+def kept_folder(args):
+    """The folder in OUT for the finished parts of a run that is not complete."""
+    return args.out / f"{args.exercise}_unfinished"
+
+
+def whole_number(low, high):
+    """A type for argparse: a whole number from low to high."""
+
+    def parse(text):
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            message = f"{text} is not a whole number from {low} to {high}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return parse
+
+
+def parse_args(exercise, budgets, add_flags=None):
+    """The command line. budgets has the defaults for "cpu" and "gpu", and what each preset changes.
+
+    add_flags(add) adds the exercise's own flags; add is the parser's add_argument.
+    """
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.error = lambda message: parser.exit(2, f"{message} (--help lists the flags)\n")
+    add = parser.add_argument
+    add(
+        "--data",
+        choices=("auto", "shapes", "cifar10"),
+        default="auto",
+        help="auto: CIFAR-10 if it is on disk, else shapes; cifar10 downloads it",
+    )
+    add(
+        "--data-dir",
+        type=Path,
+        default="data",
+        metavar="DIR",
+        help="where torchvision keeps CIFAR-10 (default: data)",
+    )
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="auto: cuda, else mps, else cpu",
+    )
+    add(
+        "--epochs",
+        type=whole_number(1, 1000),
+        metavar="N",
+        help=f"default on a CPU: {budgets['cpu']['epochs']}",
+    )
+    add(
+        "--train-images",
+        type=whole_number(1, 50_000),
+        metavar="N",
+        help=f"default on a CPU: {budgets['cpu']['train_images']:,}",
+    )
+    add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="default: 0")
+    add(
+        "--out",
+        type=Path,
+        default="results",
+        metavar="DIR",
+        help="where the figure and its numbers are written (default: results)",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="one tiny step of everything, in seconds; writes to OUT/dry_run",
+    )
+    if add_flags:
+        add_flags(add)
+    args = parser.parse_args(own_arguments())
+    args.exercise = exercise[: len("exercise_01")]
+    args.start = time.perf_counter()
+    args.device = choose_device(args.device, parser)
+    if args.dry_run:
+        args.out = args.out / "dry_run"
+    check_folders(args, parser)
+    apply_budget(args, budgets)
+    return args
+
+
+def own_arguments():
+    """The arguments that are meant for this script, and not for a notebook's kernel."""
+    program = Path(sys.argv[0])
+    in_kernel = program.name.endswith("kernel_launcher.py") or "spyder_kernels" in program.parts
+    return [] if in_kernel else sys.argv[1:]
+
+
+def choose_device(name, parser):
+    """The torch.device of that name; for "auto" the fastest that there is."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device in there if there[device])
+    if not there[name]:
+        parser.error(f"--device {name}: torch finds none here; leave the flag out")
+    return torch.device(name)
+
+
+def check_folders(args, parser):
+    """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
     if args.data_dir.is_file():
-        parser.error(f"--data-dir {args.data_dir}: is a file; give the folder in which {CIFAR10.base_folder} lies")
-    kept, unfinished = [args.out / f"{Path(sys.argv[0]).stem[:11]}{end}" for end in (".json", "_unfinished")]
-    if args.dry_run and (unfinished.exists() or (kept.is_file() and b'"dry_run": true' not in kept.read_bytes())):
-        args.out = args.out / "dry_run"  # what a real run has made stays
+        parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
-        why = "it is a file" if args.out.is_file() else error.strerror
-        parser.error(f"--out {args.out}: cannot write there ({why}); give another folder")
-    args.start, tiny = time.perf_counter(), {"epochs": 1, "train_images": 32, "test_images": 20}
-    budget = BUDGET["cpu" if args.device.type == "cpu" else "gpu"] | BUDGET.get(getattr(args, "preset", None), {})
+        parser.error(
+            f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
+        )
+
+
+def apply_budget(args, budgets):
+    """Set what the flags have left open to the budget of the device, or of the preset."""
+    budget = dict(budgets["cpu" if args.device.type == "cpu" else "gpu"])
+    preset = getattr(args, "preset", None)
+    if preset:
+        budget.update(budgets[preset])
     for name, value in budget.items():
-        setattr(args, name, (tiny.get(name) if args.dry_run else getattr(args, name, None)) or value)
-    return args
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+    if args.dry_run:
+        vars(args).update(DRY_RUN)
 
 
-def main():
-    args, source = parse_args(), Path(globals().get("__file__", os.devnull))
-    for number, line in enumerate(source.read_text("utf-8").splitlines(), 1):
+def stop_if_unwritten(exercise):
+    """End the script with one sentence if one of its tasks is not written yet."""
+    path = Path(globals().get("__file__", ""))
+    if not path.is_file():  # the cells of a notebook have no file
+        return
+    with tokenize.open(path) as file:
+        lines = file.readlines()
+    for number, line in enumerate(lines, 1):
         if line.strip().startswith('raise NotImplementedError("TODO'):
-            sys.exit(f"{line.split(chr(34))[1]} is not written yet ({source.name}, line {number}). "
-                     f"Check it with: pytest tests/test_{source.name}")
+            task = line.split('"')[1]
+            sys.exit(
+                f"{task} is not written yet ({path.name}, line {number}). "
+                f"Check it with: pytest tests/test_{exercise}.py"
+            )
+
+
+def main(run, exercise, budgets, add_flags=None):
+    """Run the experiment as the command line says; every expected mishap gets one sentence."""
+    args = parse_args(exercise, budgets, add_flags)
+    stop_if_unwritten(exercise)
     try:
         run(args)
     except KeyboardInterrupt:
-        sys.exit("\nStopped: nothing is half-written. The same command goes on with what is finished, or starts again")
+        sys.exit(
+            "\nStopped: nothing is half-written. "
+            "The same command goes on with what is finished, or starts again."
+        )
     except torch.OutOfMemoryError:
         sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+    if args.dry_run:
+        print("This was a dry run: everything works, and its numbers mean nothing.")
 
+
+# %% Run
 
 if __name__ == "__main__":
-    main()
+    main(run, EXERCISE, BUDGETS, add_flags)

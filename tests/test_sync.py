@@ -1,4 +1,4 @@
-"""tools/sync.py on a small repository: edits reach every file, learners' work is never overwritten."""
+"""tools/sync.py on a small repository: edits reach every file, no learner's work is overwritten."""
 
 import subprocess
 import sys
@@ -7,7 +7,29 @@ from pathlib import Path
 import pytest
 
 SYNC = Path(__file__).resolve().parent.parent / "tools" / "sync.py"
+GIVEN = '''"""The shared code."""
+
+import math
+
+# What everything is multiplied by.
+FACTOR = 1
+UNUSED = 5
+
+
+def given():
+    return helper() * FACTOR
+
+
+def helper():
+    return math.pi
+
+
+def nobody_needs():
+    return UNUSED
+'''
 SOLUTION = '''"""Exercise {n}: a docstring."""
+
+import math
 
 
 # %% Your part
@@ -28,12 +50,19 @@ def double(x):
     return 2 * x
 
 
-# %% Given: the same in every file
+def run():
+    return {uses}
 
 
-def given():
-    return {given}
+# %% Given: the same in every file that uses it
+
+
+# %% Run
+
+if __name__ == "__main__":
+    run()
 '''
+USES = ("given()", "helper()", "1")  # what exercises 1 to 3 use of the given code
 NAMES = ("exercise_01_one.py", "exercise_02_two.py", "exercise_03_three.py")
 
 
@@ -50,12 +79,19 @@ def sync(root, *flags):
     return done.returncode, done.stdout + done.stderr
 
 
+def write_sources(root):
+    """Three solutions and the given code."""
+    (root / "solutions").mkdir()
+    (root / "tools").mkdir()
+    (root / "tools" / "given.py").write_text(GIVEN)
+    for n, (name, uses) in enumerate(zip(NAMES, USES), 1):
+        (root / "solutions" / name).write_text(SOLUTION.format(n=n, uses=uses))
+
+
 @pytest.fixture
 def repository(tmp_path):
     """Three solutions and their learners' files, generated and committed."""
-    (tmp_path / "solutions").mkdir()
-    for n, name in enumerate(NAMES, 1):
-        (tmp_path / "solutions" / name).write_text(SOLUTION.format(n=n, given=1))
+    write_sources(tmp_path)
     git(tmp_path, "init", "-q")
     assert sync(tmp_path)[0] == 0
     git(tmp_path, "add", ".")
@@ -71,9 +107,12 @@ def edit(path, old, new):
 
 def test_a_stub_has_todos_where_the_solution_has_tasks(repository):
     text = (repository / NAMES[1]).read_text()
-    assert "        y = x  # a given line\n        # TODO 2.1: double it,\n        # and give it back.\n" in text
-    assert '        raise NotImplementedError("TODO 2.1: Block.forward")\n\n\ndef double(x):' in text
-    assert '    raise NotImplementedError("TODO 2.2: double")\n\n\n# %% Given' in text
+    assert "        y = x  # a given line\n        # TODO 2.1: double it,\n" in text
+    assert "        # and give it back.\n        raise NotImplementedError" in text
+    assert (
+        '        raise NotImplementedError("TODO 2.1: Block.forward")\n\n\ndef double(x):' in text
+    )
+    assert '    raise NotImplementedError("TODO 2.2: double")\n\n\ndef run' in text
     assert "Task" not in text and "2 * " not in text
 
 
@@ -81,17 +120,51 @@ def test_check_passes_when_all_is_in_step(repository):
     assert sync(repository, "--check") == (0, "")
 
 
-def test_an_edit_to_the_given_part_reaches_every_file(repository):
-    edit(repository / "solutions" / NAMES[0], "return 1", "return 41")
-    status, said = sync(repository, "--check")
-    assert status == 1
-    for name in (f"solutions/{NAMES[1]}", f"solutions/{NAMES[2]}", *NAMES):
-        assert f"out of step: {name}\n" in said
-    assert "return 1" in (repository / NAMES[0]).read_text(), "--check changed a file"
+def given_part(path):
+    """The given code of a script."""
+    return path.read_text().partition("# %% Given")[2].partition("# %% Run")[0]
+
+
+def test_a_script_has_the_given_code_that_it_uses_and_no_other(repository):
+    for folder in (repository, repository / "solutions"):
+        first, second, third = [given_part(folder / name) for name in NAMES]
+        assert "# What everything is multiplied by.\nFACTOR = 1\n\n\ndef given():" in first
+        assert first.index("def given") < first.index("def helper")
+        assert "def helper" in second and "def given" not in second and "FACTOR" not in second
+        assert "def " not in third
+        assert "nobody_needs" not in first + second + third
+
+
+def test_a_name_that_a_solution_defines_itself_is_its_own(repository):
+    own = "def helper():\n    return 3\n\n\ndef run():"
+    edit(repository / "solutions" / NAMES[0], "def run():", own)
     assert sync(repository)[0] == 0
-    for path in [*repository.glob("exercise_*.py"), *repository.glob("solutions/*.py")]:
-        assert "return 41" in path.read_text(), path
+    part = given_part(repository / NAMES[0])
+    assert "def given" in part and "def helper" not in part
+
+
+def test_an_edit_to_the_given_code_reaches_every_file_that_uses_it(repository):
+    edit(repository / "tools" / "given.py", "math.pi", "math.e")
+    status, printed = sync(repository, "--check")
+    assert status == 1
+    for name in NAMES[:2]:
+        assert f"out of step: {name}\n" in printed
+        assert f"out of step: solutions/{name}\n" in printed
+    assert NAMES[2] not in printed
+    assert "math.pi" in (repository / NAMES[0]).read_text(), "--check changed a file"
+    assert sync(repository)[0] == 0
+    for name in NAMES[:2]:
+        assert "math.e" in (repository / name).read_text()
+        assert "math.e" in (repository / "solutions" / name).read_text()
     assert sync(repository, "--check")[0] == 0
+
+
+def test_an_edit_inside_the_given_part_of_a_solution_is_undone(repository):
+    """Its only original is tools/given.py."""
+    edit(repository / "solutions" / NAMES[1], "math.pi", "3")
+    assert f"out of step: solutions/{NAMES[1]}" in sync(repository, "--check")[1]
+    assert sync(repository)[0] == 0
+    assert "math.pi" in (repository / "solutions" / NAMES[1]).read_text()
 
 
 def test_an_edit_to_a_docstring_reaches_the_stub(repository):
@@ -119,20 +192,19 @@ def test_a_learners_work_is_refused_not_overwritten(repository, state):
         git(repository, "add", ".")
     if state == "committed":
         git(repository, "commit", "-qm", "solved")
-    edit(repository / "solutions" / NAMES[0], "return 1", "return 41")
+    edit(repository / "tools" / "given.py", "math.pi", "math.e")
     before = learner.read_text()
-    status, said = sync(repository)
-    assert status == 1 and f"left alone: {NAMES[0]}" in said
+    status, printed = sync(repository)
+    assert status == 1 and f"left alone: {NAMES[0]}" in printed
     assert learner.read_text() == before
-    assert "return 41" in (repository / NAMES[1]).read_text(), "the other files are brought in step"
+    assert "math.e" in (repository / NAMES[1]).read_text(), "the other files are brought in step"
 
 
 def test_without_git_an_existing_file_is_refused(tmp_path):
-    (tmp_path / "solutions").mkdir()
-    (tmp_path / "solutions" / NAMES[0]).write_text(SOLUTION.format(n=1, given=1))
+    write_sources(tmp_path)
     (tmp_path / NAMES[0]).write_text("somebody's work")
-    status, said = sync(tmp_path)
-    assert status == 1 and "left alone" in said
+    status, printed = sync(tmp_path)
+    assert status == 1 and "left alone" in printed
     assert (tmp_path / NAMES[0]).read_text() == "somebody's work"
 
 
@@ -144,16 +216,21 @@ def test_a_missing_stub_is_written(repository):
 
 
 @pytest.mark.parametrize(
-    "old, new, said",
+    "old, new, expected",
     [
-        ("# %% Given: the same in every file\n", "", "Given"),
-        ("# Task 1.2: the same.\n    return 2 * x", "return 2 * x\n    # Task 1.2: the same.", "1.2"),
-        ("def given():", "# Task 1.3: x\ndef given(:", "line"),
+        ("# %% Given: the same in every file that uses it\n", "", "Given"),
+        ("# %% Run\n", "", "Run"),
+        (
+            "# Task 1.2: the same.\n    return 2 * x",
+            "return 2 * x\n    # Task 1.2: the same.",
+            "1.2",
+        ),
+        ("def run():", "# Task 1.3: x\ndef run(:", "line"),
         ("# Task", "# Aufgabe", "no hole"),
     ],
 )
-def test_a_solution_that_cannot_be_used_is_named(repository, old, new, said):
+def test_a_solution_that_cannot_be_used_is_named(repository, old, new, expected):
     edit(repository / "solutions" / NAMES[0], old, new)
     for flags in ((), ("--check",)):
         status, output = sync(repository, *flags)
-        assert status == 1 and said in output and NAMES[0] in output
+        assert status == 1 and expected in output and NAMES[0] in output

@@ -1,0 +1,289 @@
+"""The scripts as people run them: alone in an empty folder, with bad input, interrupted."""
+
+import importlib.util
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from course import ROOT, SOLUTIONS
+
+FIRST = SOLUTIONS["1"]
+ABLATION = SOLUTIONS["2"]
+SWEEP = SOLUTIONS["4"]
+NO_SIGINT = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+
+
+def load(path):
+    """A solution as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def copy_to(folder, path):
+    """A copy of a script in a folder."""
+    copy = folder / path.name
+    copy.write_bytes(path.read_bytes())
+    return copy
+
+
+@pytest.fixture(params=SOLUTIONS.values(), ids=lambda path: path.stem)
+def alone(request, tmp_path):
+    """A solution copied into an empty folder."""
+    return copy_to(tmp_path, request.param)
+
+
+def run(script, *flags, **more):
+    """Run a script from its folder as a person would: no traceback is ever right."""
+    command = [sys.executable, script.name, *map(str, flags)]
+    done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True, **more)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def one_line(done):
+    """The only line of an error."""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def names(folder):
+    """The names of what is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.timeout(120)
+def test_a_script_runs_alone_and_writes_its_results(alone):
+    done = run(alone, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    stem = alone.stem[: len("exercise_01")]
+    folder = alone.parent / "results" / "dry_run"
+    record = json.loads((folder / f"{stem}.json").read_text())
+    assert {"settings", "versions", "seconds"} < set(record)
+    for path in folder.iterdir():
+        assert path.name.startswith(stem)
+        assert path.stat().st_size > 10_000 or path.suffix != ".png"
+        assert f"Wrote {path.relative_to(alone.parent)}" in done.stdout
+    assert (folder / f"{stem}.png").exists()
+    assert names(alone.parent / "results") == ["dry_run"]
+    assert "shapes" in done.stdout
+
+
+def test_a_stub_alone_says_which_task_comes_first(tmp_path):
+    for path in SOLUTIONS.values():
+        stub = copy_to(tmp_path, ROOT / path.name)
+        lines = stub.read_text().splitlines()
+        number = next(i for i, line in enumerate(lines, 1) if "raise NotImplementedError" in line)
+        done = run(stub)
+        assert done.returncode == 1
+        message = one_line(done)
+        assert message.startswith("TODO ")
+        assert f"is not written yet ({stub.name}, line {number})" in message
+        assert message.endswith(f"Check it with: pytest tests/test_{stub.name}")
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        (["--epochs", "0"], "--epochs: 0 is not a whole number from 1"),
+        (["--epochs", "1.5"], "--epochs: 1.5 is not"),
+        (["--train-images", "-5"], "--train-images: -5 is not a whole number from 1"),
+        (["--seed", "99999999999"], "--seed"),
+        (["--bogus"], "--bogus"),
+        (["--data", "mnist"], "mnist"),
+        (["--data-dir", FIRST.name], "is a file"),
+        (["--out", FIRST.name], "cannot write there"),
+        pytest.param(
+            ["--device", "cuda"],
+            "finds none",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA"),
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_flag_gets_one_sentence(tmp_path, flags, expected):
+    done = run(copy_to(tmp_path, FIRST), *flags)
+    assert done.returncode == 2
+    assert expected in one_line(done)
+
+
+def interrupt(script, flags, sign):
+    """Run a script, press Ctrl-C when its progress bar shows the sign.
+
+    Returns (exit status, what stderr got).
+    """
+    process = subprocess.Popen(
+        [sys.executable, script.name, "--data", "shapes", *flags],
+        cwd=script.parent,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        # A shell starts its background jobs with SIGINT ignored, and the script would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    os.set_blocking(process.stderr.fileno(), False)
+    printed = b""
+    deadline = time.monotonic() + 60
+    while sign not in printed and time.monotonic() < deadline:
+        printed += process.stderr.read() or b""
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    os.set_blocking(process.stderr.fileno(), True)
+    printed += process.communicate(timeout=30)[1]
+    return process.returncode, printed.decode()
+
+
+@NO_SIGINT
+@pytest.mark.timeout(120)
+def test_ctrl_c_leaves_no_half_written_file_and_no_traceback(alone):
+    status, printed = interrupt(alone, [], b"batch/s")
+    assert status == 1
+    assert "Traceback" not in printed
+    assert "Stopped" in printed
+    assert names(alone.parent / "results") == []
+
+
+@NO_SIGINT
+@pytest.mark.timeout(120)
+def test_an_interrupted_ablation_goes_on_with_the_next_network(tmp_path):
+    script = copy_to(tmp_path, ABLATION)
+    flags = ["--epochs", "2", "--train-images", "1024", "--depths", "8", "14"]
+    assert interrupt(script, flags, b"residual-8-seed0:  ")[0] == 1
+    assert run(script, "--data", "shapes", "--dry-run").returncode == 0
+    done = run(script, "--data", "shapes", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "plain-8-seed0: finished before the run was interrupted" in done.stdout
+    assert "residual-14-seed0: finished before" not in done.stdout
+    assert "plain-8-seed0" not in done.stderr
+    results = tmp_path / "results"
+    assert names(results) == ["dry_run", "exercise_02.json", "exercise_02.png"]
+    record = (results / "exercise_02.json").read_bytes()
+    run(script, "--data", "shapes", "--dry-run")
+    assert (results / "exercise_02.json").read_bytes() == record
+    histories = json.loads(record)["histories"]
+    run(script, "--data", "shapes", *flags)
+    again = json.loads((results / "exercise_02.json").read_text())["histories"]
+    assert set(again) == set(histories)
+    for name in histories:
+        losses = [row["loss"] for row in histories[name]]
+        assert [row["loss"] for row in again[name]] == losses, name
+
+
+def test_importing_a_script_does_nothing(tmp_path):
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); import {FIRST.stem}"
+    command = [sys.executable, "-c", code, str(FIRST.parent)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("script, preset", [(FIRST, "fast"), (ABLATION, "paper")])
+@pytest.mark.timeout(120)
+def test_a_preset_runs(tmp_path, script, preset):
+    done = run(copy_to(tmp_path, script), "--dry-run", "--preset", preset)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_mirrored_model_adds_the_logits_of_an_image_and_its_mirror_image():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+    x = torch.randn(4, 3, 32, 32)
+    mirror_image = torch.stack([x[..., 31 - i] for i in range(32)], dim=3)
+    logits = load(FIRST).Mirrored(model)(x)
+    torch.testing.assert_close(logits, model(x) + model(mirror_image))
+
+
+def test_the_figure_is_drawn_for_every_outcome():
+    lesson = load(FIRST)
+    args = SimpleNamespace(
+        data="shapes", train_images=20, test_images=20, epochs=1, device=torch.device("cpu")
+    )
+    data = lesson.load_data(args)
+    row = {"loss": 2.0, "accuracy": 0.1, "test_accuracy": 0.2}
+    history = [{"epoch": epoch, **row} for epoch in range(1, 31)]
+    all_correct = data.test_labels
+    all_incorrect = (data.test_labels + 1) % 10
+    for predictions in (all_correct, all_incorrect):
+        lesson.draw_figure(history, predictions, data).savefig(io.BytesIO())
+
+
+def sweep(folder, processes):
+    """Run exercise 4's dry run under torchrun; returns its numbers and what it printed."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    flags = ["--data", "shapes", "--dry-run", "--threads", "1", "--out", str(folder)]
+    done = subprocess.run(
+        [sys.executable, *torchrun, str(SWEEP), *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=folder.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((folder / "dry_run" / "exercise_04.json").read_text())
+    return record, done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_torchrun_shares_the_sweep_and_changes_no_number(tmp_path):
+    alone, _ = sweep(tmp_path / "one", 1)
+    shared, printed = sweep(tmp_path / "two", 2)
+    assert (alone["processes"], shared["processes"]) == (1, 2)
+    assert list(alone["trainings"]) == list(shared["trainings"])
+    for name, row in alone["trainings"].items():
+        for key in ("accuracy", "parameters", "macs"):
+            assert shared["trainings"][name][key] == row[key], (name, key)
+        assert shared["trainings"][name]["history"][0]["loss"] == row["history"][0]["loss"], name
+    assert printed.count("Wrote") == 2, "process 0 alone speaks"
+    assert names(tmp_path / "two" / "dry_run") == ["exercise_04.json", "exercise_04.png"]
+
+
+@NO_SIGINT
+@pytest.mark.timeout(300)
+def test_an_interrupted_sweep_goes_on_with_the_next_network(tmp_path):
+    script = copy_to(tmp_path, SWEEP)
+    flags = ["--epochs", "1", "--train-images", "320"]
+    assert interrupt(script, flags, b"ResNet-34, seed 0:  ")[0] == 1
+    done = run(script, "--data", "shapes", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "ResNet-18, seed 0: finished before the run was interrupted" in done.stdout
+    assert "ResNet-18" not in done.stderr
+    assert "ResNet-101, seed 0: finished" not in done.stdout
+    assert names(tmp_path / "results") == ["exercise_04.json", "exercise_04.png"]
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        (["--width", "8"], "from 16"),
+        (["--threads", "0"], "from 1"),
+        (["--seeds", "-1"], "from 1"),
+    ],
+)
+def test_exercise_4_refuses_what_it_cannot_do(tmp_path, flags, expected):
+    done = run(copy_to(tmp_path, SWEEP), "--data", "shapes", *flags)
+    assert done.returncode == 2
+    assert expected in one_line(done)
+
+
+@pytest.mark.timeout(60)
+def test_accuracy_may_use_numpy_where_the_network_computes_in_bfloat16(tmp_path):
+    text = FIRST.read_text("utf-8")
+    changes = {
+        "enabled=multiplies_bfloat16(device)": "enabled=True",
+        "model(images).argmax(dim=1)": "model(images).numpy().argmax(axis=1)",
+        "(predictions == labels).sum().item()": "(predictions == labels.numpy()).sum()",
+    }
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    script = tmp_path / FIRST.name
+    script.write_text(text, "utf-8")
+    done = run(script, "--dry-run", "--device", "cpu")
+    assert done.returncode == 0, done.stderr

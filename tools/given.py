@@ -1,0 +1,692 @@
+"""The code that the exercises share: data, training, figures, results and the command line.
+
+This is its only original. tools/sync.py copies into each script those definitions that the script
+uses, directly or through one another, word for word and in this order.
+"""
+
+import argparse
+import contextlib
+import errno
+import json
+import math
+import os
+import socket
+import sys
+import tempfile
+import time
+import tokenize
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+from torch import nn
+from torchvision.datasets import CIFAR10
+from tqdm import tqdm
+
+# Colours that colour-blind eyes can tell apart (Okabe and Ito, 2008).
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+ORANGE = "#E69F00"
+GREY = "#666666"
+
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+SHAPES = (
+    "disc",
+    "ring",
+    "square",
+    "frame",
+    "triangle",
+    "star",
+    "cross",
+    "moon",
+    "bowl",
+    "pair",
+)
+DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
+
+
+# Parts of networks that an earlier exercise asks for
+
+
+def initialise(module):
+    """Draw a convolution's weights as He et al. do before ReLUs (arXiv:1502.01852; section 3.4)."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class Shortcut(nn.Module):
+    """Option A (section 3.3): every stride-th pixel, zeros for the new channels, no parameters."""
+
+    def __init__(self, new_channels, stride):
+        super().__init__()
+        self.new_channels = new_channels
+        self.stride = stride
+
+    def forward(self, x):
+        subsampled = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(subsampled, (0, 0, 0, 0, 0, self.new_channels))
+
+
+def make_shortcut(in_channels, out_channels, stride):
+    """The identity where the shape stays, else a 1x1 convolution and batch norm (task 1.3)."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+
+
+def accuracy(model, batches):
+    """The share of images, from 0 to 1, that the model classifies correctly (task 1.4).
+
+    batches yields (images, labels). The model is left in eval mode.
+    """
+    model.eval()
+    correct = []
+    with torch.no_grad():
+        for images, labels in batches:
+            predictions = model(images).argmax(dim=1)
+            correct.append(predictions == labels)
+    return torch.cat(correct).float().mean().item()
+
+
+# Data
+
+
+@dataclass
+class ImageData:
+    """A training set and a test set on one device, and the training images' statistics."""
+
+    name: str
+    classes: list  # the names that the labels stand for
+    train_images: torch.Tensor  # uint8 (count, 3, height, width)
+    train_labels: torch.Tensor  # int64 (count,)
+    test_images: torch.Tensor
+    test_labels: torch.Tensor
+    mean: torch.Tensor  # of each channel (1, 3, 1, 1), for values from 0 to 255
+    deviation: torch.Tensor
+
+
+def load_data(args):
+    """The images that the command line asks for, at most args.train_images and args.test_images."""
+    cifar10 = None if args.data == "shapes" else read_cifar10(args)
+    if cifar10 is not None:
+        name = "CIFAR-10"
+        classes = CIFAR10_CLASSES
+        train_set, test_set = cifar10
+    else:
+        name = "shapes"
+        classes = SHAPES
+        train_set = draw_shapes(args.train_images, seed=0)
+        test_set = draw_shapes(args.test_images, seed=1)
+    train_images, train_labels = [part[: args.train_images].to(args.device) for part in train_set]
+    test_images, test_labels = [part[: args.test_images].to(args.device) for part in test_set]
+    some = train_images[:5000].float()
+    deviation, mean = torch.std_mean(some, dim=(0, 2, 3), keepdim=True)
+    epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
+    print(
+        f"{name}: {len(train_labels):,} training images, {len(test_labels):,} test images; "
+        f"{epochs} on {args.device}"
+    )
+    return ImageData(
+        name=name,
+        classes=list(classes),
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        mean=mean,
+        deviation=deviation,
+    )
+
+
+def read_cifar10(args):
+    """CIFAR-10 through torchvision, as two pairs (images, labels): training set and test set.
+
+    None if it is not on disk and nobody has asked for the download. Ends the script with one
+    sentence if it can be neither read nor fetched.
+    """
+    folder = args.data_dir / CIFAR10.base_folder
+    if args.data == "auto" and not folder.exists():
+        return None
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    try:
+        download = args.data == "cifar10"
+        train_set = CIFAR10(args.data_dir, train=True, download=download)
+        test_set = CIFAR10(args.data_dir, train=False)
+    except Exception as error:  # torchvision, urllib, tarfile and pickle each raise their own
+        sys.exit(f"{why_no_cifar10(error, args.data_dir)}, or use --data shapes")
+    return [
+        (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
+        for part in (train_set, test_set)
+    ]
+
+
+def why_no_cifar10(error, folder):
+    """What an error from read_cifar10 means, and what to do about it, in one sentence."""
+    refused = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+    if isinstance(error, OSError) and error.errno in refused:
+        return f"CIFAR-10 cannot be kept in {folder} ({error.strerror}): name another --data-dir"
+    if isinstance(error, OSError):
+        return f"CIFAR-10 cannot be downloaded ({error}): get online and run this again"
+    return (
+        f"CIFAR-10 in {folder} is incomplete or damaged: unless another run is just fetching it, "
+        "run this with --data cifar10, which fetches what is missing"
+    )
+
+
+def draw_shapes(count, seed, style="filled"):
+    """Draw count images of ten shapes at random places, sizes, tilts and colours.
+
+    Returns images, uint8 (count, 3, 32, 32), and labels, int64 (count,), which number SHAPES.
+    style: "filled", or "outline" for dark lines on light paper.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(low, high, *shape):
+        return low + (high - low) * torch.rand(count, *shape, generator=generator)
+
+    labels = torch.randint(len(SHAPES), (count,), generator=generator)
+    y, x = torch.meshgrid(torch.arange(-15.5, 16), torch.arange(-15.5, 16), indexing="ij")
+    x = x + uniform(-4, 4, 1, 1)
+    y = y + uniform(-4, 4, 1, 1)
+    size = uniform(8, 13, 1, 1)
+    tilt = uniform(-0.4, 0.4, 1, 1)
+    u = (x * tilt.cos() - y * tilt.sin()) / size
+    v = (x * tilt.sin() + y * tilt.cos()) / size
+    depths = shape_depths(u, v)
+    depth = torch.stack([depths[name] for name in SHAPES])[labels, torch.arange(count)]
+    depth = depth * size  # in pixels
+
+    background = uniform(0.2, 0.8, 3, 1, 1)
+    noise = F.interpolate(uniform(-0.15, 0.15, 3, 5, 5), size=32, mode="bicubic")
+    background = background + noise
+    contrast = uniform(0.3, 0.8, 3, 1, 1)
+    sign = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
+    colour = background.mean((2, 3), keepdim=True) + contrast * sign
+    if style == "outline":
+        depth = 1 - depth.abs()
+        colour = 0.3 * background
+        background = 0.7 + 0.3 * background
+    coverage = (depth + 0.5).clamp(0, 1)[:, None]  # of each pixel, from 0 to 1
+    images = background + coverage * (colour - background)
+    low = images.amin((1, 2, 3), keepdim=True)
+    high = images.amax((1, 2, 3), keepdim=True)
+    images = uniform(0.6, 1, 1, 1, 1) * (images - low) / (high - low)
+    images += 0.05 * torch.randn(images.shape, generator=generator)
+    return (255 * images.clamp(0, 1)).to(torch.uint8), labels
+
+
+def shape_depths(u, v):
+    """How deep each point lies inside each shape, by the shape's name; negative outside.
+
+    u and v are a point's coordinates, right and down, in units of the shape's size.
+    """
+    radius = torch.hypot(u, v)
+    angle = torch.atan2(u, v)
+    box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
+    third = 2 * math.pi / 3
+    fifth = 2 * math.pi / 5
+    to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
+    to_tip = (angle / fifth % 1 - 0.5).abs()
+    bar = 0.26 - torch.minimum(u.abs(), v.abs())
+    bite = torch.hypot(u - 0.5, v) - 0.75
+    half_disc = 1 - torch.hypot(u, v + 0.4)
+    return {
+        "disc": 0.8 - radius,
+        "ring": 0.23 - (radius - 0.7).abs(),
+        "square": 0.75 - box,
+        "frame": 0.2 - (box - 0.65).abs(),
+        "triangle": 0.5 - radius * torch.cos(to_side),
+        "star": 0.42 + 1.1 * to_tip - radius,
+        "cross": torch.minimum(bar, 0.95 - box),
+        "moon": torch.minimum(0.95 - radius, bite),
+        "bowl": torch.minimum(half_disc, v + 0.4),
+        "pair": 0.42 - torch.hypot(u.abs() - 0.52, v),
+    }
+
+
+def shrink(data, size):
+    """The data with its images averaged down from 32x32 to size x size, in place."""
+    for name in ("train_images", "test_images"):
+        images = getattr(data, name).float()
+        averages = F.avg_pool2d(images, 32 // size)
+        setattr(data, name, averages.round().to(torch.uint8))
+    return data
+
+
+def normalise(images, data):
+    """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
+    scaled = (images - data.mean) / data.deviation
+    return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def test_batches(data, size=500):
+    """The test set, batch by batch: (normalised images, labels)."""
+    for images, labels in zip(data.test_images.split(size), data.test_labels.split(size)):
+        yield normalise(images, data), labels
+
+
+def random_batches(data, batch_size, generator):
+    """The training set once, in random order: (augmented uint8 images, labels)."""
+    device = data.train_images.device
+    count = len(data.train_labels)
+    places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
+    shift = torch.randint(places, (count, 2), generator=generator).to(device)
+    flip = torch.randint(2, (count,), generator=generator).to(device).bool()
+    order = torch.randperm(count, generator=generator).to(device)
+    for batch in order.tensor_split(count_steps(data, batch_size)):
+        images = augment(data.train_images[batch], shift[batch], flip[batch])
+        yield images, data.train_labels[batch]
+
+
+def augment(images, shift, flip):
+    """Random crops and reflections (section 4.2), for each image its own.
+
+    Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
+    old size at shift (count, 2), and mirrored where flip (count,) is true.
+    """
+    count, _, height, width = images.shape
+    padded = F.pad(images, 4 * [height // 8])
+    rows = shift[:, :1] + torch.arange(height, device=images.device)
+    columns = shift[:, 1:] + torch.arange(width, device=images.device)
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    image = torch.arange(count, device=images.device)
+    cropped = padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2)  # from (count, height, width, channels)
+
+
+# Training
+
+
+def autocast(device):
+    """The context for a forward pass: in bfloat16 where that is fast, else in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device))
+
+
+def multiplies_bfloat16(device):
+    """Whether the hardware multiplies bfloat16 numbers faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # torch has no public function for these two questions. Without such units in the
+        # processor, bfloat16 is slower than float32.
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def make_sgd(model, rate, weight_decay):
+    """SGD with momentum 0.9 (section 3.4). Batch norms and biases do not decay."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0},
+    ]
+    on_mps = next(model.parameters()).device.type == "mps"  # where torch has no fused SGD
+    return torch.optim.SGD(groups, rate, momentum=0.9, fused=not on_mps)
+
+
+def one_cycle(optimizer, steps):
+    """A learning rate that rises to the optimizer's own for a fifth of the steps, then falls to 0.
+
+    After Smith and Topin, 2017 (arXiv:1708.07120).
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    total = max(6, steps)  # torch divides by zero for 5 steps
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rates, total, pct_start=0.2, cycle_momentum=False
+    )
+
+
+def count_steps(data, batch_size):
+    """The number of steps in an epoch."""
+    return math.ceil(len(data.train_labels) / batch_size)
+
+
+def train(
+    model,
+    data,
+    optimizer,
+    schedule,
+    *,
+    epochs,
+    batch_size,
+    seed,
+    label,
+    after_epoch=None,
+    smoothing=0,
+):
+    """Train the model in place. Returns its history: a dict per epoch.
+
+    Each has "epoch", "seconds", "loss" (mean cross-entropy, nats) and "accuracy" (0 to 1) of the
+    training images as they came by, and what after_epoch(model), a dict, adds. The seed sets the
+    images' order and augmentation, alike on every device. label is what the progress bar says.
+    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015).
+    """
+    device = data.train_images.device
+    model.to(device, memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(seed)
+    count = len(data.train_labels)
+    history = []
+    with tqdm(total=epochs * count_steps(data, batch_size), desc=label, unit="batch") as bar:
+        for epoch in range(1, epochs + 1):
+            start = time.perf_counter()
+            total_loss = 0
+            correct = 0
+            seen = 0
+            model.train()
+            for images, labels in random_batches(data, batch_size, generator):
+                with autocast(device):
+                    logits = model(normalise(images, data))
+                loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                total_loss += len(labels) * loss.detach()
+                correct += (logits.argmax(dim=1) == labels).sum()
+                seen += len(labels)
+                if bar.n % 10 == 0:  # to read a number makes a GPU wait
+                    bar.set_postfix(
+                        epoch=epoch,
+                        loss=f"{total_loss / seen:.2f}",
+                        accuracy=f"{correct / seen:.0%}",
+                    )
+                bar.update()
+            row = {
+                "epoch": epoch,
+                "loss": total_loss.item() / count,
+                "accuracy": correct.item() / count,
+                "seconds": time.perf_counter() - start,
+            }
+            if after_epoch:
+                with autocast(device):
+                    row.update(after_epoch(model))
+            history.append(row)
+    return history
+
+
+# Results
+
+
+def new_figure(width, height):
+    """An empty figure of width x height inches in the course's style."""
+    rcParams.update(
+        {
+            "font.size": 12,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.titleweight": "bold",
+        }
+    )
+    return Figure((width, height), dpi=130, layout="constrained")
+
+
+def label_curve(axes, text, x, y, colour, shift=(8, 0)):
+    """Write a curve's name beside the point (x, y), in the curve's colour; shift is in points."""
+    axes.annotate(
+        text,
+        (x, y),
+        shift,
+        textcoords="offset points",
+        color=colour,
+        va="center",
+        annotation_clip=False,
+    )
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """A path to write to, inside with. What lies there at the end becomes path; else nothing does.
+
+    Prints what it has written.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unfinished = Path(folder, path.name)
+        yield unfinished
+        os.replace(unfinished, path)
+    print(f"Wrote {path}")
+
+
+def save_numbers(args, numbers):
+    """Write what a run has measured, and how, to OUT/exercise_0N.json."""
+    settings = {name: value for name, value in vars(args).items() if name != "start"}
+    record = {
+        "settings": settings,
+        "versions": {
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "seconds": time.perf_counter() - args.start,
+        **numbers,
+    }
+    record = json.loads(json.dumps(record, default=str), parse_constant=str)  # JSON has no NaN
+    with written_whole(args.out / f"{args.exercise}.json") as path:
+        path.write_text(json.dumps(record, indent=1), "utf-8")
+
+
+def save_figure(args, figure):
+    """Write the figure to OUT/exercise_0N.png."""
+    with written_whole(args.out / f"{args.exercise}.png") as path:
+        figure.savefig(path)
+
+
+def finished_before(args, label, compute):
+    """compute()'s result, a dict of numbers and tensors, kept in case the run is interrupted.
+
+    If an interrupted run of the same code with the same settings has computed it, it is read from
+    disk instead. What is kept is in kept_folder(args). Cells of a notebook keep nothing.
+    """
+    source = Path(globals().get("__file__", ""))
+    if not source.is_file():
+        return compute()
+    path = kept_folder(args) / f"{label}.pt"
+    # What does not change the result, or is part of the label.
+    passing = ("start", "out", "device", "seed", "seeds", "depths")
+    settings = {name: str(value) for name, value in vars(args).items() if name not in passing}
+    settings["code"] = zlib.crc32(source.read_bytes())
+    if path.exists():
+        kept = torch.load(path, map_location=args.device, weights_only=True)
+        if kept["settings"] == settings:
+            print(f"{label}: finished before the run was interrupted")
+            return kept["result"]
+    result = compute()
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out) as folder:
+        unfinished = Path(folder, path.name)
+        torch.save({"settings": settings, "result": result}, unfinished)
+        os.replace(unfinished, path)
+    return result
+
+
+def kept_folder(args):
+    """The folder in OUT for the finished parts of a run that is not complete."""
+    return args.out / f"{args.exercise}_unfinished"
+
+
+# The command line
+
+
+def whole_number(low, high):
+    """A type for argparse: a whole number from low to high."""
+
+    def parse(text):
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            message = f"{text} is not a whole number from {low} to {high}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return parse
+
+
+def parse_args(exercise, budgets, add_flags=None):
+    """The command line. budgets has the defaults for "cpu" and "gpu", and what each preset changes.
+
+    add_flags(add) adds the exercise's own flags; add is the parser's add_argument.
+    """
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.error = lambda message: parser.exit(2, f"{message} (--help lists the flags)\n")
+    add = parser.add_argument
+    add(
+        "--data",
+        choices=("auto", "shapes", "cifar10"),
+        default="auto",
+        help="auto: CIFAR-10 if it is on disk, else shapes; cifar10 downloads it",
+    )
+    add(
+        "--data-dir",
+        type=Path,
+        default="data",
+        metavar="DIR",
+        help="where torchvision keeps CIFAR-10 (default: data)",
+    )
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="auto: cuda, else mps, else cpu",
+    )
+    add(
+        "--epochs",
+        type=whole_number(1, 1000),
+        metavar="N",
+        help=f"default on a CPU: {budgets['cpu']['epochs']}",
+    )
+    add(
+        "--train-images",
+        type=whole_number(1, 50_000),
+        metavar="N",
+        help=f"default on a CPU: {budgets['cpu']['train_images']:,}",
+    )
+    add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="default: 0")
+    add(
+        "--out",
+        type=Path,
+        default="results",
+        metavar="DIR",
+        help="where the figure and its numbers are written (default: results)",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="one tiny step of everything, in seconds; writes to OUT/dry_run",
+    )
+    if add_flags:
+        add_flags(add)
+    args = parser.parse_args(own_arguments())
+    args.exercise = exercise[: len("exercise_01")]
+    args.start = time.perf_counter()
+    args.device = choose_device(args.device, parser)
+    if args.dry_run:
+        args.out = args.out / "dry_run"
+    check_folders(args, parser)
+    apply_budget(args, budgets)
+    return args
+
+
+def own_arguments():
+    """The arguments that are meant for this script, and not for a notebook's kernel."""
+    program = Path(sys.argv[0])
+    in_kernel = program.name.endswith("kernel_launcher.py") or "spyder_kernels" in program.parts
+    return [] if in_kernel else sys.argv[1:]
+
+
+def choose_device(name, parser):
+    """The torch.device of that name; for "auto" the fastest that there is."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device in there if there[device])
+    if not there[name]:
+        parser.error(f"--device {name}: torch finds none here; leave the flag out")
+    return torch.device(name)
+
+
+def check_folders(args, parser):
+    """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
+    if args.data_dir.is_file():
+        parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.out).close()
+    except OSError as error:
+        parser.error(
+            f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
+        )
+
+
+def apply_budget(args, budgets):
+    """Set what the flags have left open to the budget of the device, or of the preset."""
+    budget = dict(budgets["cpu" if args.device.type == "cpu" else "gpu"])
+    preset = getattr(args, "preset", None)
+    if preset:
+        budget.update(budgets[preset])
+    for name, value in budget.items():
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+    if args.dry_run:
+        vars(args).update(DRY_RUN)
+
+
+def stop_if_unwritten(exercise):
+    """End the script with one sentence if one of its tasks is not written yet."""
+    path = Path(globals().get("__file__", ""))
+    if not path.is_file():  # the cells of a notebook have no file
+        return
+    with tokenize.open(path) as file:
+        lines = file.readlines()
+    for number, line in enumerate(lines, 1):
+        if line.strip().startswith('raise NotImplementedError("TODO'):
+            task = line.split('"')[1]
+            sys.exit(
+                f"{task} is not written yet ({path.name}, line {number}). "
+                f"Check it with: pytest tests/test_{exercise}.py"
+            )
+
+
+def main(run, exercise, budgets, add_flags=None):
+    """Run the experiment as the command line says; every expected mishap gets one sentence."""
+    args = parse_args(exercise, budgets, add_flags)
+    stop_if_unwritten(exercise)
+    try:
+        run(args)
+    except KeyboardInterrupt:
+        sys.exit(
+            "\nStopped: nothing is half-written. "
+            "The same command goes on with what is finished, or starts again."
+        )
+    except torch.OutOfMemoryError:
+        sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+    if args.dry_run:
+        print("This was a dry run: everything works, and its numbers mean nothing.")
