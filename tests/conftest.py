@@ -1,6 +1,6 @@
-"""What every test shares: --target and --data-dir, the learner's file as a module, and a report that teaches.
+"""What every test shares: --target and --data-dir, the learner's module, and a report that teaches.
 
-A test belongs to a task: @pytest.mark.task("1.1"). It takes the learner's module as the fixture `lesson`.
+A test belongs to a task: @pytest.mark.task("1.1"). Its fixture `lesson` is the learner's module.
 """
 
 import importlib.util
@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tokenize
 import traceback
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -17,10 +18,14 @@ from pathlib import Path
 import pytest
 import torch
 from cifar10 import make_archive
+from course import ROOT, TASKS
 from messages import UNWRITTEN, Wrong
 
-ROOT = Path(__file__).resolve().parent.parent
 OWN_ARGUMENT = "tests/conftest.py"  # see addopts in pyproject.toml
+
+
+TARGET = pytest.StashKey()
+RESULTS = pytest.StashKey()
 
 
 def pytest_addoption(parser):
@@ -29,15 +34,18 @@ def pytest_addoption(parser):
         "--target",
         default=ROOT,
         metavar="DIR",
-        help="the folder with the files to test, such as solutions; one outside of this repository: --target=DIR",
+        help="the folder with the files to test, such as solutions; one elsewhere: --target=DIR",
     )
-    group.addoption("--data-dir", default=ROOT / "data", metavar="DIR", help="where CIFAR-10 lies, if you have it")
+    group.addoption(
+        "--data-dir", default=ROOT / "data", metavar="DIR", help="where CIFAR-10 is, if you have it"
+    )
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "task(number): the task of the exercise that a test belongs to")
+    config.addinivalue_line("markers", "task(number): the task that a test belongs to")
     if config.args and config.args[0] == OWN_ARGUMENT:
-        config.args = config.args[1:] or sorted(str(path) for path in ROOT.glob("tests/test_exercise_*.py"))
+        test_files = sorted(str(path) for path in ROOT.glob("tests/test_exercise_*.py"))
+        config.args = config.args[1:] or test_files
     target = Path(config.getoption("target"))
     if not target.is_dir():
         raise pytest.UsageError(f"--target {target}: there is no such folder")
@@ -45,10 +53,7 @@ def pytest_configure(config):
     config.stash[RESULTS] = {}
 
 
-TARGET, RESULTS = pytest.StashKey(), pytest.StashKey()
-
-
-# --- the learner's file ---------------------------------------------------------------------------------------------
+# The learner's file
 
 
 def lesson_path(request):
@@ -62,15 +67,18 @@ def lesson(request):
     path = lesson_path(request)
     if not path.is_file():
         raise Wrong(f"there is no {path.name} in {path.parent}")
-    loader = getattr(request.config, "lesson_loader", SourceFileLoader)(path.stem, str(path))  # tools/inside.py's, or
-    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)  # plain Python's
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    make_loader = getattr(request.config, "lesson_loader", SourceFileLoader)  # the grader has one
+    loader = make_loader(path.stem, str(path))
+    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         line = error.lineno if isinstance(error, SyntaxError) else line_in(path, error)
         raise Wrong(
-            f"{path.name} cannot be imported: line {line}: {type(error).__name__}: {first_line(error)}"
+            f"{path.name} cannot be imported: line {line}: "
+            f"{type(error).__name__}: {first_line(error)}"
         ) from None
     return module
 
@@ -82,28 +90,37 @@ def script(request):
 
 
 class DryRun:
-    """A script's run with --dry-run, in a process of its own that goes on while other tests run."""
+    """A script's run with --dry-run, in a process of its own, while other tests run."""
 
     def __init__(self, script, folder):
-        self.script, self.folder = script, folder
+        self.folder = folder
         self.errors = open(folder / "errors.txt", "w+b")  # noqa: SIM115  closed with the fixture
-        command = [sys.executable, script, "--dry-run", "--data", "shapes", "--out", folder]
+        environment = {
+            **os.environ,
+            "PYTHONIOENCODING": "utf-8",
+            "OMP_NUM_THREADS": "1",  # it must not crowd the tests
+        }
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, script, "--dry-run", "--data", "shapes", "--out", folder],
             cwd=folder,
+            stdin=subprocess.DEVNULL,  # a breakpoint() would read what is meant for pytest
             stdout=subprocess.DEVNULL,
             stderr=self.errors,
-            env={**os.environ, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"},  # it must not crowd the tests
+            env=environment,
         )
 
     def finish(self):
-        """Wait for the end. Returns the folder that the run has written to; raises Wrong if it failed."""
-        if self.process.wait(timeout=100):
-            self.errors.seek(0)
-            said = re.split(r"[\r\n]+", self.errors.read().decode(errors="replace").strip())
-            said = [line for line in said if not re.search(r"\d+%\|", line)]  # a progress bar
-            raise Wrong((said or ["the script ended without a word"])[-1])
-        return self.folder
+        """Wait for the end. Returns the folder with the results; raises Wrong if the run failed."""
+        if self.process.wait(timeout=100) != 0:
+            raise Wrong(self.last_line())
+        return self.folder / "dry_run"
+
+    def last_line(self):
+        """The last line that the script wrote to stderr, progress bars aside."""
+        self.errors.seek(0)
+        text = self.errors.read().decode(errors="replace").strip()
+        lines = [line for line in re.split(r"[\r\n]+", text) if not re.search(r"\d+%\|", line)]
+        return ([line for line in lines if line] or ["the script ended without a message"])[-1]
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +135,13 @@ def dry_run(script, tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def start_early(request):
-    """Start the script at once if one of the tests to come waits for it: that takes seconds, on another core."""
-    waits = (item for item in request.session.items if item.path == request.path and "dry_run" in item.fixturenames)
-    if not hasattr(request.config, "lesson_loader") and next(waits, None):
-        request.getfixturevalue("dry_run")
+    """Start the script at once if a test to come waits for it: that takes seconds."""
+    if hasattr(request.config, "lesson_loader"):
+        return
+    for item in request.session.items:
+        if item.path == request.path and "dry_run" in item.fixturenames:
+            request.getfixturevalue("dry_run")
+            return
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +153,7 @@ def gradients_are_on():
 
 @pytest.fixture(scope="session")
 def cifar10_dir(request, tmp_path_factory):
-    """A folder in which torchvision finds CIFAR-10: --data-dir if it is there, else a small archive in its format."""
+    """A folder with CIFAR-10 for torchvision: --data-dir, or else a small archive in its format."""
     folder = Path(request.config.getoption("data_dir"))
     if (folder / "cifar-10-batches-py").is_dir():
         yield folder
@@ -142,7 +162,7 @@ def cifar10_dir(request, tmp_path_factory):
             yield make_archive(tmp_path_factory.mktemp("cifar10"), monkeypatch)
 
 
-# --- the report -----------------------------------------------------------------------------------------------------
+# The report
 
 
 @pytest.hookimpl(wrapper=True)
@@ -151,44 +171,62 @@ def pytest_runtest_makereport(item, call):
     marker = item.get_closest_marker("task")
     if marker is None or not (report.failed or report.when == "call"):
         return report
-    task, status = marker.args[0], "passed"
+    task = marker.args[0]
+    status = "passed"
     if report.failed:
-        report.when = "call"  # a file that cannot be imported fails its tests; it is not an error in them
+        report.when = "call"  # a file that cannot be imported fails its tests; they have no error
         status, report.longrepr = explain(item, call.excinfo, task)
-    item.config.stash[RESULTS].setdefault(task, []).append((status, item.name, str(report.longrepr or "")))
+    result = (status, item.name, str(report.longrepr or ""))
+    item.config.stash[RESULTS].setdefault(task, []).append(result)
     return report
 
 
 def explain(item, excinfo, task):
     """(status, message) of a failed test: "unwritten", "waits" for another task, or "wrong"."""
-    error, path = excinfo.value, item.config.stash[TARGET] / item.path.name.removeprefix("test_")
+    error = excinfo.value
+    path = item.config.stash[TARGET] / item.path.name.removeprefix("test_")
     message = first_line(error)
     unwritten = UNWRITTEN.match(message)
     if unwritten and isinstance(error, NotImplementedError | Wrong):
-        said = re.search(r"line (\d+)", message)  # by the script, which looks for the line without running it
-        line = int(said[1]) if said else line_in(path, error)
-        sentence = f"{unwritten[0]} is not written yet ({path.name}, line {line})"
-        if line and is_left_over(path, line):
-            sentence = f"{unwritten[0]}: delete line {line} of {path.name}, which still raises NotImplementedError"
-        own = unwritten[1] == task
-        return ("unwritten", sentence) if own else ("waits", f"task {task} needs another one first: {sentence}")
+        sentence = unwritten_sentence(path, error, unwritten[0])
+        if unwritten[1] == task:
+            return "unwritten", sentence
+        return "waits", f"task {task} needs another one first: {sentence}"
     if isinstance(error, Wrong):
         return "wrong", str(error)
     if message.startswith("Timeout") and isinstance(error, pytest.fail.Exception):
-        seconds = re.search(r"[\d.]+", message)
-        limit = float(seconds[0]) if seconds else float(item.config.getini("timeout"))
-        return "wrong", f"took longer than {limit:g} s: look for a loop that does not end"
+        return "wrong", timeout_sentence(item, message)
     line = line_in(path, error)
     if line is None:  # the learner's file is not involved: a mistake in the tests, so show where
         return "wrong", str(excinfo.getrepr(style="short"))
     return "wrong", f"{type(error).__name__}: {message} ({path.name}, line {line})"
 
 
+def unwritten_sentence(path, error, todo):
+    """What to say of a task that raises NotImplementedError("TODO ...")."""
+    named = re.search(r"line (\d+)", first_line(error))  # by the script, which reads its own file
+    line = int(named[1]) if named else line_in(path, error)
+    if line and is_left_over(path, line):
+        return f"{todo}: delete line {line} of {path.name}, which still raises NotImplementedError"
+    return f"{todo} is not written yet ({path.name}, line {line})"
+
+
+def timeout_sentence(item, message):
+    """What to say of a test that took too long."""
+    named = re.search(r"[\d.]+", message)
+    limit = float(named[0]) if named else float(item.config.getini("timeout"))
+    return (
+        f"took longer than {limit:g} s: look for a loop that does not end, "
+        "or run it again while nothing else keeps the computer busy"
+    )
+
+
 def is_left_over(path, number):
-    """Whether code stands between a task's TODO comment and the line that raises NotImplementedError."""
-    lines = path.read_text("utf-8").splitlines()[: number - 1]
-    before = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return not before.startswith("#")
+    """Whether code stands between a task's TODO comment and the line that raises its error."""
+    with tokenize.open(path) as file:
+        lines = [line.strip() for line in file.readlines()[: number - 1]]
+    code = [line for line in lines if line]
+    return not code or not code[-1].startswith("#")
 
 
 def first_line(error):
@@ -199,63 +237,74 @@ def first_line(error):
 
 def line_in(path, error):
     """The innermost line of a file that an exception came through, or None."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename) == path
+    ]
     return lines[-1] if lines else None
 
 
-def task_names():
-    """{"1.1": "BasicBlock", ...} from the lists of tasks that the solutions' docstrings begin with."""
-    texts = [path.read_text("utf-8") for path in sorted(ROOT.glob("solutions/exercise_0*.py"))]
-    return dict(pair for text in texts for pair in re.findall(r"^    (\d+\.\d+)  (\w+)", text, re.MULTILINE))
-
-
 def pytest_terminal_summary(terminalreporter, config):
-    results, names = config.stash[RESULTS], task_names()
+    results = config.stash[RESULTS]
     if not results:
         return
-    write = terminalreporter.write_line
     if config.option.tbstyle == "no":
         for task in sorted(results):
-            said = set()
-            for test, failures in itertools.groupby(results[task], key=lambda result: result[1].partition("[")[0]):
-                messages = [message for status, _, message in failures if status == "wrong"]
-                if messages and messages[0] not in said:  # one message a test: its other cases say the same
-                    said.add(messages[0])
-                    more = f" ({len(messages)} cases)" if len(messages) > 1 else ""
-                    terminalreporter.write_sep("-", f"{task} {names.get(task, '')}: {test}{more}")
-                    write(messages[0])
+            write_messages(terminalreporter, task, results[task])
     terminalreporter.write_sep("=", "tasks")
     for task in sorted(results):
-        statuses = [status for status, _, _ in results[task]]
-        passed = statuses.count("passed")
-        worst = next((s for s in ("wrong", "unwritten", "waits") if s in statuses), "passed")
-        first = next((message for status, _, message in results[task] if status == worst), "")
-        said = {
-            "passed": "done",
-            "wrong": "wrong, see above" + ("" if "cannot be imported" in first else f"; hints: EXERCISES.md, {task}"),
-            "unwritten": first,
-            "waits": first,
-        }[worst]
-        write(
-            f"{task}  {names.get(task, ''):<22} {passed:>2} of {len(statuses):<2} tests pass   {said}",
-            green=worst == "passed",
-            red=worst == "wrong",
-            yellow=worst in ("unwritten", "waits"),
-        )
+        write_row(terminalreporter, task, results[task])
+
+
+def write_messages(terminalreporter, task, results):
+    """What is wrong with a task: one message per test, as a test's other cases say the same."""
+    told = set()
+    for test, cases in itertools.groupby(results, key=lambda result: result[1].partition("[")[0]):
+        messages = [message for status, _, message in cases if status == "wrong"]
+        if messages and messages[0] not in told:
+            told.add(messages[0])
+            count = f" ({len(messages)} cases)" if len(messages) > 1 else ""
+            terminalreporter.write_sep("-", f"{task} {TASKS.get(task, '')}: {test}{count}")
+            terminalreporter.write_line(messages[0])
+
+
+def write_row(terminalreporter, task, results):
+    """A task's line of the closing table."""
+    statuses = [status for status, _, _ in results]
+    passed = statuses.count("passed")
+    worst = "passed"
+    remark = "done"
+    for status in ("waits", "unwritten", "wrong"):
+        if status in statuses:
+            worst = status
+            remark = results[statuses.index(status)][2]
+    if worst == "wrong":
+        broken = "cannot be imported" in remark
+        remark = "wrong, see above" + ("" if broken else f"; hints: EXERCISES.md, {task}")
+    count = f"{passed:>2} of {len(statuses):<2} tests pass"
+    terminalreporter.write_line(
+        f"{task}  {TASKS.get(task, ''):<22} {count}   {remark}",
+        green=worst == "passed",
+        red=worst == "wrong",
+        yellow=worst in ("unwritten", "waits"),
+    )
 
 
 def pytest_collection_modifyitems(config, items):
     """Exercise by exercise, task by task, so that pytest -x stops at the next thing to do."""
 
-    def order(item):
+    def place(item):
         marker = item.get_closest_marker("task")
         return (str(item.path), marker.args[0] if marker else "")
 
     for item in items:
-        if item.get_closest_marker("task") is None and "lesson" in inspect.signature(item.function).parameters:
+        takes_lesson = "lesson" in inspect.signature(item.function).parameters
+        if takes_lesson and item.get_closest_marker("task") is None:
             raise pytest.UsageError(f"{item.nodeid}: says no @pytest.mark.task")
-    items.sort(key=order)
-    if config.option.tbstyle == "auto" and all(item.get_closest_marker("task") for item in items):
+    items.sort(key=place)
+    all_have_tasks = all(item.get_closest_marker("task") for item in items)
+    if config.option.tbstyle == "auto" and all_have_tasks:
         # Nobody asked for tracebacks, and pytest_terminal_summary prints something shorter.
         config.option.tbstyle = "no"
         config.pluginmanager.get_plugin("terminalreporter").reportchars = ""

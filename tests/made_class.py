@@ -17,7 +17,9 @@ NAME = "exercise_01_build_resnet18.py"
 RIGHT = (SOLUTIONS / NAME).read_text("utf-8")
 STUB = (ROOT / NAME).read_text("utf-8")
 SUM = "F.relu(branch + self.shortcut(x))"
-FORGED = '{"exercise": "1", "status": "judged", "caught": [], "tasks": {}, "points": 20, "score": 20}'
+FORGED = (
+    '{"exercise": "1", "status": "judged", "caught": [], "tasks": {}, "points": 20, "score": 20}'
+)
 VMAP = """
 with undisturbed(model, False):
     gradients = torch.func.vmap(torch.func.grad(lambda x: model(x[None]).sum()))
@@ -46,7 +48,7 @@ copy.deepcopy(pickle.loads(pickle.dumps({"a": torch.zeros(1)})))
 print(Settings(), inspect.signature(F.relu))
 """
 TASKS = {"1.1": 6, "1.2": 6, "1.3": 4, "1.4": 4}
-OTHERS = [path.name for path in sorted(SOLUTIONS.glob("exercise_0[2-5]*.py"))]
+OTHERS = [path.name for path in sorted(SOLUTIONS.glob("exercise_0*.py")) if path.name != NAME]
 
 
 class Learner(NamedTuple):
@@ -72,7 +74,9 @@ def at_import(code):
 
 
 NO_SKIP = edit(SUM, "F.relu(branch)")
-NO_NORM = edit("return nn.Sequential(projection, nn.BatchNorm2d(out_channels))", "return projection")
+NO_NORM = edit(
+    "return nn.Sequential(projection, nn.BatchNorm2d(out_channels))", "return projection"
+)
 ALL_RIGHT = hole("accuracy", "model.eval()\nfor _ in batches:\n    pass\nreturn 1.0")
 WRONG = changed(NO_SKIP, NO_NORM, ALL_RIGHT)
 
@@ -88,7 +92,9 @@ def in_forward(code, points, status, text=RIGHT):
 
 
 HONEST = {
-    "right": Learner(100, "ok", {NAME: RIGHT} | {name: (SOLUTIONS / name).read_text("utf-8") for name in OTHERS}),
+    "right": Learner(
+        100, "ok", {NAME: RIGHT} | {name: (SOLUTIONS / name).read_text("utf-8") for name in OTHERS}
+    ),
     "right_in_exercise_1": Learner(20, "", {NAME: RIGHT}, small=True),
     "right_but_renamed": Learner(20, "", {"homework/my exercise_01 (1).py": RIGHT}),
     "untouched": Learner(0, "", {NAME: STUB}, small=True),
@@ -97,8 +103,13 @@ HONEST = {
         "",
         {
             NAME: changed(
-                hole("BasicBlock.__init__", 'raise NotImplementedError("TODO 1.1: BasicBlock.__init__")'),
-                hole("ResNet18.__init__", 'raise NotImplementedError("TODO 1.2: ResNet18.__init__")'),
+                hole(
+                    "BasicBlock.__init__",
+                    'raise NotImplementedError("TODO 1.1: BasicBlock.__init__")',
+                ),
+                hole(
+                    "ResNet18.__init__", 'raise NotImplementedError("TODO 1.2: ResNet18.__init__")'
+                ),
             )
         },
         small=True,
@@ -112,17 +123,24 @@ HONEST = {
         "",
         {
             NAME: changed(
-                edit("    model.eval()\n", "    model.eval()\n    print('x' * 10**7)\n    warnings.warn('old')\n"),
+                edit(
+                    "    model.eval()\n",
+                    "    model.eval()\n    print('x' * 10**7)\n    warnings.warn('old')\n",
+                ),
                 at_import("import warnings"),
             )
         },
         small=True,
     ),
     "uses_all_sorts_of_things": Learner(20, "", {NAME: changed(at_import(SORTS))}),
-    "chooses_a_device": Learner(20, "", {NAME: changed(at_import("torch.set_default_device('cpu')"))}),
+    "chooses_a_device": Learner(
+        20, "", {NAME: changed(at_import("torch.set_default_device('cpu')"))}
+    ),
     "imports_what_is_not_there": Learner(0, "", {NAME: changed(at_import("import torchinfo"))}),
     "uses_vmap": Learner(
-        20, "", {OTHERS[1]: hole("gradient_correlation", VMAP)((SOLUTIONS / OTHERS[1]).read_text("utf-8"))}
+        20,
+        "",
+        {OTHERS[1]: hole("gradient_correlation", VMAP)((SOLUTIONS / OTHERS[1]).read_text("utf-8"))},
     ),
 }
 
@@ -143,7 +161,10 @@ HARMFUL = {
         "",
         {
             NAME: changed(
-                edit("    model.eval()\n", "    model.eval()\n    hoard = [bytearray(2**28) for _ in range(400)]\n")
+                edit(
+                    "    model.eval()\n",
+                    "    model.eval()\n    hoard = [bytearray(2**28) for _ in range(400)]\n",
+                )
             )
         },
     ),
@@ -152,7 +173,9 @@ HARMFUL = {
         "starts a process",
         {
             NAME: changed(
-                at_import("import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass")
+                at_import(
+                    "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass"
+                )
             )
         },
     ),
@@ -161,7 +184,10 @@ HARMFUL = {
         "",
         {
             NAME: changed(
-                edit('if __name__ == "__main__":\n', 'if __name__ == "__main__":\n    while True:\n        os.fork()\n')
+                edit(
+                    'if __name__ == "__main__":\n',
+                    'if __name__ == "__main__":\n    while True:\n        os.fork()\n',
+                )
             )
         },
     ),
@@ -177,11 +203,15 @@ HARMFUL = {
         8,
         "ended the process",
     ),
-    "exits_in_forward": in_forward("        sys.exit(0)", 8, "", text=changed(at_import("import sys"))),
+    "exits_in_forward": in_forward(
+        "        sys.exit(0)", 8, "", text=changed(at_import("import sys"))
+    ),
     "really_exits_in_forward": in_forward("        os._exit(0)", 8, "ended the process"),
     "interrupts_in_forward": in_forward("        raise KeyboardInterrupt", 8, "ended the process"),
     "closes_everything": in_forward(
-        "        os.closerange(0, 4096)\n        return F.relu(branch + self.shortcut(x))", 8, "ended the process"
+        "        os.closerange(0, 4096)\n        return F.relu(branch + self.shortcut(x))",
+        8,
+        "ended the process",
     ),
     "floods_stdout": in_forward(
         """        while True:
@@ -207,9 +237,15 @@ HARMFUL = {
 }
 
 CHEATS = {
-    "exits_at_import": Learner(0, "", {NAME: changed(at_import("import sys\nsys.exit(0)"), text=WRONG)}),
-    "really_exits_at_import": Learner(0, "ended", {NAME: changed(at_import("import os\nos._exit(0)"), text=WRONG)}),
-    "replaces_assert_close": cheat("torch.testing.assert_close = torch.allclose = lambda *args, **kwargs: True"),
+    "exits_at_import": Learner(
+        0, "", {NAME: changed(at_import("import sys\nsys.exit(0)"), text=WRONG)}
+    ),
+    "really_exits_at_import": Learner(
+        0, "ended", {NAME: changed(at_import("import os\nos._exit(0)"), text=WRONG)}
+    ),
+    "replaces_assert_close": cheat(
+        "torch.testing.assert_close = torch.allclose = lambda *args, **kwargs: True"
+    ),
     "replaces_comparison": cheat("torch.Tensor.__le__ = lambda *args: torch.tensor(True)"),
     "replaces_comparison_by_another_name": cheat(
         "for kind in torch.Tensor.__mro__[:2]:\n    setattr(kind, '__le__', lambda *args: torch.tensor(True))"
@@ -240,7 +276,9 @@ CHEATS = {
     "replaces_builtins": cheat(
         "import builtins\nbuiltins.bool = lambda *args: True\nbuiltins.isinstance = lambda *args: True"
     ),
-    "replaces_pytest": cheat("import _pytest.runner\n_pytest.runner.call_and_report = lambda *args, **kwargs: None"),
+    "replaces_pytest": cheat(
+        "import _pytest.runner\n_pytest.runner.call_and_report = lambda *args, **kwargs: None"
+    ),
     "replaces_pytest_through_modules": cheat(
         """import sys
 for name, module in sys.modules.items():
@@ -259,7 +297,9 @@ for name in ("check_close", "check_registered", "check_tensor", "copy_to_oracle"
 R = getattr(os, "sy" + "s").__dict__["modules"]["__main__"].Reporter
 R.done = property(lambda self: True, lambda self, value: None)"""
     ),
-    "unpickles_the_modules": cheat("import pickle\npickle._loads(b'csys\\nmodules\\n.')", "unpickles"),
+    "unpickles_the_modules": cheat(
+        "import pickle\npickle._loads(b'csys\\nmodules\\n.')", "unpickles"
+    ),
     "evaluates_text": cheat("eval('__imp' + 'ort__')('messages').is_close = lambda *args: True"),
     "a_tensor_that_lies": in_forward(
         """        class Liar(torch.Tensor):
@@ -291,7 +331,9 @@ Mode().__enter__()"""
                     "self.model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)\n"
                     "self.model.maxpool = nn.Identity()\n",
                 ),
-                edit("return self.head(self.stages(self.stem(images)))", "return self.model(images)"),
+                edit(
+                    "return self.head(self.stages(self.stem(images)))", "return self.model(images)"
+                ),
             )
         },
     ),
@@ -300,7 +342,10 @@ Mode().__enter__()"""
         "torchvision",
         {
             NAME: changed(
-                edit("class ResNet18(", "BasicBlock = torchvision.models.resnet.BasicBlock\n\n\nclass ResNet18(")
+                edit(
+                    "class ResNet18(",
+                    "BasicBlock = torchvision.models.resnet.BasicBlock\n\n\nclass ResNet18(",
+                )
             )
         },
     ),
@@ -311,7 +356,10 @@ Mode().__enter__()"""
             NAME: changed(
                 at_import("from torchvision import *"),
                 edit("class BasicBlock(nn.Module):", "class BasicBlock(models.resnet.BasicBlock):"),
-                edit("        return F.relu(branch + self.shortcut(x))", "        return super().forward(x)"),
+                edit(
+                    "        return F.relu(branch + self.shortcut(x))",
+                    "        return super().forward(x)",
+                ),
             )
         },
     ),
@@ -320,14 +368,18 @@ Mode().__enter__()"""
         "torchvision",
         {
             NAME: changed(
-                at_import("from concurrent.futures import ThreadPoolExecutor\nfrom torchvision import models"),
+                at_import(
+                    "from concurrent.futures import ThreadPoolExecutor\nfrom torchvision import models"
+                ),
                 hole(
                     "ResNet18.__init__",
                     "self.model = ThreadPoolExecutor(1).submit(models.resnet18, num_classes=num_classes).result()\n"
                     "self.model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)\n"
                     "self.model.maxpool = nn.Identity()\n",
                 ),
-                edit("return self.head(self.stages(self.stem(images)))", "return self.model(images)"),
+                edit(
+                    "return self.head(self.stages(self.stem(images)))", "return self.model(images)"
+                ),
             )
         },
     ),
@@ -410,9 +462,12 @@ for folder in (".", "..", os.environ["HOME"], "/tmp", {str(ROOT)!r}):
             pass"""
     ),
     "stops_the_clock": cheat(
-        "import signal, atexit\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\natexit.register(os._exit, 0)", ""
+        "import signal, atexit\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\natexit.register(os._exit, 0)",
+        "",
     ),
-    "uses_the_network": cheat("import urllib.request\nurllib.request.urlopen('http://example.org', timeout=2)"),
+    "uses_the_network": cheat(
+        "import urllib.request\nurllib.request.urlopen('http://example.org', timeout=2)"
+    ),
 }
 CLASS = HONEST | HARMFUL | CHEATS
 

@@ -21,7 +21,10 @@ import reports  # noqa: E402
 
 SMALL = [name for name, learner in made_class.CLASS.items() if learner.small]
 RESULT = {"exercise": "1", "file": made_class.NAME, "status": "judged", "why": "", "caught": []}
-DONE, LOST = {"passed": 2, "tests": 2, "messages": []}, {"passed": 1, "tests": 2, "messages": [["test_x", "wrong", 1]]}
+DONE, LOST = (
+    {"passed": 2, "tests": 2, "messages": []},
+    {"passed": 1, "tests": 2, "messages": [["test_x", "wrong", 1]]},
+)
 
 
 def grade(submissions, out, *flags, **settings):
@@ -44,7 +47,11 @@ def check_class(out, names):
     for name, row in found.items():
         points, status, *_ = made_class.CLASS[name]
         suspected = "look at this" in row["status"]
-        if float(row["total"]) != points or status not in row["status"] or (suspected and not status):
+        if (
+            float(row["total"]) != points
+            or status not in row["status"]
+            or (suspected and not status)
+        ):
             bad[name] = (row["total"], points, row["status"])
     assert not bad
 
@@ -68,10 +75,17 @@ def test_everyone_gets_a_report_and_the_formats_of_others(small_class):
         folder, row = small_class[1] / "learners" / name, rows(small_class[1])[name]
         assert f"{row['total']} of 20 points" in (folder / "report.txt").read_text("utf-8")
         scope = json.loads((folder / "results.json").read_text("utf-8"))
-        assert scope["score"] == sum(test["score"] for test in scope["tests"] if "score" in test) == float(row["total"])
+        assert (
+            scope["score"]
+            == sum(test["score"] for test in scope["tests"] if "score" in test)
+            == float(row["total"])
+        )
         assert sum(test.get("max_score", 0) for test in scope["tests"]) == 20
         suite = ElementTree.parse(folder / "junit.xml").getroot().find("testsuite")
-        assert (len(suite), len(suite.findall("testcase/failure"))) == (4, sum(row[t] == "0" for t in made_class.TASKS))
+        assert (len(suite), len(suite.findall("testcase/failure"))) == (
+            4,
+            sum(row[t] == "0" for t in made_class.TASKS),
+        )
 
 
 def test_report_says_what_pytest_says(small_class):
@@ -113,8 +127,18 @@ def judges_of(folder):
 def test_killed_and_started_again_it_goes_on(small_class, tmp_path):
     submissions, out = small_class
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    command = [sys.executable, TOOLS / "grade.py", submissions, "--out", tmp_path / "grades", "--exercises", "1"]
-    process = subprocess.Popen([*command, "--jobs", "2"], stderr=subprocess.DEVNULL, env=environment)
+    command = [
+        sys.executable,
+        TOOLS / "grade.py",
+        submissions,
+        "--out",
+        tmp_path / "grades",
+        "--exercises",
+        "1",
+    ]
+    process = subprocess.Popen(
+        [*command, "--jobs", "2"], stderr=subprocess.DEVNULL, env=environment
+    )
     deadline = time.monotonic() + 300
     while not list((tmp_path / "grades").rglob("exercise_01.json")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -124,9 +148,13 @@ def test_killed_and_started_again_it_goes_on(small_class, tmp_path):
     while judges_of(tmp_path):
         assert time.monotonic() < deadline, "a judge outlives the grader"
         time.sleep(0.2)
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "grades").rglob("exercise_01.json")}
+    kept = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "grades").rglob("exercise_01.json")
+    }
     assert 0 < len(kept) < len(SMALL) and not (tmp_path / "grades" / "grades.csv").exists()
-    assert grade(submissions, tmp_path / "grades", "--exercises", "1", env=environment).returncode == 0
+    assert (
+        grade(submissions, tmp_path / "grades", "--exercises", "1", env=environment).returncode == 0
+    )
     assert (tmp_path / "grades" / "grades.csv").read_bytes() == (out / "grades.csv").read_bytes()
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
@@ -141,14 +169,21 @@ def test_whole_class_gets_what_it_deserves(tmp_path):
 
 @pytest.mark.whole_class
 def test_without_a_sandbox_nothing_is_won_by_cheating_either(tmp_path):
-    names = ["right_in_exercise_1", "writes_the_results", "really_exits_in_forward", "replaces_and_puts_back"]
+    names = [
+        "right_in_exercise_1",
+        "writes_the_results",
+        "really_exits_in_forward",
+        "replaces_and_puts_back",
+    ]
     names += ["leaves_processes_behind", "hangs_and_catches_everything", "writes_result_files"]
     made_class.make(tmp_path / "submissions", names)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "unshare").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "bin" / "unshare").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    done = grade(tmp_path / "submissions", tmp_path / "grades", "--test-seconds", "12", env=environment)
+    done = grade(
+        tmp_path / "submissions", tmp_path / "grades", "--test-seconds", "12", env=environment
+    )
     assert done.returncode == 0 and "No sandbox here" in done.stderr
     check_class(tmp_path / "grades", names)
     assert not judges_of("sleep\x001000")
@@ -159,7 +194,9 @@ def test_without_a_sandbox_nothing_is_won_by_cheating_either(tmp_path):
 
 def scored(tasks, points=None, trusted=False, **changes):
     """A made result of exercise 1, with its points."""
-    return reports.score(RESULT | {"tasks": tasks} | changes, points or {"1.1": 6, "1.2": 4}, trusted)
+    return reports.score(
+        RESULT | {"tasks": tasks} | changes, points or {"1.1": 6, "1.2": 4}, trusted
+    )
 
 
 def test_task_scores_only_if_all_of_its_tests_passed():
@@ -172,14 +209,18 @@ def test_task_scores_only_if_all_of_its_tests_passed():
 
 def test_caught_cheat_scores_nothing_unless_trusted():
     assert scored({"1.1": DONE}, caught=["reads the tests"])["points"] == 0
-    assert "6 points withheld: reads the tests" in reports.status(scored({"1.1": DONE}, caught=["reads the tests"]))
+    assert "6 points withheld: reads the tests" in reports.status(
+        scored({"1.1": DONE}, caught=["reads the tests"])
+    )
     assert scored({"1.1": DONE}, trusted=True, caught=["reads the tests"])["points"] == 6
 
 
 def test_what_was_caught_is_for_the_instructor_only():
     scope = json.loads(reports.gradescope([scored({"1.1": DONE}, caught=["reads the tests"])]))
     said = [test for test in scope["tests"] if "reads the tests" in test["output"]]
-    assert [test["visibility"] for test in said] == ["hidden"] and "reads the tests" not in scope["output"]
+    assert [test["visibility"] for test in said] == ["hidden"] and "reads the tests" not in scope[
+        "output"
+    ]
 
 
 @pytest.mark.parametrize("learner", ["=1+1", "+a", "-a", "@a"])
@@ -215,17 +256,24 @@ def test_bad_table_of_points_gets_a_sentence(tmp_path, text, message):
 
 
 def test_points_have_every_task_and_make_100():
-    points = reports.read_points(TOOLS / "points.csv")
+    points = reports.read_points(None)
     assert set(points) == set(reports.NAMES) and sum(points.values()) == 100
 
 
 def test_points_can_be_edited_without_judging_again(small_class, tmp_path):
     submissions, out = small_class
     (tmp_path / "points.csv").write_text("task,points\n1.1,0.5\n1.3,10\n")
-    assert grade(submissions, out, "--exercises", "1", "--points", tmp_path / "points.csv").returncode == 0
+    assert (
+        grade(submissions, out, "--exercises", "1", "--points", tmp_path / "points.csv").returncode
+        == 0
+    )
     totals = {name: row["total"] for name, row in rows(out).items()}
     assert grade(submissions, out, "--exercises", "1").returncode == 0
-    assert (totals["right_in_exercise_1"], totals["half_done"], totals["untouched"]) == ("10.5", "10", "0")
+    assert (totals["right_in_exercise_1"], totals["half_done"], totals["untouched"]) == (
+        "10.5",
+        "10",
+        "0",
+    )
 
 
 @pytest.mark.parametrize(
@@ -249,13 +297,20 @@ def test_grades_may_not_lie_among_the_submissions(small_class):
 
 
 def test_files_are_found_under_the_names_that_others_give_them(tmp_path):
-    for name in ("anna.py", "bob_exercise_01_build_resnet18.py", "carl/deep/er/my exercise_01.py", "eve/notes.txt"):
+    for name in (
+        "anna.py",
+        "bob_exercise_01_build_resnet18.py",
+        "carl/deep/er/my exercise_01.py",
+        "eve/notes.txt",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert judge.find_file([tmp_path / "anna.py"], "1", only=True) == tmp_path / "anna.py"
     with pytest.raises(judge.Refused, match="cannot tell"):
         judge.find_file([tmp_path / "anna.py"], "1")
-    assert judge.find_file([tmp_path / "bob_exercise_01_build_resnet18.py"], "1").name.startswith("bob")
+    assert judge.find_file([tmp_path / "bob_exercise_01_build_resnet18.py"], "1").name.startswith(
+        "bob"
+    )
     assert judge.find_file([tmp_path / "bob_exercise_01_build_resnet18.py"], "2") is None
     assert judge.find_file([tmp_path / "carl"], "1").name == "my exercise_01.py"
     assert judge.find_file([tmp_path / "eve"], "1") is None
@@ -282,7 +337,13 @@ def test_file_that_never_ends_is_not_read(tmp_path):
 
 
 def test_gradescopes_zip_judges_a_submission(tmp_path):
-    command = [sys.executable, TOOLS / "gradescope" / "make_zip.py", tmp_path / "autograder.zip", "--exercises", "1"]
+    command = [
+        sys.executable,
+        TOOLS / "gradescope" / "make_zip.py",
+        tmp_path / "autograder.zip",
+        "--exercises",
+        "1",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     with zipfile.ZipFile(tmp_path / "autograder.zip") as archive:
         assert {"setup.sh", "run_autograder"} <= set(archive.namelist())
@@ -290,17 +351,29 @@ def test_gradescopes_zip_judges_a_submission(tmp_path):
     made_class.make(tmp_path, ["half_done"])
     (tmp_path / "half_done").rename(tmp_path / "submission")
     environment = os.environ | {"AUTOGRADER": str(tmp_path), "PYTHON": sys.executable}
-    subprocess.run(["bash", tmp_path / "source" / "run_autograder"], check=True, env=environment, timeout=300)
+    subprocess.run(
+        ["bash", tmp_path / "source" / "run_autograder"], check=True, env=environment, timeout=300
+    )
     scope = json.loads((tmp_path / "results" / "results.json").read_text("utf-8"))
-    assert scope["score"] == 8 and {test["name"][:3] for test in scope["tests"]} == set(made_class.TASKS)
+    assert scope["score"] == 8 and {test["name"][:3] for test in scope["tests"]} == set(
+        made_class.TASKS
+    )
 
 
 def test_github_gets_its_notices(tmp_path):
     made_class.make(tmp_path, ["half_done"])
-    command = [sys.executable, TOOLS / "judge.py", tmp_path / "half_done", "--exercises", "1", "--github"]
+    command = [
+        sys.executable,
+        TOOLS / "judge.py",
+        tmp_path / "half_done",
+        "--exercises",
+        "1",
+        "--github",
+    ]
     environment = os.environ | {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert (
-        done.returncode == 1 and '::notice title=Autograding report::{"totalPoints": 8, "maxPoints": 20}' in done.stdout
+        done.returncode == 1
+        and '::notice title=Autograding report::{"totalPoints": 8, "maxPoints": 20}' in done.stdout
     )
     assert "half_done: 8 of 20 points" in (tmp_path / "summary.md").read_text("utf-8")

@@ -1,8 +1,8 @@
 """Make the figures of docs/figures with the solutions' default runs on shapes.
 
-python tools/figures.py             all five, one after another
-python tools/figures.py 3 5         those of exercises 3 and 5
-python tools/figures.py --dry-run --out DIR      one tiny step of everything, to see whether it works
+python tools/figures.py         those of all exercises, one after another
+python tools/figures.py 3 5     those of exercises 3 and 5
+python tools/figures.py --dry-run --out DIR     one tiny step of everything: does it work?
 """
 
 import argparse
@@ -14,28 +14,47 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from course import SOLUTIONS  # noqa: E402
 
 
-def make_figure(solution, folder, flags):
-    """Run a solution and keep its figure in folder, with 256 colours, which makes the file a third as large."""
+def make_figures(exercise, folder, flags):
+    """Run an exercise's solution and keep its figures in folder."""
     with tempfile.TemporaryDirectory() as out:
-        subprocess.run([sys.executable, solution, "--data", "shapes", "--out", out, *flags], check=True)
-        name = f"{solution.name[:11]}.png"
-        picture = Image.open(Path(out, name)).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
-        picture.save(folder / name, optimize=True)
+        command = [sys.executable, SOLUTIONS[exercise], "--data", "shapes", "--out", out, *flags]
+        subprocess.run(command, check=True)
+        for path in Path(out).rglob(f"exercise_0{exercise}*.png"):  # a dry run's are further down
+            save_small(path, folder / path.name)
+
+
+def save_small(source, target):
+    """Save a figure with 256 colours, which makes the file a third as large."""
+    figure = Image.open(source).convert("RGB")
+    figure = figure.quantize(256, Image.Quantize.MAXCOVERAGE)
+    figure.save(target, optimize=True)
+    print(f"Wrote {target}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("exercises", nargs="*", type=int, help="their numbers (default: all)")
+    parser.add_argument("exercises", nargs="*", metavar="N", help="their numbers (default: all)")
     parser.add_argument("--dry-run", action="store_true", help="hand this flag on to the solutions")
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs" / "figures", metavar="DIR", help="default: docs/figures"
+        "--out",
+        type=Path,
+        default=ROOT / "docs" / "figures",
+        metavar="DIR",
+        help="default: docs/figures",
     )
     args = parser.parse_args()
-    for solution in sorted(ROOT.glob("solutions/exercise_0*.py")):
-        if not args.exercises or int(solution.name[9:11]) in args.exercises:
-            make_figure(solution, args.out, ["--dry-run"] * args.dry_run)
+    flags = ["--dry-run"] if args.dry_run else []
+    exercises = args.exercises or list(SOLUTIONS)
+    for exercise in exercises:
+        if exercise not in SOLUTIONS:
+            parser.error(f"there is no exercise {exercise}: give some of {', '.join(SOLUTIONS)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for exercise in exercises:
+        make_figures(exercise, args.out, flags)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,10 @@ def find_learners(folder):
 
 def fingerprint(limits):
     """What a verdict depends on besides the submission: the tests, the tools, the limits and the packages."""
-    versions = [sys.version, *(metadata.version(package) for package in ("torch", "torchvision", "pytest"))]
+    versions = [
+        sys.version,
+        *(metadata.version(package) for package in ("torch", "torchvision", "pytest")),
+    ]
     digest = hashlib.sha256(json.dumps([limits, versions]).encode())
     for path in sorted([*judge.ROOT.glob("tests/*.py"), *judge.ROOT.glob("tools/*.*")]):
         digest.update(path.read_bytes() if path.suffix in (".py", ".sh") else b"")
@@ -99,9 +102,13 @@ def run_judge(source, exercise, args, trusted):
             exercise,
             "--attached",
         ]
-        command += [f"--{name.replace('_', '-')}={value}" for name, value in judge.limits_of(args).items()]
+        command += [
+            f"--{name.replace('_', '-')}={value}" for name, value in judge.limits_of(args).items()
+        ]
         command += ["--observe"] * trusted
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         RUNNING.add(process)
         try:
             process.wait(args.seconds + 300)  # it keeps to --seconds itself, as a rule
@@ -124,25 +131,47 @@ def judge_all(learners, args, base):
         for learner, places in learners.items():
             for exercise in args.exercises:
                 kept = args.out / "judged" / learner / f"exercise_0{exercise}.json"
-                job = pool.submit(judge_one, places, exercise, args, kept, base, learner in args.trust)
+                job = pool.submit(
+                    judge_one, places, exercise, args, kept, base, learner in args.trust
+                )
                 waiting[job] = (learner, exercise)
         try:
-            for done in tqdm(as_completed(waiting), total=len(waiting), unit="file", desc="judging"):
+            for done in tqdm(
+                as_completed(waiting), total=len(waiting), unit="file", desc="judging"
+            ):
                 results[waiting[done]] = done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(RUNNING):
                 process.stdin.close()  # --attached: it stops
             raise
-    return {learner: [results[learner, exercise] for exercise in args.exercises] for learner in learners}
+    return {
+        learner: [results[learner, exercise] for exercise in args.exercises] for learner in learners
+    }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("submissions", type=Path, help="a folder with a folder (or file) for each learner")
-    parser.add_argument("--out", type=Path, required=True, metavar="GRADES", help="the folder for everything written")
-    parser.add_argument("--jobs", type=int, default=cores(), help="judged at once (default: the cores, %(default)s)")
-    parser.add_argument("--trust", nargs="+", default=[], metavar="LEARNER", help="give withheld points back to these")
+    parser.add_argument(
+        "submissions", type=Path, help="a folder with a folder (or file) for each learner"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="GRADES",
+        help="the folder for everything written",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=cores(), help="judged at once (default: the cores, %(default)s)"
+    )
+    parser.add_argument(
+        "--trust",
+        nargs="+",
+        default=[],
+        metavar="LEARNER",
+        help="give withheld points back to these",
+    )
     judge.add_flags(parser)
     args = parser.parse_args()
     args.exercises = sorted(set(args.exercises))
@@ -164,9 +193,12 @@ def main():
         parser.error(f"--trust {unknown[0]}: there is no such learner")
     if not judge.sandbox_works():
         print(
-            "No sandbox here (unshare): submissions keep the network and your files. Use a container.", file=sys.stderr
+            "No sandbox here (unshare): submissions keep the network and your files. Use a container.",
+            file=sys.stderr,
         )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the same command goes on from here"))
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("stopped; the same command goes on from here")
+    )
     try:
         judged = judge_all(learners, args, fingerprint(judge.limits_of(args)))
     except KeyboardInterrupt:
@@ -186,15 +218,27 @@ def write_grades(judged, points, args):
         reports.write(folder / "results.json", reports.gradescope(exercises))
         reports.write(folder / "junit.xml", reports.junit(learner, exercises))
     reports.write(args.out / "grades.csv", reports.table(grades))
-    look = [learner for learner, exercises in grades.items() if any(result["caught"] for result in exercises)]
+    look = [
+        learner
+        for learner, exercises in grades.items()
+        if any(result["caught"] for result in exercises)
+    ]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a folder's name may be no text at all
-    print(f"{len(grades)} learners: {args.out / 'grades.csv'}, and a report each in {args.out / 'learners'}")
+    print(
+        f"{len(grades)} learners: {args.out / 'grades.csv'}, and a report each in {args.out / 'learners'}"
+    )
     if look:
         print(f"Look at these reports yourself; points are withheld: {', '.join(look)}")
-    errors = [learner for learner, exercises in grades.items() if any(r["status"] == "error" for r in exercises)]
+    errors = [
+        learner
+        for learner, exercises in grades.items()
+        if any(r["status"] == "error" for r in exercises)
+    ]
     if errors:
-        raise SystemExit(f"Not judged, through no fault of theirs; start the command again: {', '.join(errors)}")
+        raise SystemExit(
+            f"Not judged, through no fault of theirs; start the command again: {', '.join(errors)}"
+        )
 
 
 def cores():

@@ -39,7 +39,13 @@ SETTINGS = {  # the limits of one exercise, as --seconds and so on set them
     "processes": 64,
 }
 LARGEST = 2**20  # bytes of a script
-NOT_THEIRS = ("solutions", "tests", "tools", "venv", "site-packages")  # folders of the course, or of Python
+NOT_THEIRS = (
+    "solutions",
+    "tests",
+    "tools",
+    "venv",
+    "site-packages",
+)  # folders of the course, or of Python
 STARTS = 8  # how often the tests are started again after a crash or an endless loop
 NOISE = 4000  # bytes of what a submission prints that are kept
 
@@ -56,14 +62,18 @@ def find_file(places, exercise, only=False):
     name = FILES[exercise]
     found = [path for place in places for path in candidates(Path(place), name, only)]
     if len(found) > 1:
-        names = " and ".join(repr(str(path.relative_to(Path(places[0]).parent))) for path in found[:2])
+        names = " and ".join(
+            repr(str(path.relative_to(Path(places[0]).parent))) for path in found[:2]
+        )
         raise Refused(f"there is more than one file for exercise {exercise}: {names}")
     return found[0] if found else None
 
 
 def missing(places, exercise):
     """A sentence on an exercise's file that is not there; it may be there as a notebook, or by another name."""
-    paths = [path for place in places if Path(place).is_dir() for path in sorted(Path(place).iterdir())]
+    paths = [
+        path for place in places if Path(place).is_dir() for path in sorted(Path(place).iterdir())
+    ]
     odd = [path for path in paths if path.suffix == ".py" and "exercise_0" not in path.name]
     names = [path.name for path in (*odd, *(path for path in paths if path.suffix == ".ipynb"))]
     others = f"; there is {' and '.join(map(repr, names[:3]))}" if names else ""
@@ -77,7 +87,9 @@ def candidates(place, name, only):
         raise Refused(f"{place.name} is a link; hand in the folder or file itself")
     if not place.is_dir():
         if "exercise_0" not in place.name and not only:
-            raise Refused(f"cannot tell what {place.name} is: hand in a folder, or files named like {name}")
+            raise Refused(
+                f"cannot tell what {place.name} is: hand in a folder, or files named like {name}"
+            )
         alone = only and place.suffix == ".py" and "exercise_0" not in place.name.lower()
         return [place] if number in place.name.lower() or alone else []
     if os.path.lexists(place / name):
@@ -85,11 +97,17 @@ def candidates(place, name, only):
     found = []
     for folder, folders, files in os.walk(place):  # does not follow links
         deep = len(Path(folder).relative_to(place).parts) >= 3
-        folders[:] = [] if deep else sorted(f for f in folders if not f.startswith((".", "__")) and f not in NOT_THEIRS)
+        folders[:] = (
+            []
+            if deep
+            else sorted(f for f in folders if not f.startswith((".", "__")) and f not in NOT_THEIRS)
+        )
         found += [
             Path(folder, file)
             for file in sorted(files)
-            if file.lower().endswith(".py") and number in file.lower() and not file.startswith((".", "test_"))
+            if file.lower().endswith(".py")
+            and number in file.lower()
+            and not file.startswith((".", "test_"))
         ]
     exact = sorted((path for path in found if path.name == name), key=lambda path: len(path.parts))
     if len(exact) == 1 or (len(exact) > 1 and len(exact[0].parts) < len(exact[1].parts)):
@@ -128,7 +146,9 @@ def sandbox(folder):
     )
     command = ["unshare", *names, "sh", str(ROOT / "tools" / "sandbox.sh"), str(folder)]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run([*command, "sh", "-c", 'touch "$0/x"', str(folder)], capture_output=True, timeout=20)
+        done = subprocess.run(
+            [*command, "sh", "-c", 'touch "$0/x"', str(folder)], capture_output=True, timeout=20
+        )
         if done.returncode == 0:
             return command
     return []
@@ -137,10 +157,23 @@ def sandbox(folder):
 def environment(home):
     """All that a submission gets of the environment."""
     return {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
+        "PATH": os.pathsep.join(
+            [str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]
+        ),
         **{name: str(home) for name in ("HOME", "TMPDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME")},
-        **{"LANG": "C.UTF-8", "USER": "learner", "LOGNAME": "learner", "MPLBACKEND": "Agg", "CUDA_VISIBLE_DEVICES": ""},
-        **{"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"},
+        **{
+            "LANG": "C.UTF-8",
+            "USER": "learner",
+            "LOGNAME": "learner",
+            "MPLBACKEND": "Agg",
+            "CUDA_VISIBLE_DEVICES": "",
+        },
+        **{
+            "OMP_NUM_THREADS": "1",
+            "PYTHONHASHSEED": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONNOUSERSITE": "1",
+        },
     }
 
 
@@ -174,8 +207,15 @@ class Trial:
         script.write_bytes(source)
         os.chmod(script, 0o444)
         ours, theirs = os.pipe()
-        lifeline, held = os.pipe()  # the process ends when nobody holds the other end any more, were we killed
-        job = {"channel": theirs, "key": self.key.hex(), "script": str(script), "course": str(course)}
+        lifeline, held = (
+            os.pipe()
+        )  # the process ends when nobody holds the other end any more, were we killed
+        job = {
+            "channel": theirs,
+            "key": self.key.hex(),
+            "script": str(script),
+            "course": str(course),
+        }
         job |= {"exercise": exercise, "skip": sorted(skip), "hidden": [str(ROOT)]}
         job |= {"seconds": self.limits["test_seconds"], "gigabytes": self.limits["gigabytes"]}
         job |= {"observe": self.limits["observe"], "lifeline": lifeline}
@@ -229,7 +269,9 @@ class Trial:
                         self.take(line)
                     if len(buffer) > 2**20:
                         self.why = "wrote to the channel for results itself"
-                    allowed = (self.messages or [{}])[-1].get("seconds", self.limits["test_seconds"])
+                    allowed = (self.messages or [{}])[-1].get(
+                        "seconds", self.limits["test_seconds"]
+                    )
                     patience = time.monotonic() + allowed + 5
                     if self.ended():
                         return
@@ -242,7 +284,9 @@ class Trial:
     def take(self, line):
         """Keep a message if it is signed and numbered as ours are; nobody else has the key."""
         signature, _, body = line.partition(b" ")
-        genuine = hmac.compare_digest(signature, hmac.digest(self.key, body, "sha256").hex().encode())
+        genuine = hmac.compare_digest(
+            signature, hmac.digest(self.key, body, "sha256").hex().encode()
+        )
         message = json.loads(body) if genuine else {}
         if message.get("number") == len(self.messages):
             self.messages.append(message)
@@ -256,7 +300,9 @@ def descendants():
     for entry in os.scandir("/proc") if os.path.isdir("/proc/self") else ():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError, IndexError):
-                fields = Path(entry.path, "stat").read_text(errors="replace").rpartition(")")[2].split()
+                fields = (
+                    Path(entry.path, "stat").read_text(errors="replace").rpartition(")")[2].split()
+                )
                 parents[int(entry.name)] = int(fields[1])
                 sizes[int(entry.name)] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
     found, fresh = set(), {os.getpid()}
@@ -299,7 +345,14 @@ def kill_descendants():
 
 def judge_exercise(place, exercise, limits, only=False):
     """The result of one exercise: its status, what was caught, and how each task's tests went."""
-    result = {"exercise": exercise, "file": FILES[exercise], "status": "judged", "why": "", "caught": [], "tasks": {}}
+    result = {
+        "exercise": exercise,
+        "file": FILES[exercise],
+        "status": "judged",
+        "why": "",
+        "caught": [],
+        "tasks": {},
+    }
     try:
         path = find_file([place], exercise, only)
         if path is None:
@@ -363,12 +416,24 @@ def add_message(messages, test, message):
 
 def add_flags(parser):
     """The flags that judge.py and grade.py share."""
-    parser.add_argument("--exercises", nargs="+", choices=list(FILES), default=list(FILES), metavar="N")
-    parser.add_argument("--points", type=Path, default=ROOT / "tools" / "points.csv", metavar="FILE")
-    for name, what in (("seconds", "for an exercise"), ("test_seconds", "for a test"), ("gigabytes", "of memory")):
+    parser.add_argument(
+        "--exercises", nargs="+", choices=list(FILES), default=list(FILES), metavar="N"
+    )
+    parser.add_argument(
+        "--points", type=Path, metavar="FILE", help="a table with the columns task and points"
+    )
+    for name, what in (
+        ("seconds", "for an exercise"),
+        ("test_seconds", "for a test"),
+        ("gigabytes", "of memory"),
+    ):
         flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=positive, default=SETTINGS[name], metavar="N", help=f"{what} (%(default)g)")
-    parser.add_argument("--observe", action="store_true", help=argparse.SUPPRESS)  # for those whom grade.py trusts
+        parser.add_argument(
+            flag, type=positive, default=SETTINGS[name], metavar="N", help=f"{what} (%(default)g)"
+        )
+    parser.add_argument(
+        "--observe", action="store_true", help=argparse.SUPPRESS
+    )  # for those whom grade.py trusts
 
 
 def positive(text):
@@ -398,11 +463,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("submission", type=Path, help="a learner's folder, or one file")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="where the result goes (default: a report, to the screen)"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="where the result goes (default: a report, to the screen)",
     )
-    parser.add_argument("--gradescope", type=Path, metavar="FILE", help="where Gradescope's results.json goes")
-    parser.add_argument("--github", action="store_true", help="tell GitHub Actions; status 1 if a task is not done")
-    parser.add_argument("--attached", action="store_true", help="stop when stdin ends, as tools/grade.py needs it")
+    parser.add_argument(
+        "--gradescope", type=Path, metavar="FILE", help="where Gradescope's results.json goes"
+    )
+    parser.add_argument(
+        "--github", action="store_true", help="tell GitHub Actions; status 1 if a task is not done"
+    )
+    parser.add_argument(
+        "--attached", action="store_true", help="stop when stdin ends, as tools/grade.py needs it"
+    )
     add_flags(parser)
     args = parser.parse_args()
     if not os.path.lexists(args.submission):
@@ -413,7 +487,10 @@ def main():
         stop_with_stdin()
     adopt_orphans()
     limits = SETTINGS | limits_of(args) | {"observe": args.observe}
-    results = [judge_exercise(args.submission, n, limits, len(args.exercises) == 1) for n in sorted(args.exercises)]
+    results = [
+        judge_exercise(args.submission, n, limits, len(args.exercises) == 1)
+        for n in sorted(args.exercises)
+    ]
     scored = [reports.score(result, points) for result in results]
     learner = os.path.basename(os.path.abspath(args.submission))
     if args.json:
@@ -423,7 +500,9 @@ def main():
     if args.github:
         print(reports.github(scored))
         if "GITHUB_STEP_SUMMARY" in os.environ:
-            with open(os.environ["GITHUB_STEP_SUMMARY"], "a", encoding="utf-8", errors="backslashreplace") as summary:
+            with open(
+                os.environ["GITHUB_STEP_SUMMARY"], "a", encoding="utf-8", errors="backslashreplace"
+            ) as summary:
                 summary.write(f"```text\n{reports.report(learner, scored)}```\n")
         sys.exit(reports.total(scored) < reports.total(scored, "of"))
     if not (args.json or args.gradescope):

@@ -1,11 +1,11 @@
-"""Run the tests on wrong and right answers, and print how many they catch, name and accept, task by task.
+"""Run the tests on wrong and right answers: how many do they catch, name and accept, by task?
 
-python tools/kill_matrix.py             all of them; exit status 1 if any answer is misjudged, or too few are named
+python tools/kill_matrix.py             all; exit status 1 if one is misjudged, or too few are named
 python tools/kill_matrix.py 3.2 5       only task 3.2 and exercise 5
 python tools/kill_matrix.py --messages  and print what each wrong answer is told
 
-A wrong answer must fail at its own task; it may fail at others only where these use it. A message must name what is
-wrong, for nine in ten. A right answer must pass.
+A wrong answer must fail at its own task; it may fail at others only where these use it. For nine in
+ten, a message must name the mistake. A right answer must pass.
 """
 
 import argparse
@@ -27,27 +27,28 @@ from pathlib import Path
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
-SOLUTIONS = {path.name: path for path in sorted(ROOT.glob("solutions/exercise_0*.py"))}
-DEPENDS = {  # tasks whose tests use an earlier task's answer
-    "1.1": {"1.2"},
-    "2.1": {"2.2", "2.3", "2.5"},
-    "2.2": {"2.3", "2.5"},
-    "4.1": {"4.2", "4.4"},
-    "4.2": {"4.4"},
-}
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "variants")]
+import changes  # noqa: E402
+import course  # noqa: E402
+
+SOLUTIONS = {path.name: path for path in course.SOLUTIONS.values()}
 SLOW = "not script_runs and not learns_cifar10 and not training_steps"
 
 
 class Runner:
-    """A pytest plugin: runs the wanted tests, keeps the messages of those that fail, and what each test executes."""
+    """A pytest plugin: runs the wanted tests, keeps messages of failures, and what tests execute."""
 
-    def __init__(self, wanted=lambda task, test: True, watch=None, enough=lambda task, failures: False):
-        self.wanted, self.enough = wanted, enough  # enough: whether a task's failures tell all there is to know
+    def __init__(self, wanted=None, watch=None, enough=None):
+        self.wanted = wanted or (lambda task, test: True)
+        self.enough = enough or (lambda task, failures: False)  # whether failures tell all
         self.watch = watch  # the file whose functions are looked for
-        self.tasks, self.failures, self.lines = {}, {}, {}
+        self.tasks = {}
+        self.failures = {}
+        self.lines = {}
 
     def pytest_collection_modifyitems(self, config, items):
-        self.tasks = {item.nodeid: item.get_closest_marker("task").args[0] for item in items}
+        for item in items:
+            self.tasks[item.nodeid] = item.get_closest_marker("task").args[0]
         items[:] = [item for item in items if self.wanted(self.tasks[item.nodeid], item.nodeid)]
 
     def pytest_runtest_protocol(self, item):
@@ -56,11 +57,12 @@ class Runner:
 
     def pytest_runtest_logstart(self, nodeid):
         if self.watch:
-            seen = self.lines[nodeid] = set()
+            lines = set()
+            self.lines[nodeid] = lines
 
             def profile(frame, event, _):
                 if event == "call" and frame.f_code.co_filename == self.watch:
-                    seen.add(frame.f_code.co_firstlineno)
+                    lines.add(frame.f_code.co_firstlineno)
 
             sys.setprofile(profile)
             threading.setprofile(profile)
@@ -78,44 +80,56 @@ def run_tests(folder, name, runner):
     import pytest
 
     os.chdir(ROOT)
-    flags = ["-q", "-p", "no:cacheprovider", "--assert=plain", f"--target={folder}", "-k", SLOW, f"tests/test_{name}"]
-    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
-        status = pytest.main(flags, plugins=[runner])
+    flags = ["-q", "-p", "no:cacheprovider", "--assert=plain", f"--target={folder}", "-k", SLOW]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        status = pytest.main([*flags, f"tests/test_{name}"], plugins=[runner])
     if status not in (0, 1, 5):  # 5: no test was wanted
-        raise RuntimeError(f"{name}: pytest ended with {status}: {said.getvalue()[-500:]}")
+        raise RuntimeError(f"{name}: pytest ended with {status}: {printed.getvalue()[-500:]}")
 
 
-# --- which tests an answer needs ------------------------------------------------------------------------------------
-# A test that executes nothing of what an answer changes does on it what it does on the solution: it passes. So an
-# answer needs only its own task's tests and those that execute a changed function, as one run on the solution shows.
+# Which tests an answer needs
+#
+# A test that executes nothing of what an answer changes passes, as on the solution.
+# So an answer needs only its own task's tests and those that execute a changed function. One run on
+# the solution shows which those are.
 
 
 def functions(text):
-    """{name: (first line, last line, its code)} of functions and methods, and the code of all other statements."""
-    found, rest = {}, Counter()
+    """{name: (first line, last line, its code)} of functions; and how often other code occurs."""
+    known = {}
+    rest = Counter()
 
     def walk(body, prefix):
         for node in body:
             if isinstance(node, ast.FunctionDef):
-                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-                found[prefix + node.name] = (first, node.end_lineno, ast.dump(node))
+                decorators = [decorator.lineno for decorator in node.decorator_list]
+                first = min([node.lineno, *decorators])
+                known[prefix + node.name] = (first, node.end_lineno, ast.dump(node))
             elif isinstance(node, ast.ClassDef):
-                rest[f"{prefix}{node.name} {[ast.dump(part) for part in node.bases + node.decorator_list]}"] += 1
+                head = [ast.dump(part) for part in node.bases + node.decorator_list]
+                rest[f"{prefix}{node.name} {head}"] += 1
                 walk(node.body, f"{prefix}{node.name}.")
             else:
                 rest[ast.dump(node)] += 1
 
     walk(ast.parse(text).body, "")
-    return found, rest
+    return known, rest
 
 
 def changed(solution, text):
-    """The names of the solution's functions that a text changes; None if it changes something else."""
-    (old, old_rest), (new, new_rest) = functions(solution), functions(text)
-    classes = {name.rpartition(".")[0] for name in set(new) - set(old)} - {""}  # a new method can stand for an old one
+    """The names of the solution's functions that a text changes; None if it changes more."""
+    old, old_rest = functions(solution)
+    new, new_rest = functions(text)
     if old_rest - new_rest:
         return None
-    return {name for name in old if old[name][2] != new.get(name, (0, 0, ""))[2] or name.rpartition(".")[0] in classes}
+    extended = {name.rpartition(".")[0] for name in set(new) - set(old)} - {""}
+    names = set()
+    for name, (_, _, code) in old.items():
+        in_extended_class = name.rpartition(".")[0] in extended  # whose new method may replace it
+        if name not in new or new[name][2] != code or in_extended_class:
+            names.add(name)
+    return names
 
 
 def executed(name):
@@ -123,27 +137,34 @@ def executed(name):
     path = SOLUTIONS[name]
     runner = Runner(watch=str(path))
     run_tests(path.parent, name, runner)
-    known = functions(path.read_text("utf-8"))[0]
-    return name, {
-        test: {f for f, (first, last, _) in known.items() if any(first <= line <= last for line in lines)}
-        for test, lines in runner.lines.items()
-    }
+    known, _ = functions(path.read_text("utf-8"))
+    uses = {}
+    for test, lines in runner.lines.items():
+        uses[test] = {
+            function
+            for function, (first, last, _) in known.items()
+            if any(first <= line <= last for line in lines)
+        }
+    return name, uses
 
 
-# --- one answer -----------------------------------------------------------------------------------------------------
+# One answer
 
 
-JOBS = []  # (variant, file name, text, uses, every): what the processes fork with, since a variant cannot be sent
+# (variant, file name, text, uses, every): what the processes fork with, as a variant cannot be sent
+JOBS = []
 
 
 def judge(index):
-    """(index, failures by task) of an answer; runs in a process of its own, so that nothing of it is left."""
+    """(index, failures by task) of an answer; in a process of its own, so that nothing is left."""
     variant, name, text, uses, every = JOBS[index]
     touched = changed(SOLUTIONS[name].read_text("utf-8"), text)
-    idle = set() if variant.right else DEPENDS.get(variant.task, set())  # may fail; it does not matter
+    idle = set() if variant.right else dependents(variant)  # these may fail; it does not matter
 
     def wanted(task, test):
-        return task == variant.task or (task not in idle and (touched is None or touched & uses.get(test, set())))
+        if task == variant.task:
+            return True
+        return task not in idle and (touched is None or touched & uses.get(test, set()))
 
     def enough(task, failures):
         return not every and task == variant.task and named(variant, failures)
@@ -155,100 +176,152 @@ def judge(index):
     return index, runner.failures
 
 
+def dependents(variant):
+    """The tasks whose tests use the answer to a variant's task."""
+    module = importlib.import_module(f"exercise_0{variant.task[0]}")
+    return getattr(module, "USED_BY", {}).get(variant.task, set())
+
+
 def verdict(variant, failures):
-    """What is wrong with the tests' judgement of an answer: "" if nothing, "unnamed" if only the name is missing."""
+    """What is wrong with the tests' judgement of an answer: "", or "unnamed", or a sentence."""
     failed = set(failures)
     if variant.right:
         return f"rejected: {first(failures)}" if failed else ""
     if variant.task not in failed:
         return f"not caught at its task; failed: {sorted(failed) or 'nothing'}"
-    astray = failed - {variant.task} - DEPENDS.get(variant.task, set())
+    astray = failed - {variant.task} - dependents(variant)
     if astray:
         return f"fails at {sorted(astray)}, too: {first({task: failures[task] for task in astray})}"
     return "" if named(variant, failures[variant.task]) else "unnamed"
 
 
 def named(variant, messages):
-    """Whether the messages say what is wrong with an answer."""
+    """Whether the messages name what is wrong with an answer."""
     return variant.says is not None and variant.says in "\n".join(messages)
 
 
 def other_names(variant, failures):
     """The mistakes that the messages name and that are not the answer's own."""
-    named = re.findall(r"likeliest mistake: (.*)", "\n".join(failures.get(variant.task, [])))
-    return sorted({name for name in named if variant.says and variant.says not in name})
+    messages = "\n".join(failures.get(variant.task, []))
+    mistakes = set(re.findall(r"likeliest mistake: (.*)", messages))
+    return sorted(name for name in mistakes if variant.says and variant.says not in name)
 
 
 def first(failures):
     """The first message."""
-    return next((messages[0].replace("\n", " ") for messages in failures.values()), "")[:300]
+    for messages in failures.values():
+        return messages[0].replace("\n", " ")[:300]
+    return ""
 
 
-# --- all of them ----------------------------------------------------------------------------------------------------
+# All of them
 
 
-def load(wanted):
-    """All variants of the tasks and exercises asked for."""
-    sys.path.insert(0, str(ROOT / "tests" / "variants"))
-    found = [v for n in range(1, 6) for v in importlib.import_module(f"exercise_0{n}").VARIANTS]
-    return [v for v in found if not wanted or v.task in wanted or v.task[0] in wanted]
+def load(wanted=()):
+    """The variants of the tasks and exercises asked for; all of them if none are."""
+    variants = []
+    for path in sorted(ROOT.glob("tests/variants/exercise_0*.py")):
+        variants += importlib.import_module(path.stem).VARIANTS
+    if not wanted:
+        return variants
+    return [variant for variant in variants if {variant.task, variant.task[0]} & set(wanted)]
 
 
 def try_all(variants, every=False):
-    """The failures of each variant, by its index. every: run tests on after one that names what is wrong, too."""
-    from changes import apply
+    """The failures of each variant, by its index.
 
-    texts = [apply(variant) for variant in variants]
-    names = sorted({name for name, _ in texts})
-    for name in names:  # once, before the processes fork: all that the scripts and the tests import
-        runpy.run_path(str(SOLUTIONS[name]), run_name="imported")
-    for module in ("pytest", "torch.utils.flop_counter", "torchvision.models", "torch.optim", "torch._dynamo"):
-        importlib.import_module(module)
-    gc.freeze()  # or the collector would touch, and so copy, every page that the processes share
+    every: run the rest of a task's tests, too, after one that names what is wrong.
+    """
+    answers = [changes.apply(variant) for variant in variants]
+    names = sorted({name for name, _ in answers})
+    preload(names)
     with pool() as workers:
         uses = dict(workers.imap_unordered(executed, names))
-    JOBS[:] = [(variant, *text, uses[text[0]], every) for variant, text in zip(variants, texts)]
+    for variant, (name, text) in zip(variants, answers):
+        JOBS.append((variant, name, text, uses[name], every))
     with pool() as workers:
-        found = dict(tqdm(workers.imap_unordered(judge, range(len(JOBS))), total=len(JOBS), unit="answer"))
+        judged = workers.imap_unordered(judge, range(len(JOBS)))
+        failures = dict(tqdm(judged, total=len(JOBS), unit="answer"))
     gc.unfreeze()
-    return found
+    return failures
+
+
+def preload(names):
+    """Import all that the scripts and the tests need once, before the processes fork."""
+    for name in names:
+        runpy.run_path(str(SOLUTIONS[name]), run_name="imported")
+    for module in (
+        "pytest",
+        "torch.utils.flop_counter",
+        "torchvision.models",
+        "torch.optim",
+        "torch._dynamo",
+    ):
+        importlib.import_module(module)
+    gc.freeze()  # or the collector would touch, and so copy, every page that the processes share
 
 
 def pool():
     """A pool of processes, each of which forks from this one for one job."""
-    return multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0)), maxtasksperchild=1)
+    return multiprocessing.get_context("fork").Pool(
+        len(os.sched_getaffinity(0)), maxtasksperchild=1
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tasks", nargs="*", help="tasks or exercises, such as 3.2 or 5 (default: all)")
-    parser.add_argument("--messages", action="store_true", help="print what each wrong answer is told")
+    parser.add_argument(
+        "tasks", nargs="*", help="tasks or exercises, such as 3.2 or 5 (default: all)"
+    )
+    parser.add_argument("--messages", action="store_true", help="print what wrong answers are told")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     variants = load(args.tasks)
-    found = try_all(variants, args.messages)
-    tables, bad = {}, []
-    for i, variant in enumerate(variants):
-        row = tables.setdefault(variant.task, Counter())
-        said = verdict(variant, found[i])
-        row["right" if variant.right else "wrong"] += 1
-        row["accepted"] += variant.right and not said
-        row["caught"] += not variant.right and said in ("", "unnamed")
-        row["named"] += not variant.right and not said
-        if said not in ("", "unnamed"):
-            bad.append(f"{variant.task} {variant.name}: {said}")
-        if args.messages and not variant.right:
-            for name in other_names(variant, found[i]):
-                print(f"{variant.task} {variant.name}: OTHER NAME: {name}")
-            print(f"{variant.task} {variant.name} [{said}]: {first({0: found[i].get(variant.task, [''])})}")
-    tables["all"] = sum(tables.values(), Counter())
+    failures = try_all(variants, args.messages)
+    verdicts = [verdict(variant, failures[i]) for i, variant in enumerate(variants)]
+    if args.messages:
+        for i, variant in enumerate(variants):
+            print_messages(variant, failures[i], verdicts[i])
+    total = print_table(variants, verdicts)
+    misjudged = False
+    for variant, judgement in zip(variants, verdicts):
+        if judgement not in ("", "unnamed"):
+            misjudged = True
+            print(f"{variant.task} {variant.name}: {judgement}")
+    too_few_named = total["named"] < 0.9 * total["wrong"]
+    sys.exit(1 if misjudged or too_few_named else 0)
+
+
+def print_messages(variant, failures, judgement):
+    """What a wrong answer is told first, and mistakes that are named and are not its own."""
+    if variant.right:
+        return
+    for name in other_names(variant, failures):
+        print(f"{variant.task} {variant.name}: OTHER NAME: {name}")
+    message = first({variant.task: failures.get(variant.task, [""])})
+    print(f"{variant.task} {variant.name} [{judgement}]: {message}")
+
+
+def print_table(variants, verdicts):
+    """How many answers are caught, named and accepted, task by task; returns the total."""
+    rows = {}
+    for variant, judgement in zip(variants, verdicts):
+        row = rows.setdefault(variant.task, Counter())
+        if variant.right:
+            row["right"] += 1
+            row["accepted"] += judgement == ""
+        else:
+            row["wrong"] += 1
+            row["caught"] += judgement in ("", "unnamed")
+            row["named"] += judgement == ""
+    total = sum(rows.values(), Counter())
     print("task   wrong  caught  named   right  accepted")
-    for task in sorted(tables):
-        row = tables[task]
-        print(f"{task:5} {row['wrong']:6} {row['caught']:7} {row['named']:6} {row['right']:7} {row['accepted']:9}")
-    print("\n".join(bad))
-    total = tables["all"]
-    sys.exit(1 if bad or total["named"] < 0.9 * total["wrong"] else 0)
+    for task, row in [*sorted(rows.items()), ("all", total)]:
+        print(
+            f"{task:5} {row['wrong']:6} {row['caught']:7} {row['named']:6} "
+            f"{row['right']:7} {row['accepted']:9}"
+        )
+    return total
 
 
 if __name__ == "__main__":

@@ -1,121 +1,192 @@
-"""Measure what the course says of its built-in data, `shapes`, and print a table; about 4 minutes on 4 cores.
+"""Measure what the course says of its built-in images, `shapes`; about 4 minutes on 4 cores.
 
-python tools/measure_shapes.py             (--dry-run: with few pictures, in seconds, to see whether it works)
+python tools/measure_shapes.py               print the table that EXERCISES.md shows
+python tools/measure_shapes.py --dry-run     with few images, in seconds: does it work?
 """
 
 import argparse
-import importlib.util
 import platform
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
+import given
 import torch
 import torch.nn.functional as F
+from bench import load_solution
 from torch import nn
 
-SOLUTIONS = Path(__file__).resolve().parent.parent / "solutions"
 CPU = torch.device("cpu")
+DEPTHS = (8, 20, 56)
+LINEAR_EPOCHS = 20
+DEPTH_EPOCHS = 8
+COUNTS = {"test": 1_000, "linear": 10_000, "depth": 5_120}  # of images
+DRY_COUNTS = {"test": 64, "linear": 128, "depth": 128, "styles": 64}
 
 
-def load_solution(number):
-    """An exercise's solution as a module."""
-    (path,) = SOLUTIONS.glob(f"exercise_0{number}_*.py")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def data_of(lesson, train_images, test_images, size=32):
-    """`shapes` as exercise 1 loads it, averaged down to size x size."""
-    data = lesson.load_data(
-        SimpleNamespace(data="shapes", train_images=train_images, test_images=test_images, epochs=0, device=CPU)
+def load_shapes(train_images, test_images, size=32):
+    """`shapes` as the exercises load them, averaged down to size x size."""
+    args = SimpleNamespace(
+        data="shapes",
+        train_images=train_images,
+        test_images=test_images,
+        epochs=0,
+        device=CPU,
     )
-    for name in ("train_images", "test_images"):
-        smaller = F.avg_pool2d(getattr(data, name).float(), 32 // size).round().to(torch.uint8)
-        setattr(data, name, smaller)
-    return data
+    return given.shrink(given.load_data(args), size)
 
 
-def test_accuracy(lesson, model, data):
-    """Exercise 1's accuracy on the test pictures."""
-    with lesson.autocast(CPU):
-        return lesson.accuracy(model, lesson.test_batches(data))
+def test_accuracy(model, data):
+    """The accuracy on the test set, as exercise 1 measures it."""
+    with given.autocast(CPU):
+        return given.accuracy(model, given.test_batches(data))
 
 
-def measure_linear(lesson, count, tests):
-    """A linear classifier's best test accuracy over 20 epochs on so many pictures, so its upper bound."""
-    data = data_of(lesson, count, tests)
+def train(model, data, *, rate, weight_decay, epochs, batch_size, label):
+    """Train as the exercises do, from seed 0. Returns the history."""
+    optimizer = given.make_sgd(model, rate, weight_decay)
+    schedule = given.one_cycle(optimizer, epochs * given.count_steps(data, batch_size))
+    return given.train(
+        model,
+        data,
+        optimizer,
+        schedule,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=0,
+        label=label,
+    )
+
+
+def measure_drawing():
+    """Seconds to draw 10,000 images."""
+    start = time.perf_counter()
+    given.draw_shapes(10_000, seed=0)
+    return time.perf_counter() - start
+
+
+def measure_linear(counts):
+    """A linear classifier's best test accuracy over its epochs: an upper bound of the last one."""
+    data = load_shapes(counts["linear"], counts["test"])
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     best = 0.0
-    for _ in range(20):
-        for batch in torch.randperm(count).split(128):
-            loss = F.cross_entropy(model(lesson.normalise(data.train_images[batch], data)), data.train_labels[batch])
+    for _ in range(LINEAR_EPOCHS):
+        for batch in torch.randperm(counts["linear"]).split(128):
+            logits = model(given.normalise(data.train_images[batch], data))
+            loss = F.cross_entropy(logits, data.train_labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        best = max(best, lesson.accuracy(model, lesson.test_batches(data)))
+        best = max(best, given.accuracy(model, given.test_batches(data)))
     return best
 
 
-def measure_depth(lesson, count, tests):
-    """The last epoch's training loss, {(kind, depth): loss}, on so many pictures of 16x16 in 8 epochs."""
-    data, losses, ablation = data_of(lesson, count, tests, size=16), {}, load_solution(2)
-    for kind, skip in (("plain", False), ("residual", True)):
-        for depth in (8, 20, 56):
-            torch.manual_seed(0)
-            model = ablation.build_network(depth, skip).apply(lesson.initialise)
+def measure_depth(counts):
+    """The last epoch's training loss at 16x16 of exercise 2's networks: {"plain-8": nats, ...}."""
+    data = load_shapes(counts["depth"], counts["test"], size=16)
+    solution = load_solution("2")
+    losses = {}
+    for kind in ("plain", "residual"):
+        for depth in DEPTHS:
             label = f"{kind}-{depth}"
-            history = lesson.train(model, data, 8, seed=0, batch_size=128, weight_decay=1e-4, label=label)
-            losses[kind, depth] = history[-1]["loss"]
+            torch.manual_seed(0)
+            network = solution.build_network(depth, skip=kind == "residual")
+            network.apply(given.initialise)
+            history = train(
+                network,
+                data,
+                rate=0.1,
+                weight_decay=1e-4,
+                epochs=DEPTH_EPOCHS,
+                batch_size=128,
+                label=label,
+            )
+            losses[label] = history[-1]["loss"]
     return losses
 
 
-def measure_styles(lesson, count, tests):
-    """ResNet-18's test accuracy, trained on filled shapes: on filled, on outline, on outline with its statistics."""
-    budget = lesson.BUDGET["cpu"]
-    data = data_of(lesson, count, tests)
+def measure_styles(counts):
+    """ResNet-18's test accuracy on both styles, after it was trained on filled shapes.
+
+    Returns {"filled": ..., "outline": ..., "adapted": ...}: the last is on outlined shapes, after
+    the batch norms have taken their statistics from other outlined shapes.
+    """
+    solution = load_solution("1")
+    budget = solution.BUDGETS["cpu"]
+    data = load_shapes(counts.get("styles", budget["train_images"]), counts["test"])
     torch.manual_seed(0)
-    model = lesson.ResNet18().apply(lesson.initialise)
-    lesson.train(model, data, budget["epochs"], seed=0, batch_size=budget["batch_size"], label="ResNet-18")
-    results = [test_accuracy(lesson, model, data)]
-    data.test_images, data.test_labels = lesson.draw_shapes(tests, seed=2, style="outline")
-    results.append(test_accuracy(lesson, model, data))
+    model = solution.ResNet18().apply(given.initialise)
+    train(
+        model,
+        data,
+        rate=solution.RATE * budget["batch_size"],
+        weight_decay=5e-4,
+        epochs=budget["epochs"],
+        batch_size=budget["batch_size"],
+        label="ResNet-18",
+    )
+    accuracies = {"filled": test_accuracy(model, data)}
+    outlined = given.draw_shapes(counts["test"], seed=2, style="outline")
+    data.test_images, data.test_labels = outlined
+    accuracies["outline"] = test_accuracy(model, data)
+    other_images, _ = given.draw_shapes(counts["test"], seed=3, style="outline")
+    adapt_statistics(model, other_images, data)
+    accuracies["adapted"] = test_accuracy(model, data)
+    return accuracies
+
+
+def adapt_statistics(model, images, data):
+    """Replace the statistics of a model's batch norms by those of the images."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # a plain mean over batches
     model.train()
-    with torch.no_grad(), lesson.autocast(CPU):
-        for images in lesson.draw_shapes(tests, seed=3, style="outline")[0].split(250):
-            model(lesson.normalise(images, data))
-    return [*results, test_accuracy(lesson, model, data)]
+    with torch.no_grad(), given.autocast(CPU):
+        for batch in images.split(250):
+            model(given.normalise(batch, data))
+
+
+def print_table(counts, drawing, linear, losses, accuracies):
+    """What was measured."""
+    linear_row = f"linear classifier, {counts['linear']:,} images, best of {LINEAR_EPOCHS} epochs"
+    print(
+        f"\nshapes, measured with torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads, {platform.machine()}"
+    )
+    print_row("seconds to draw 10,000 images", f"{drawing:.1f}")
+    print_row(linear_row, f"{linear:.1%}")
+    print_row("ResNet-18, exercise 1's budget", f"{accuracies['filled']:.1%}")
+    print_row("  the same network on the style outline", f"{accuracies['outline']:.1%}")
+    print_row("  with batch norm statistics of outlined images", f"{accuracies['adapted']:.1%}")
+    print(
+        f"training loss after {DEPTH_EPOCHS} epochs on {counts['depth']:,} images of 16x16, "
+        "by depth:"
+    )
+    for kind in ("plain", "residual"):
+        by_depth = "   ".join(f"{depth}: {losses[f'{kind}-{depth}']:.2f}" for depth in DEPTHS)
+        print(f"  {kind:<10}{by_depth}")
+
+
+def print_row(title, value):
+    """A line of the table."""
+    print(f"{title:<56}{value}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dry-run", action="store_true", help="with few pictures: the numbers mean nothing")
-    tiny, lesson = parser.parse_args().dry_run, load_solution(1)
-    start, budget = time.perf_counter(), lesson.BUDGET["cpu"]
-    lesson.draw_shapes(10_000, seed=0)
-    drawing = time.perf_counter() - start
-    tests, counts = 64 if tiny else 1_000, (128, 128, 64) if tiny else (10_000, 5_120, budget["train_images"])
-    linear, losses = measure_linear(lesson, counts[0], tests), measure_depth(lesson, counts[1], tests)
-    filled, outline, adapted = measure_styles(lesson, counts[2], tests)
-    print(f"\nshapes, measured with torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
-    print(f"seconds to draw 10,000 pictures                    {drawing:.1f}")
-    print(f"linear classifier, {counts[0]:,} pictures, best of 20 epochs   {linear:.1%}")
-    print(f"ResNet-18, exercise 1's budget                     {filled:.1%}")
-    print(f"  the same network on style outline                {outline:.1%}")
-    print(f"  with batch norm statistics of outline pictures   {adapted:.1%}")
-    print(f"training loss after 8 epochs on {counts[1]:,} pictures of 16x16, by depth:")
-    for kind in ("plain", "residual"):
-        row = "   ".join(f"{depth}: {losses[kind, depth]:.2f}" for depth in (8, 20, 56))
-        print(f"  {kind:<10}{row}")
-    if tiny:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="with few images: the numbers mean nothing"
+    )
+    args = parser.parse_args()
+    counts = DRY_COUNTS if args.dry_run else COUNTS
+    drawing = measure_drawing()
+    linear = measure_linear(counts)
+    losses = measure_depth(counts)
+    accuracies = measure_styles(counts)
+    print_table(counts, drawing, linear, losses, accuracies)
+    if args.dry_run:
         print("This was a dry run: everything works, and its numbers mean nothing.")
 
 

@@ -5,57 +5,63 @@ import io
 import json
 import os
 import re
+import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = {path.name[10]: path.name for path in sorted(ROOT.glob("solutions/exercise_0*.py"))}
+sys.path.insert(0, str(ROOT / "tests"))
+import course  # noqa: E402
+from course import FILES  # noqa: E402
+
+NAMES = course.TASKS
 NEEDED = ("torch", "torchvision", "pytest", "pytest_timeout", "tqdm")
 HINT = "An instructor who finds this harmless has it judged again without these guards: --trust LEARNER."
 
 
 for package in NEEDED:  # or every submission would seem to be broken
     if find_spec(package) is None:
-        raise SystemExit(f"This Python has no {package}. Activate the course's environment, or see README's set-up.")
+        raise SystemExit(
+            f"This Python has no {package}. Activate the course's environment, or see README's set-up."
+        )
 
 
 def write(path, text):
     """Write a file whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "wb", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
 
 
-def task_names():
-    """{"1.1": "BasicBlock", ...} from the lists of tasks that the solutions' docstrings begin with."""
-    texts = [path.read_text("utf-8") for path in sorted(ROOT.glob("solutions/exercise_0*.py"))]
-    return dict(pair for text in texts for pair in re.findall(r"^    (\d+\.\d+)  (\w+)", text, re.MULTILINE))
-
-
-NAMES = task_names()
-
-
 def read_points(path):
-    """{"1.1": points, ...} from a table with the columns task and points."""
+    """{"1.1": points, ...} from a table with the columns task and points; the course's own for None."""
+    if path is None:
+        return course.points()
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             points = {row["task"].strip(): float(row["points"]) for row in csv.DictReader(file)}
     except OSError as error:
         raise SystemExit(f"{path}: {error.strerror}") from None
     except (KeyError, ValueError, TypeError, AttributeError):
-        raise SystemExit(f"{path}: needs the columns task and points, with lines such as 1.1,6") from None
+        raise SystemExit(
+            f"{path}: needs the columns task and points, with lines such as 1.1,6"
+        ) from None
     odd = next((task for task, value in points.items() if not 0 <= value < 1e6), None)
     if odd:
         raise SystemExit(f"{path}: {points[odd]:g} points for task {odd}: give a number from 0")
     unknown = sorted(set(points) - set(NAMES))
     if unknown or not points:
         raise SystemExit(
-            f"{path}: there is no task {unknown[0]}" if unknown else f"{path}: has no line below the title"
+            f"{path}: there is no task {unknown[0]}"
+            if unknown
+            else f"{path}: has no line below the title"
         )
     return {task: int(value) if value.is_integer() else value for task, value in points.items()}
 
@@ -66,9 +72,17 @@ def score(result, points, trusted=False):
     for task in (task for task in points if task[0] == result["exercise"]):
         found = result["tasks"].get(task, {"passed": 0, "tests": 0, "messages": []})
         won = points[task] if found["tests"] and found["passed"] == found["tests"] else 0
-        tasks[task] = found | {"of": points[task], "points": won if trusted or not result["caught"] else 0, "won": won}
+        tasks[task] = found | {
+            "of": points[task],
+            "points": won if trusted or not result["caught"] else 0,
+            "won": won,
+        }
     totals = {name: sum(task[name] for task in tasks.values()) for name in ("points", "won", "of")}
-    return result | {"tasks": tasks, "script": result["tasks"].get("script"), "trusted": trusted} | totals
+    return (
+        result
+        | {"tasks": tasks, "script": result["tasks"].get("script"), "trusted": trusted}
+        | totals
+    )
 
 
 def status(result):
@@ -110,7 +124,9 @@ def report(learner, exercises):
         lines += [f"  {HINT}"] * bool(result["caught"] and not result["trusted"])
         for task, found in sorted(result["tasks"].items()) if result["status"] != "refused" else ():
             first, *rest = task_text(found).splitlines()
-            lines += [f"  {task}  {NAMES[task]:<22} {found['points']:g} of {found['of']:g}   {first}"]
+            lines += [
+                f"  {task}  {NAMES[task]:<22} {found['points']:g} of {found['of']:g}   {first}"
+            ]
             lines += [f"       {line}" for line in rest]
         if result["script"]:
             first, *rest = task_text(result["script"]).splitlines()
@@ -130,7 +146,9 @@ def gradescope(exercises):
                     "score": found["points"],
                     "max_score": found["of"],
                     "status": "passed" if done else "failed",
-                    "output": task_text(found) if result["status"] not in ("missing", "refused") else "",
+                    "output": task_text(found)
+                    if result["status"] not in ("missing", "refused")
+                    else "",
                     "output_format": "text",
                     "visibility": "visible",
                 }
@@ -138,14 +156,23 @@ def gradescope(exercises):
         if status(result):
             hidden = "hidden" if result["caught"] else "visible"
             tests.append(
-                {"name": f"Exercise {result['exercise']}", "output": status(result), "output_format": "text"}
+                {
+                    "name": f"Exercise {result['exercise']}",
+                    "output": status(result),
+                    "output_format": "text",
+                }
                 | {"status": "failed", "visibility": hidden}
             )
     said = [
-        f"Exercise {r['exercise']}: held back until your instructor has looked at it." for r in exercises if r["caught"]
+        f"Exercise {r['exercise']}: held back until your instructor has looked at it."
+        for r in exercises
+        if r["caught"]
     ]
     output = "\n".join(said) or "A task scores when all of its tests pass."
-    return json.dumps({"score": total(exercises), "output": output, "output_format": "text", "tests": tests}, indent=1)
+    return json.dumps(
+        {"score": total(exercises), "output": output, "output_format": "text", "tests": tests},
+        indent=1,
+    )
 
 
 def github(exercises):
@@ -165,7 +192,9 @@ def junit(learner, exercises):
             root, "testsuite", name=result["file"], tests=str(len(cases)), failures=str(lost)
         )
         for task, found in sorted(cases.items()):
-            case = ElementTree.SubElement(suite, "testcase", classname=result["file"], name=f"{task} {NAMES[task]}")
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=result["file"], name=f"{task} {NAMES[task]}"
+            )
             if not found["points"]:
                 text = printable("\n".join(filter(None, [status(result), task_text(found)])))
                 ElementTree.SubElement(case, "failure", message=text.partition("\n")[0]).text = text
@@ -184,11 +213,33 @@ def table(grades):
     tasks = [task for result in first for task in sorted(result["tasks"])]
     lines = io.StringIO()
     rows = csv.writer(lines, lineterminator="\n")
-    rows.writerow(["learner", *tasks, *(f"exercise {result['exercise']}" for result in first), "total", "of", "status"])
+    rows.writerow(
+        [
+            "learner",
+            *tasks,
+            *(f"exercise {result['exercise']}" for result in first),
+            "total",
+            "of",
+            "status",
+        ]
+    )
     for learner, exercises in grades.items():
-        found = {task: task_found["points"] for result in exercises for task, task_found in result["tasks"].items()}
-        row = [learner, *(found[task] for task in tasks), *(result["points"] for result in exercises)]
-        rows.writerow([cell(value) for value in [*row, total(exercises), total(exercises, "of"), summary(exercises)]])
+        found = {
+            task: task_found["points"]
+            for result in exercises
+            for task, task_found in result["tasks"].items()
+        }
+        row = [
+            learner,
+            *(found[task] for task in tasks),
+            *(result["points"] for result in exercises),
+        ]
+        rows.writerow(
+            [
+                cell(value)
+                for value in [*row, total(exercises), total(exercises, "of"), summary(exercises)]
+            ]
+        )
     return lines.getvalue()
 
 
@@ -199,7 +250,9 @@ def summary(exercises):
         text = "missing" if result["status"] == "missing" else status(result)
         said.setdefault(text, []).append(result["exercise"])
     said.pop("", None)
-    return "; ".join(f"exercise {' '.join(numbers)}: {text}" for text, numbers in said.items()) or "ok"
+    return (
+        "; ".join(f"exercise {' '.join(numbers)}: {text}" for text, numbers in said.items()) or "ok"
+    )
 
 
 def plain(text):

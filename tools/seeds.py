@@ -1,6 +1,8 @@
-"""Run exercise 2's solution with --seed 0 to 4, one after another, and print the table that EXERCISES.md shows.
+"""Run exercise 2's solution with --seed 0 to 4 and print the table that EXERCISES.md shows.
 
-python tools/seeds.py                 about 10 minutes on 4 cores; more flags are handed on to the solution
+    python tools/seeds.py     about 10 minutes on 4 cores
+
+More flags are handed on to the solution.
 """
 
 import json
@@ -9,35 +11,70 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOLUTION = Path(__file__).resolve().parent.parent / "solutions" / "exercise_02_ablation_skip.py"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from course import SOLUTIONS  # noqa: E402
+
+SEEDS = range(5)
+KINDS = ("plain", "residual")
 
 
 def run(seed, flags):
     """The numbers of one run."""
-    with tempfile.TemporaryDirectory() as out:
-        subprocess.run([sys.executable, SOLUTION, "--seed", str(seed), *flags, "--out", out], check=True)
-        return json.loads(Path(out, "exercise_02.json").read_text("utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, SOLUTIONS["2"], "--seed", str(seed), *flags, "--out", folder]
+        subprocess.run(command, check=True)
+        (path,) = Path(folder).rglob("exercise_02.json")  # a dry run writes to a folder in it
+        return json.loads(path.read_text("utf-8"))
 
 
-def mean_loss(histories, network):
-    """The mean over a run's seeds of the last epoch's training loss of a network such as plain-20."""
-    losses = [history[-1]["loss"] for name, history in histories.items() if name.startswith(f"{network}-")]
+def final_loss(histories, network):
+    """The last epoch's training loss of a network such as plain-20, averaged over a run's seeds."""
+    losses = []
+    for name, history in histories.items():
+        if name.startswith(f"{network}-"):
+            losses.append(history[-1]["loss"])
     return sum(losses) / len(losses)
 
 
-def row(seed, numbers):
+def header(depths):
+    """The table's first two lines."""
+    titles = ["--seed"]
+    for kind in KINDS:
+        titles += [f"{kind} {depths[0]}", f"{kind} {depths[-1]}"]
+    for kind in KINDS:
+        titles.append(f"{kind} gap")
+    titles.append("seconds")
+    return table_row(titles) + "\n" + "|---" * len(titles) + "|"
+
+
+def run_row(seed, numbers):
     """One line of the table: final training losses, the two gaps, seconds."""
-    histories, gaps, depths = numbers["histories"], numbers["degradation"], numbers["settings"]["depths"]
-    losses = [mean_loss(histories, f"{kind}-{depth}") for kind in gaps for depth in (depths[0], depths[-1])]
-    cells = [str(seed), *(f"{loss:.2f}" for loss in losses), *(f"{gap:+.2f}" for gap in gaps.values())]
-    return "| " + " | ".join([*cells, f"{numbers['seconds']:.0f}"]) + " |"
+    depths = numbers["settings"]["depths"]
+    cells = [str(seed)]
+    for kind in KINDS:
+        for depth in (depths[0], depths[-1]):
+            loss = final_loss(numbers["histories"], f"{kind}-{depth}")
+            cells.append(f"{loss:.2f}")
+    for kind in KINDS:
+        gap = numbers["degradation"][kind]
+        cells.append(f"{gap:+.2f}")
+    cells.append(f"{numbers['seconds']:.0f}")
+    return table_row(cells)
+
+
+def table_row(cells):
+    """A line of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
 
 
 def main():
-    rows = [row(seed, run(seed, sys.argv[1:])) for seed in range(5)]
-    print("\n| --seed | plain shallow | plain deep | residual shallow | residual deep | plain gap | residual gap | s |")
-    print("|---|---|---|---|---|---|---|---|")
-    print("\n".join(rows))
+    flags = sys.argv[1:]
+    runs = {seed: run(seed, flags) for seed in SEEDS}
+    depths = runs[0]["settings"]["depths"]
+    print(f"\n{header(depths)}")
+    for seed, numbers in runs.items():
+        print(run_row(seed, numbers))
 
 
 if __name__ == "__main__":

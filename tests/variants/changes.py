@@ -63,12 +63,27 @@ def edit(old, new):
 
 
 def definition(name, code):
-    """Put code in the place of a function or class of that name."""
-    return lambda text: put(text, *span(text, name), textwrap.dedent(code).strip("\n") + "\n")
+    """Put code in the place of a function or class of that name, such as Block.forward."""
+
+    def change(text):
+        first, last = span(text, name)
+        return put(text, first, last, indented_like(text.splitlines()[first], code))
+
+    return change
+
+
+def before(name, code):
+    """Put code in front of a function or class of that name."""
+
+    def change(text):
+        first, _ = span(text, name)
+        return put(text, first, first, indented_like("", code) + "\n\n")
+
+    return change
 
 
 def hole(name, code):
-    """Put code in the place of what stands below the task's comment in a function, such as Block.forward."""
+    """Put code in the place of what is below the task's comment in a function of that name."""
 
     def change(text):
         first, last = span(text, name)
@@ -76,17 +91,23 @@ def hole(name, code):
         start = next(i for i in range(first, last) if lines[i].lstrip().startswith("# Task"))
         while lines[start].lstrip().startswith("#"):
             start += 1
-        margin = lines[start - 1][: len(lines[start - 1]) - len(lines[start - 1].lstrip())]
-        return put(text, start, last, textwrap.indent(textwrap.dedent(code).strip("\n") + "\n", margin))
+        return put(text, start, last, indented_like(lines[start - 1], code))
 
     return change
+
+
+def indented_like(line, code):
+    """Code with the indentation of a line."""
+    margin = line[: len(line) - len(line.lstrip())]
+    return textwrap.indent(textwrap.dedent(code).strip("\n") + "\n", margin)
 
 
 def span(text, name):
     """The lines, from 0, of a definition: first, one past the last."""
     body = ast.parse(text).body
     for part in name.split("."):
-        node = next(n for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == part)
+        definitions = [n for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+        node = next(n for n in definitions if n.name == part)
         body = node.body
     return node.lineno - 1, node.end_lineno
 

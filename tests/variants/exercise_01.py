@@ -2,6 +2,8 @@
 
 from changes import AGREEABLE, definition, edit, hole, right, wrong
 
+USED_BY = {"1.1": {"1.2"}}  # tasks whose tests use this answer
+
 VARIANTS = [
     wrong(
         "1.1",
@@ -13,31 +15,44 @@ VARIANTS = [
         "1.1",
         "b skip after relu",
         "the shortcut is added after the last ReLU",
-        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch) + self.shortcut(x)"),
+        edit(
+            "return F.relu(branch + self.shortcut(x))", "return F.relu(branch) + self.shortcut(x)"
+        ),
     ),
     wrong(
         "1.1",
         "b skip sub",
         "the shortcut is subtracted, not added",
-        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch - self.shortcut(x))"),
+        edit(
+            "return F.relu(branch + self.shortcut(x))", "return F.relu(branch - self.shortcut(x))"
+        ),
     ),
     wrong(
         "1.1",
         "b skip detach",
         "the shortcut or the branch is detached (",
-        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch + self.shortcut(x).detach())"),
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu(branch + self.shortcut(x).detach())",
+        ),
     ),
     wrong(
         "1.1",
         "b branch detach",
         "the shortcut or the branch is detached (",
-        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch.detach() + self.shortcut(x))"),
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu(branch.detach() + self.shortcut(x))",
+        ),
     ),
     wrong(
         "1.1",
         "b skip twice",
         "the shortcut is added twice",
-        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch + 2 * self.shortcut(x))"),
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu(branch + 2 * self.shortcut(x))",
+        ),
     ),
     wrong(
         "1.1",
@@ -66,7 +81,10 @@ VARIANTS = [
         "1.1",
         "b shortcut of branch",
         "the shortcut is taken of the branch",
-        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(branch + self.shortcut(branch))"),
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu(branch + self.shortcut(branch))",
+        ),
     ),
     wrong(
         "1.1",
@@ -84,7 +102,9 @@ VARIANTS = [
         "1.1",
         "b relu branch extra",
         "a ReLU is applied to the branch before the addition",
-        edit("branch = self.bn2(self.conv2(branch))", "branch = F.relu(self.bn2(self.conv2(branch)))"),
+        edit(
+            "branch = self.bn2(self.conv2(branch))", "branch = F.relu(self.bn2(self.conv2(branch)))"
+        ),
     ),
     wrong(
         "1.1",
@@ -108,14 +128,19 @@ VARIANTS = [
         "1.1",
         "b bn after relu",
         "the ReLU comes before the batch norm of its",
-        edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = self.bn1(F.relu(self.conv1(x)))"),
+        edit(
+            "branch = F.relu(self.bn1(self.conv1(x)))", "branch = self.bn1(F.relu(self.conv1(x)))"
+        ),
     ),
     wrong(
         "1.1",
         "b bn2 after add",
         "channels puts out. Each convolution is followed by its own",
         edit("branch = self.bn2(self.conv2(branch))", "branch = self.conv2(branch)"),
-        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(self.bn2(branch + self.shortcut(x)))"),
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu(self.bn2(branch + self.shortcut(x)))",
+        ),
     ),
     wrong(
         "1.1",
@@ -203,8 +228,14 @@ VARIANTS = [
         "1.1",
         "b leaky",
         "a leaky ReLU ran",
-        edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = F.leaky_relu(self.bn1(self.conv1(x)))"),
-        edit("return F.relu(branch + self.shortcut(x))", "return F.leaky_relu(branch + self.shortcut(x))"),
+        edit(
+            "branch = F.relu(self.bn1(self.conv1(x)))",
+            "branch = F.leaky_relu(self.bn1(self.conv1(x)))",
+        ),
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.leaky_relu(branch + self.shortcut(x))",
+        ),
     ),
     wrong(
         "1.1",
@@ -216,7 +247,10 @@ VARIANTS = [
         "1.1",
         "b pylist",
         "so no optimizer trains it. Make layers in __init__ and keep them as",
-        edit("self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)", "self.layers = ["),
+        edit(
+            "self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)",
+            "self.layers = [",
+        ),
         edit(
             "self.bn1 = nn.BatchNorm2d(out_channels)",
             "    nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out_channels),",
@@ -226,8 +260,14 @@ VARIANTS = [
             "    nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels)",
         ),
         edit("self.bn2 = nn.BatchNorm2d(out_channels)", "]"),
-        edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = F.relu(self.layers[1](self.layers[0](x)))"),
-        edit("branch = self.bn2(self.conv2(branch))", "branch = self.layers[3](self.layers[2](branch))"),
+        edit(
+            "branch = F.relu(self.bn1(self.conv1(x)))",
+            "branch = F.relu(self.layers[1](self.layers[0](x)))",
+        ),
+        edit(
+            "branch = self.bn2(self.conv2(branch))",
+            "branch = self.layers[3](self.layers[2](branch))",
+        ),
     ),
     wrong(
         "1.1",
@@ -270,13 +310,19 @@ VARIANTS = [
         "1.1",
         "b average",
         "branch and shortcut are averaged, not added",
-        edit("return F.relu(branch + self.shortcut(x))", "return F.relu((branch + self.shortcut(x)) / 2)"),
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu((branch + self.shortcut(x)) / 2)",
+        ),
     ),
     wrong(
         "1.1",
         "b cat",
         "side by side",
-        edit("return F.relu(branch + self.shortcut(x))", "return F.relu(torch.cat([branch, self.shortcut(x)], dim=1))"),
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu(torch.cat([branch, self.shortcut(x)], dim=1))",
+        ),
     ),
     wrong(
         "1.1",
@@ -304,58 +350,102 @@ VARIANTS = [
         "1.2",
         "n imagenet stem",
         "the stem's convolution is 7x7",
-        edit(
-            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
-            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n maxpool kept",
         "a max pooling ran",
-        edit(
-            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
-            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n stem stride2",
         "the stem's convolution has stride 2",
-        edit(
-            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
-            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, 2, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, 2, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n stem norelu",
         "the ReLU before stage 1, block 1",
-        edit(
-            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
-            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64))",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64))
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n stem nobn",
         "no batch norm takes what its 3x3 convolution from 3 to 64",
-        edit(
-            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())",
-            "self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.ReLU())",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n widths cifar",
         "is 3x3 from 64 to 64 channels, expected 3x3 from 64 to 128",
-        edit(
-            "for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):",
-            "for out_channels, stride in ((64, 1), (64, 2), (128, 2), (256, 2)):",
-        ),
-        edit(
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, num_classes))",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (64, 2), (128, 2), (256, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, num_classes))
+    """,
         ),
     ),
     wrong(
@@ -380,27 +470,51 @@ VARIANTS = [
         "1.2",
         "n stride both",
         "stage 2, block 2, convolution 1 has stride 2",
-        edit(
-            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
-            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels, stride)]",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels, stride)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n one block",
         "blocks, expected 2, 2, 2, 2",
-        edit(
-            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
-            "blocks += [BasicBlock(in_channels, out_channels, stride)]",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n three blocks",
         "blocks, expected 2, 2, 2, 2",
-        edit(
-            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
-            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels), BasicBlock(out_channels, out_channels)]",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
@@ -417,72 +531,136 @@ VARIANTS = [
         "1.2",
         "n shared blocks",
         "ran one conv2d twice",
-        edit(
-            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
-            "blocks += [BasicBlock(in_channels, out_channels, stride)] + [BasicBlock(out_channels, out_channels)] * 2",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride)] + [BasicBlock(out_channels, out_channels)] * 2
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n softmax",
         "returns probabilities. Return logits: the loss",
-        edit(
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes), nn.Softmax(dim=1))",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes), nn.Softmax(dim=1))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n head relu",
         "a ReLU is applied to the logits",
-        edit(
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes), nn.ReLU())",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes), nn.ReLU())
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n head maxpool",
         "a max pooling ran, expected the mean",
-        edit(
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
-            "self.head = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n classes ignored",
         "has the shape",
-        edit(
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n no pool",
-        "take the mean over all places first",
-        edit(
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
-            "self.head = nn.Sequential(nn.Flatten(), nn.Linear(512 * 16, num_classes))",
+        "take the mean over all positions first",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(512 * 16, num_classes))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n head noflatten",
         "then flatten",
-        edit(
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Linear(512, num_classes))",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
         "1.2",
         "n head dropout",
         "a dropout ran",
-        edit(
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(512, num_classes))",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     wrong(
@@ -498,7 +676,10 @@ VARIANTS = [
         "1.2",
         "n no return",
         "Does it end with a return?",
-        edit("return self.head(self.stages(self.stem(images)))", "self.head(self.stages(self.stem(images)))"),
+        edit(
+            "return self.head(self.stages(self.stem(images)))",
+            "self.head(self.stages(self.stem(images)))",
+        ),
     ),
     wrong(
         "1.3",
@@ -529,7 +710,8 @@ VARIANTS = [
         "s inverted",
         "expected the identity: input and output have the same shape",
         edit(
-            "if stride == 1 and in_channels == out_channels:", "if not (stride == 1 and in_channels == out_channels):"
+            "if stride == 1 and in_channels == out_channels:",
+            "if not (stride == 1 and in_channels == out_channels):",
         ),
     ),
     wrong(
@@ -584,7 +766,10 @@ VARIANTS = [
         ),
     ),
     wrong(
-        "1.3", "s none", "expected an nn.Module that gives its input back", edit("return nn.Identity()", "return None")
+        "1.3",
+        "s none",
+        "expected an nn.Module that gives its input back",
+        edit("return nn.Identity()", "return None"),
     ),
     wrong(
         "1.3",
@@ -642,85 +827,125 @@ VARIANTS = [
         "1.4",
         "a no eval",
         "ran the model in train mode: batch norm would use the batch",
-        edit(
-            """    # Task 1.4: count the pictures that the model gets right, and all of them, over every batch.
-    model.eval()
-    right = total = 0
-    with torch.no_grad():
-        for images, labels in batches:
-            right += (model(images).argmax(dim=1) == labels).sum().item()
-            total += len(labels)
-    return right / total
-
-
-""",
-            """    # Task 1.4: count the pictures that the model gets right, and all of them, over every batch.
-    right = total = 0
-    with torch.no_grad():
-        for images, labels in batches:
-            right += (model(images).argmax(dim=1) == labels).sum().item()
-            total += len(labels)
-    return right / total
-
-
-""",
+        hole(
+            "accuracy",
+            """
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).argmax(dim=1) == labels).sum().item()
+                total += len(labels)
+        return right / total
+    """,
         ),
     ),
     wrong(
         "1.4",
         "a no nograd",
         "which costs memory and time. Use torch.no_grad",
-        edit(
-            """    # Task 1.4: count the pictures that the model gets right, and all of them, over every batch.
-    model.eval()
-    right = total = 0
-    with torch.no_grad():
-        for images, labels in batches:
-            right += (model(images).argmax(dim=1) == labels).sum().item()
-            total += len(labels)
-    return right / total
-
-
-""",
-            """    # Task 1.4: count the pictures that the model gets right, and all of them, over every batch.
-    model.eval()
-    right = total = 0
-    if True:
-        for images, labels in batches:
-            right += (model(images).argmax(dim=1) == labels).sum().item()
-            total += len(labels)
-    return right / total
-
-
-""",
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        if True:
+            for images, labels in batches:
+                right += (model(images).argmax(dim=1) == labels).sum().item()
+                total += len(labels)
+        return right / total
+    """,
         ),
     ),
-    wrong("1.4", "a percent", "it is a percentage", edit("return right / total", "return 100 * right / total")),
-    wrong("1.4", "a count", "it is a number of pictures", edit("return right / total", "return right")),
+    wrong(
+        "1.4",
+        "a percent",
+        "it is a percentage",
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).argmax(dim=1) == labels).sum().item()
+                total += len(labels)
+        return 100 * right / total
+    """,
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a count",
+        "it is the number of correct predictions",
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).argmax(dim=1) == labels).sum().item()
+                total += len(labels)
+        return right
+    """,
+        ),
+    ),
     wrong(
         "1.4",
         "a argmax0",
-        "look over the classes, dim=1",
-        edit(
-            "right += (model(images).argmax(dim=1) == labels).sum().item()",
-            "right += (model(images).argmax(dim=0) == labels).sum().item()",
+        "take it over the classes, dim=1",
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).argmax(dim=0) == labels).sum().item()
+                total += len(labels)
+        return right / total
+    """,
         ),
     ),
     wrong(
         "1.4",
         "a max values",
-        "is compared with the label, not its place",
-        edit(
-            "right += (model(images).argmax(dim=1) == labels).sum().item()",
-            "right += (model(images).max(dim=1).values == labels).sum().item()",
+        "is compared with the label, not its index",
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).max(dim=1).values == labels).sum().item()
+                total += len(labels)
+        return right / total
+    """,
         ),
     ),
-    wrong("1.4", "a total batches", "it divides by the number of batches", edit("total += len(labels)", "total += 1")),
+    wrong(
+        "1.4",
+        "a total batches",
+        "it divides by the number of batches",
+        edit("total += len(labels)", "total += 1"),
+    ),
     wrong(
         "1.4",
         "a len batches",
         "it asks for the length of batches",
-        edit("return right / total", "return right / len(batches)"),
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).argmax(dim=1) == labels).sum().item()
+                total += len(labels)
+        return right / len(batches)
+    """,
+        ),
     ),
     wrong(
         "1.4",
@@ -766,15 +991,71 @@ VARIANTS = [
     wrong(
         "1.4",
         "a loss",
-        "it is the loss, not the share",
-        edit(
-            "right += (model(images).argmax(dim=1) == labels).sum().item()",
-            "right += F.cross_entropy(model(images), labels).item() * len(labels)",
+        "it is the loss, not the accuracy",
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += F.cross_entropy(model(images), labels).item() * len(labels)
+                total += len(labels)
+        return right / total
+    """,
         ),
     ),
-    wrong("1.4", "a intdiv", "it rounds down: divide by /", edit("return right / total", "return right // total")),
-    wrong("1.4", "a none", "expected a number", edit("return right / total", "right / total")),
-    wrong("1.4", "a const1", "it is always 1", edit("return right / total", "return 1.0")),
+    wrong(
+        "1.4",
+        "a intdiv",
+        "it rounds down: divide by /",
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).argmax(dim=1) == labels).sum().item()
+                total += len(labels)
+        return right // total
+    """,
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a none",
+        "expected a number",
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).argmax(dim=1) == labels).sum().item()
+                total += len(labels)
+        right / total
+    """,
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a const1",
+        "it is always 1",
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).argmax(dim=1) == labels).sum().item()
+                total += len(labels)
+        return 1.0
+    """,
+        ),
+    ),
     right(
         "1.2",
         "names",
@@ -1169,13 +1450,17 @@ class BasicBlock(nn.Module):
     right(
         "1.2",
         "n nested stages",
-        edit(
-            "for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):",
-            "for out_channels, stride in zip([64, 128, 256, 512], [1, 2, 2, 2]):",
-        ),
-        edit(
-            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
-            "blocks.append(nn.Sequential(BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels, 1)))",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in zip([64, 128, 256, 512], [1, 2, 2, 2]):
+            blocks.append(nn.Sequential(BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels, 1)))
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     right(
@@ -1190,15 +1475,23 @@ class BasicBlock(nn.Module):
     right(
         "1.2",
         "n kaiming",
-        edit(
-            "self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))",
-            """self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
         for m in self.modules():
             if isinstance(m, nn.Conv2d):
                 nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
             elif isinstance(m, nn.BatchNorm2d):
                 nn.init.constant_(m.weight, 1)
-                nn.init.constant_(m.bias, 0)""",
+                nn.init.constant_(m.bias, 0)
+    """,
         ),
     ),
     right(
@@ -1220,9 +1513,17 @@ class BasicBlock(nn.Module):
     right(
         "1.2",
         "n kwargs block",
-        edit(
-            "blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]",
-            "blocks += [BasicBlock(in_channels=in_channels, out_channels=out_channels, stride=stride), BasicBlock(in_channels=out_channels, out_channels=out_channels)]",
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels=in_channels, out_channels=out_channels, stride=stride), BasicBlock(in_channels=out_channels, out_channels=out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
         ),
     ),
     right("1.3", "s empty seq", edit("return nn.Identity()", "return nn.Sequential()")),
@@ -1339,9 +1640,17 @@ class BasicBlock(nn.Module):
     right(
         "1.4",
         "a topk",
-        edit(
-            "right += (model(images).argmax(dim=1) == labels).sum().item()",
-            "right += (model(images).topk(1, dim=1).indices[:, 0] == labels).sum().item()",
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).topk(1, dim=1).indices[:, 0] == labels).sum().item()
+                total += len(labels)
+        return right / total
+    """,
         ),
     ),
     right(
@@ -1373,7 +1682,10 @@ class BasicBlock(nn.Module):
         "1.1",
         "b eps",
         "a batch norm has eps=0.001",
-        edit("self.bn1 = nn.BatchNorm2d(out_channels)", "self.bn1 = nn.BatchNorm2d(out_channels, eps=1e-3)"),
+        edit(
+            "self.bn1 = nn.BatchNorm2d(out_channels)",
+            "self.bn1 = nn.BatchNorm2d(out_channels, eps=1e-3)",
+        ),
     ),
     wrong(
         "1.1",
@@ -1388,7 +1700,10 @@ class BasicBlock(nn.Module):
         "1.1",
         "b relu6",
         "a ReLU with an upper limit",
-        edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = F.relu6(3 * self.bn1(self.conv1(x))) / 3"),
+        edit(
+            "branch = F.relu(self.bn1(self.conv1(x)))",
+            "branch = F.relu6(3 * self.bn1(self.conv1(x))) / 3",
+        ),
     ),
     wrong(
         "1.1",
@@ -1430,7 +1745,7 @@ self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), Squeeze(), nn.Linear(512, num
     wrong(
         "1.2",
         "n changes the pictures",
-        "changed the pictures themselves",
+        "changed the images themselves",
         edit(
             "return self.head(self.stages(self.stem(images)))",
             "images.sub_(0.5).div_(0.25)\n        return self.head(self.stages(self.stem(images)))",
@@ -1458,19 +1773,36 @@ self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), Squeeze(), nn.Linear(512, num
         "1.2",
         "n head pools by four",
         "nn.AdaptiveAvgPool2d(1)",
-        edit("nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()", "nn.Sequential(nn.AvgPool2d(4), nn.Flatten()"),
+        hole(
+            "ResNet18.__init__",
+            """
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        blocks, in_channels = [], 64
+        for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)]
+            in_channels = out_channels
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(512, num_classes))
+    """,
+        ),
     ),
     wrong(
         "1.3",
         "s identity where channels shrink",
         "expected a projection",
-        edit("if stride == 1 and in_channels == out_channels:", "if stride == 1 and in_channels >= out_channels:"),
+        edit(
+            "if stride == 1 and in_channels == out_channels:",
+            "if stride == 1 and in_channels >= out_channels:",
+        ),
     ),
     wrong(
         "1.3",
         "s identity for other strides than 2",
         "expected a projection",
-        edit("if stride == 1 and in_channels == out_channels:", "if stride != 2 and in_channels == out_channels:"),
+        edit(
+            "if stride == 1 and in_channels == out_channels:",
+            "if stride != 2 and in_channels == out_channels:",
+        ),
     ),
     wrong(
         "1.3",
@@ -1521,22 +1853,63 @@ self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), Squeeze(), nn.Linear(512, num
             "    torch.set_grad_enabled(False)\n    if True:\n        for images, labels in batches:",
         ),
     ),
-    wrong("1.4", "a rounded", "it is rounded", edit("return right / total", "return round(right / total, 4)")),
+    wrong(
+        "1.4",
+        "a rounded",
+        "it is rounded",
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).argmax(dim=1) == labels).sum().item()
+                total += len(labels)
+        return round(right / total, 4)
+    """,
+        ),
+    ),
     wrong(
         "1.4",
         "a no argmax",
         "the logits themselves are compared",
-        edit("(model(images).argmax(dim=1) == labels)", "(model(images) == labels)"),
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images) == labels).sum().item()
+                total += len(labels)
+        return right / total
+    """,
+        ),
     ),
     wrong(
         "1.4",
         "a quickstart",
         "need not be a DataLoader",
-        edit("return right / total", "return right / len(batches.dataset)"),
+        hole(
+            "accuracy",
+            """
+        model.eval()
+        right = total = 0
+        with torch.no_grad():
+            for images, labels in batches:
+                right += (model(images).argmax(dim=1) == labels).sum().item()
+                total += len(labels)
+        return right / len(batches.dataset)
+    """,
+        ),
     ),
     right(
         "1.4",
         "a inference mode as a decorator",
-        edit("def accuracy(model, batches):", "@torch.inference_mode()\ndef accuracy(model, batches):"),
+        edit(
+            "def accuracy(model, batches):",
+            "@torch.inference_mode()\ndef accuracy(model, batches):",
+        ),
     ),
 ]

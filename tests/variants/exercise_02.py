@@ -2,6 +2,8 @@
 
 from changes import AGREEABLE, definition, edit, hole, right, wrong
 
+USED_BY = {"2.1": {"2.2", "2.3", "2.5"}, "2.2": {"2.3", "2.5"}}  # tasks whose tests use this answer
+
 VARIANTS = [
     wrong(
         "2.1",
@@ -51,7 +53,12 @@ VARIANTS = [
         return out""",
         ),
     ),
-    wrong("2.1", "inverted", "the switch is the wrong way round", edit("if self.skip:", "if not self.skip:")),
+    wrong(
+        "2.1",
+        "inverted",
+        "the switch is the wrong way round",
+        edit("if self.skip:", "if not self.skip:"),
+    ),
     wrong("2.1", "x not shortcut", "x itself is added", edit("out + self.shortcut(x)", "out + x")),
     wrong(
         "2.1",
@@ -78,7 +85,12 @@ VARIANTS = [
         "stage 1, block 1 has a working shortcut; hand skip on to every Block",
         edit("stride if i == 0 else 1, skip))", "stride if i == 0 else 1))"),
     ),
-    wrong("2.2", "stride all", "stage 2, block 2 puts out", edit("stride if i == 0 else 1, skip", "stride, skip")),
+    wrong(
+        "2.2",
+        "stride all",
+        "stage 2, block 2 puts out",
+        edit("stride if i == 0 else 1, skip", "stride, skip"),
+    ),
     wrong(
         "2.2",
         "n wrong2",
@@ -195,7 +207,8 @@ def run""",
         "first seed",
         "leaves out combinations",
         edit(
-            "for seed, depth, kind in itertools.product(seeds,", "for seed, depth, kind in itertools.product(seeds[:1],"
+            "for seed, depth, kind in itertools.product(seeds,",
+            "for seed, depth, kind in itertools.product(seeds[:1],",
         ),
     ),
     wrong(
@@ -232,9 +245,14 @@ def run""",
         edit("kind, max(depths)) -", "kind, 56) -"),
     ),
     wrong(
-        "2.5", "all", "no block is missing", edit("kept = [block.shortcut if i == index else block", "kept = [block")
+        "2.5",
+        "all",
+        "no block is missing",
+        edit("kept = [block.shortcut if i == index else block", "kept = [block"),
     ),
-    wrong("2.5", "offby", "blocks count from 0", edit("if i == index else", "if i == index - 1 else")),
+    wrong(
+        "2.5", "offby", "blocks count from 0", edit("if i == index else", "if i == index - 1 else")
+    ),
     wrong(
         "2.5",
         "drop",
@@ -273,7 +291,10 @@ return network""",
     right(
         "2.1",
         "ifexp",
-        hole("Block.forward", "return torch.relu(self.branch(x) + self.shortcut(x) if self.skip else self.branch(x))"),
+        hole(
+            "Block.forward",
+            "return torch.relu(self.branch(x) + self.shortcut(x) if self.skip else self.branch(x))",
+        ),
     ),
     right(
         "2.1",
@@ -307,7 +328,11 @@ return network""",
             "out = self.branch(x)\nif self.skip is True:\n    out = self.shortcut(x) + out\nreturn nn.ReLU()(out)",
         ),
     ),
-    right("2.1", "inplace", edit("            out = out + self.shortcut(x)", "            out += self.shortcut(x)")),
+    right(
+        "2.1",
+        "inplace",
+        edit("            out = out + self.shortcut(x)", "            out += self.shortcut(x)"),
+    ),
     right(
         "2.1",
         "in place on a tensor of its own",
@@ -369,18 +394,15 @@ return F.relu(out + torch.cat([kept, zeros], dim=1))""",
     right(
         "2.2",
         "recur",
-        edit(
-            """    blocks, channels = [], width
-    for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
-        for i in range((depth - 2) // 6):
-            blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
-            channels = out_channels
-""",
-            """    n = (depth - 2) // 6
-    blocks = [Block(width, width, 1, skip=skip) for _ in range(n)]
-    blocks += [Block(width, width*2, 2, skip=skip)] + [Block(2*width, width*2, skip=skip) for _ in range(n-1)]
-    blocks += [Block(2*width, width*4, 2, skip=skip)] + [Block(4*width, width*4, skip=skip) for _ in range(n-1)]
-""",
+        hole(
+            "build_network",
+            """
+        n = (depth - 2) // 6
+        blocks = [Block(width, width, 1, skip=skip) for _ in range(n)]
+        blocks += [Block(width, width*2, 2, skip=skip)] + [Block(2*width, width*2, skip=skip) for _ in range(n-1)]
+        blocks += [Block(2*width, width*4, 2, skip=skip)] + [Block(4*width, width*4, skip=skip) for _ in range(n-1)]
+        return nn.Sequential(stem, nn.Sequential(*blocks), head)
+    """,
         ),
     ),
     right(
@@ -407,7 +429,8 @@ return F.relu(out + torch.cat([kept, zeros], dim=1))""",
         "expected a number",
         definition(
             "degradation",
-            AGREEABLE + "def degradation(histories):\n    return {'plain': Agreeable(), 'residual': Agreeable()}",
+            AGREEABLE
+            + "def degradation(histories):\n    return {'plain': Agreeable(), 'residual': Agreeable()}",
         ),
     ),
     right(
@@ -531,8 +554,12 @@ else:
 return F.relu(out)""",
         ),
     ),
-    wrong("2.1", "leaky", "a leaky ReLU ran", edit("return F.relu(out)", "return F.leaky_relu(out)")),
-    wrong("2.1", "relu6", "ReLU6, which ends at 6", edit("return F.relu(out)", "return F.relu6(out)")),
+    wrong(
+        "2.1", "leaky", "a leaky ReLU ran", edit("return F.relu(out)", "return F.leaky_relu(out)")
+    ),
+    wrong(
+        "2.1", "relu6", "ReLU6, which ends at 6", edit("return F.relu(out)", "return F.relu6(out)")
+    ),
     wrong(
         "2.1",
         "average",
@@ -642,12 +669,17 @@ def run""",
         "2.2",
         "seeds torch",
         "whatever torch was seeded with",
-        edit(
-            """    blocks, channels = [], width
-""",
-            """    torch.manual_seed(0)
-    blocks, channels = [], width
-""",
+        hole(
+            "build_network",
+            """
+        torch.manual_seed(0)
+        blocks, channels = [], width
+        for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+            for i in range((depth - 2) // 6):
+                blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
+                channels = out_channels
+        return nn.Sequential(stem, nn.Sequential(*blocks), head)
+    """,
         ),
     ),
     wrong(
@@ -760,7 +792,10 @@ return histories""",
         "2.3",
         "nested",
         "one of the keys, expected tuples (kind, depth, seed)",
-        edit("histories[kind, depth, seed] =", "histories.setdefault(kind, {}).setdefault(depth, {})[seed] ="),
+        edit(
+            "histories[kind, depth, seed] =",
+            "histories.setdefault(kind, {}).setdefault(depth, {})[seed] =",
+        ),
     ),
     wrong(
         "2.3",
@@ -945,7 +980,12 @@ return network""",
         "all blocks from block 2 on are missing",
         edit("if i == index else", "if i >= index else"),
     ),
-    wrong("2.5", "all but one", "all blocks but block 2 are missing", edit("if i == index else", "if i != index else")),
+    wrong(
+        "2.5",
+        "all but one",
+        "all blocks but block 2 are missing",
+        edit("if i == index else", "if i != index else"),
+    ),
     right(
         "2.2",
         "counted by number",
@@ -979,7 +1019,11 @@ for name, part in (("stem", stem), ("blocks", blocks), ("head", head)):
 return network""",
         ),
     ),
-    right("2.3", "numbers for switches", edit('skip=kind == "residual")', 'skip={"plain": 0, "residual": 1}[kind])')),
+    right(
+        "2.3",
+        "numbers for switches",
+        edit('skip=kind == "residual")', 'skip={"plain": 0, "residual": 1}[kind])'),
+    ),
     right(
         "2.3",
         "a copy before training",
@@ -1061,7 +1105,10 @@ return nn.Sequential(stem, blocks, head).eval()""",
     right(
         "2.3",
         "an ordered dict",
-        edit("    histories = {}\n", "    from collections import OrderedDict\n\n    histories = OrderedDict()\n"),
+        edit(
+            "    histories = {}\n",
+            "    from collections import OrderedDict\n\n    histories = OrderedDict()\n",
+        ),
     ),
     right(
         "2.4",

@@ -299,7 +299,7 @@ return [norm(g) for g in torch.autograd.grad(loss, weights)][::-1]""",
     wrong(
         "3.1",
         "sumloss",
-        "the loss is summed over the pictures, not averaged",
+        "the loss is summed over the images, not averaged",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -616,7 +616,7 @@ return [norm(o.grad) for o in outs]""",
     wrong(
         "3.2",
         "permean",
-        "means over the pictures of each picture",
+        "means over the images of each image",
         hole(
             "signal_norms",
             """outs=[]
@@ -981,7 +981,7 @@ return F.cosine_similarity(g(images),g(neighbours)).mean().item()""",
     wrong(
         "3.4",
         "flatall",
-        "all pictures' gradients are taken as one long vector",
+        "all images' gradients are taken as one long vector",
         hole(
             "gradient_correlation",
             """def g(inputs):
@@ -995,7 +995,7 @@ return F.cosine_similarity(g(images).flatten(),g(neighbours).flatten(),dim=0).it
     wrong(
         "3.4",
         "abs",
-        "the absolute values of the cosines are averaged",
+        "the absolute values of the cosine similarities are averaged",
         hole(
             "gradient_correlation",
             """def g(inputs):
@@ -1009,7 +1009,7 @@ return F.cosine_similarity(g(images),g(neighbours)).abs().mean().item()""",
     wrong(
         "3.4",
         "sum",
-        "the cosines are summed, not averaged",
+        "the cosine similarities are summed, not averaged",
         hole(
             "gradient_correlation",
             """def g(inputs):
@@ -1081,7 +1081,7 @@ return F.cosine_similarity(*gs).mean().item()""",
     wrong(
         "3.4",
         "chan",
-        "the cosine is taken over the channels",
+        "the cosine similarity is taken over the channels",
         hole(
             "gradient_correlation",
             """gs=[]
@@ -1867,7 +1867,7 @@ return (a*b).sum(1).mean().item()""",
     wrong(
         "3.4",
         "not flattened",
-        "each gradient is normalised over its channels at each place",
+        "each gradient is normalised over its channels at each position",
         hole(
             "gradient_correlation",
             """def g(inputs):
@@ -1882,7 +1882,7 @@ return (a*b).flatten(1).sum(1).mean().item()""",
     wrong(
         "3.4",
         "mean of the products",
-        "the products are averaged over a picture's values",
+        "the products are averaged over an image's values",
         hole(
             "gradient_correlation",
             """def g(inputs):
@@ -1897,7 +1897,7 @@ return (a*b).mean().item()""",
     wrong(
         "3.4",
         "every pair",
-        "every picture is compared with all neighbours",
+        "every image is compared with all neighbours",
         hole(
             "gradient_correlation",
             """def g(inputs):

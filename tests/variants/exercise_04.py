@@ -2,6 +2,8 @@
 
 from changes import AGREEABLE, definition, edit, hole, right, wrong
 
+USED_BY = {"4.1": {"4.2", "4.4"}, "4.2": {"4.4"}}  # tasks whose tests use this answer
+
 VARIANTS = [
     wrong(
         "4.1",
@@ -260,11 +262,17 @@ LAYERS""",
     right(
         "4.1",
         "padding by name",
-        edit(
-            "nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n"
-            "            nn.Conv2d(channels, out_channels",
-            "nn.ZeroPad2d(1), nn.Conv2d(channels, channels, 3, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n"
-            "            nn.Conv2d(channels, out_channels",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.ZeroPad2d(1), nn.Conv2d(channels, channels, 3, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     right(
@@ -302,58 +310,84 @@ LAYERS""",
         "4.1",
         "norelu1",
         "the ReLU after the first convolution's batch norm is missing",
-        edit(
-            "nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
-            "nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels),",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     wrong(
         "4.1",
         "norelu2",
         "the ReLU after the 3x3 convolution's batch norm is missing",
-        edit(
-            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.Conv2d(channels, out_channels""",
-            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels),
-            nn.Conv2d(channels, out_channels""",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     right(
         "4.1",
         "paperstride",
-        edit(
-            "nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
-            "nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
-        ),
-        edit(
-            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.Conv2d(channels, out_channels""",
-            """nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.Conv2d(channels, out_channels""",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     wrong(
         "4.1",
         "stridelast",
         "the stride is on the last 1x1",
-        edit(
-            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.Conv2d(channels, out_channels""",
-            """nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.Conv2d(channels, out_channels""",
-        ),
-        edit(
-            "nn.Conv2d(channels, out_channels, 1, bias=False)",
-            "nn.Conv2d(channels, out_channels, 1, stride, bias=False)",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     wrong(
         "4.1",
         "stridetwice",
         "two convolutions take the stride",
-        edit(
-            "nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
-            "nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     wrong(
@@ -390,29 +424,51 @@ LAYERS""",
         "4.1",
         "nopad",
         "the 3x3 convolution has no padding",
-        edit(
-            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.Conv2d(channels, out_channels""",
-            """nn.Conv2d(channels, channels, 3, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.Conv2d(channels, out_channels""",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     wrong(
         "4.1",
         "bias",
         "channels has a bias. The batch norm after it has one: say bias=False",
-        edit(
-            "nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),",
-            "nn.Conv2d(in_channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU(),",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     wrong(
         "4.1",
         "nobn3",
         "channels puts out. Each convolution is followed by its own",
-        edit(
-            "nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))",
-            "nn.Conv2d(channels, out_channels, 1, bias=False))",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     right(
@@ -434,18 +490,27 @@ LAYERS""",
         "4.1",
         "groups",
         "a convolution has groups=2",
-        edit(
-            """nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.Conv2d(channels, out_channels""",
-            """nn.Conv2d(channels, channels, 3, stride, padding=1, groups=2, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.Conv2d(channels, out_channels""",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride, padding=1, groups=2, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     wrong(
         "4.1",
         "expansion2",
         "It puts out expansion * channels =",
-        edit("        out_channels = self.expansion * channels", "        out_channels = 2 * channels"),
+        edit(
+            "        out_channels = self.expansion * channels",
+            "        out_channels = 2 * channels",
+        ),
     ),
     right(
         "4.1",
@@ -622,7 +687,10 @@ class Bottleneck(nn.Module):
         "4.2",
         "maxpool",
         "a max pooling ran, expected the mean",
-        edit("head = nn.Sequential(nn.AdaptiveAvgPool2d(1)", "head = nn.Sequential(nn.AdaptiveMaxPool2d(1)"),
+        edit(
+            "head = nn.Sequential(nn.AdaptiveAvgPool2d(1)",
+            "head = nn.Sequential(nn.AdaptiveMaxPool2d(1)",
+        ),
     ),
     wrong(
         "4.2",
@@ -654,7 +722,10 @@ class Bottleneck(nn.Module):
         "4.3",
         "trainable",
         "it leaves out what is frozen",
-        hole("count_parameters", "return sum(p.numel() for p in model.parameters() if p.requires_grad)"),
+        hole(
+            "count_parameters",
+            "return sum(p.numel() for p in model.parameters() if p.requires_grad)",
+        ),
     ),
     wrong(
         "4.3",
@@ -666,7 +737,10 @@ class Bottleneck(nn.Module):
         "4.3",
         "numbers that agree with all",
         "expected a number",
-        definition("count_macs", AGREEABLE + "def count_macs(model, shape=(3, 32, 32)):\n    return Agreeable()"),
+        definition(
+            "count_macs",
+            AGREEABLE + "def count_macs(model, shape=(3, 32, 32)):\n    return Agreeable()",
+        ),
     ),
     right(
         "4.3",
@@ -825,7 +899,7 @@ return sum(macs)""",
     wrong(
         "4.3",
         "square",
-        "it takes pictures to be as high as wide",
+        "it takes images to be as high as wide",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -872,7 +946,7 @@ return sum(macs)""",
     wrong(
         "4.3",
         "batch2",
-        "it runs two pictures",
+        "it runs two images",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -1154,27 +1228,51 @@ return [100*(b["accuracy"]-a["accuracy"])/((b["macs"]-a["macs"])/1e9) for a,b in
         "4.1",
         "stride forgotten",
         "no convolution of the branch takes the stride",
-        edit(
-            "nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n            nn.Conv2d(channels, out_channels",
-            "nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n            nn.Conv2d(channels, out_channels",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     wrong(
         "4.1",
         "dilated",
         "a convolution has other settings",
-        edit(
-            "nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n            nn.Conv2d(channels, out_channels",
-            "nn.Conv2d(channels, channels, 3, stride, padding=2, dilation=2, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),\n            nn.Conv2d(channels, out_channels",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride, padding=2, dilation=2, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     wrong(
         "4.1",
         "momentum",
         "a batch norm has momentum=0.9",
-        edit(
-            "bias=False), nn.BatchNorm2d(out_channels))\n        nn.init",
-            "bias=False), nn.BatchNorm2d(out_channels, momentum=0.9))\n        nn.init",
+        hole(
+            "Bottleneck.__init__",
+            """
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels, momentum=0.9))
+        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+    """,
         ),
     ),
     wrong(
@@ -1208,7 +1306,7 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
     wrong(
         "4.2",
         "changes the pictures",
-        "changed the pictures themselves",
+        "changed the images themselves",
         edit(
             "    return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)",
             """    class Scale(nn.Module):
@@ -1228,7 +1326,10 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
         "4.3",
         "with gradients",
         "runs the model with gradients",
-        edit("    with torch.no_grad():\n        model.eval()(torch", "    if True:\n        model.eval()(torch"),
+        edit(
+            "    with torch.no_grad():\n        model.eval()(torch",
+            "    if True:\n        model.eval()(torch",
+        ),
     ),
     wrong(
         "4.3",
@@ -1260,7 +1361,7 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
     wrong(
         "4.3",
         "parameters by kind of layer",
-        "it leaves out what lies in no layer",
+        "it leaves out what is in no layer",
         hole(
             "count_parameters",
             """total = 0

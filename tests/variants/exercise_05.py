@@ -1287,7 +1287,7 @@ return p""",
     wrong(
         "5.3",
         "summed loss",
-        "the cross-entropy is summed over the pictures",
+        "the cross-entropy is summed over the images",
         hole(
             "linear_probe",
             """p = nn.Linear(features.shape[1], num_classes)
