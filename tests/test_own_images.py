@@ -37,8 +37,12 @@ def make_pictures(folder, count, size=(40, 30), start=0, name="picture"):
 
 
 def read(transfer, folder, **more):
-    args = SimpleNamespace(images=folder, seed=0, test_images=60, device=torch.device("cpu"), **more)
-    form = SimpleNamespace(size=16, shrink=16, mean=torch.zeros(1, 3, 1, 1), deviation=torch.ones(1, 3, 1, 1))
+    args = SimpleNamespace(
+        images=folder, seed=0, test_images=60, device=torch.device("cpu"), **more
+    )
+    form = SimpleNamespace(
+        size=16, shrink=16, mean=torch.zeros(1, 3, 1, 1), deviation=torch.ones(1, 3, 1, 1)
+    )
     return transfer.read_folders(args, form)
 
 
@@ -46,12 +50,20 @@ def test_a_folder_for_each_class_is_split_class_by_class(transfer, tmp_path, cap
     make_pictures(tmp_path / "cats", 10), make_pictures(tmp_path / "dogs", 20, (17, 50))
     data = read(transfer, tmp_path)
     assert data.classes == ["cats", "dogs"]
-    assert data.train_labels.bincount().tolist() == [7, 14] and data.test_labels.bincount().tolist() == [3, 6]
+    assert data.train_labels.bincount().tolist() == [
+        7,
+        14,
+    ] and data.test_labels.bincount().tolist() == [3, 6]
     assert data.train_images.shape == (21, 3, 16, 16) and data.train_images.dtype == torch.uint8
-    both = [tuple(picture.flatten().tolist()) for picture in torch.cat([data.train_images, data.test_images])]
+    both = [
+        tuple(picture.flatten().tolist())
+        for picture in torch.cat([data.train_images, data.test_images])
+    ]
     assert len(set(both)) == 30, "no picture is in both halves"
     assert "at random, class by class" in capsys.readouterr().out
-    assert torch.equal(read(transfer, tmp_path).test_images, data.test_images), "the same seed splits alike"
+    assert torch.equal(read(transfer, tmp_path).test_images, data.test_images), (
+        "the same seed splits alike"
+    )
 
 
 def test_train_and_test_folders_are_taken_as_they_are(transfer, tmp_path, capsys):
@@ -59,7 +71,10 @@ def test_train_and_test_folders_are_taken_as_they_are(transfer, tmp_path, capsys
         for name in ("a", "b", "c"):
             make_pictures(tmp_path / half / name, count, start=100 * (half == "test"))
     data = read(transfer, tmp_path)
-    assert data.train_labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5 and data.test_labels.bincount().tolist() == [3] * 3
+    assert (
+        data.train_labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
+        and data.test_labels.bincount().tolist() == [3] * 3
+    )
     assert "Split" not in capsys.readouterr().out
 
 
@@ -87,7 +102,10 @@ def test_no_more_pictures_are_read_than_are_used(transfer, tmp_path, monkeypatch
     monkeypatch.setattr(transfer, "LABELS", (2, 4))
     make_pictures(tmp_path / "a", 50), make_pictures(tmp_path / "b", 50)
     data = read(transfer, tmp_path)
-    assert data.train_labels.bincount().tolist() == [4, 4] and data.test_labels.bincount().tolist() == [10, 10]
+    assert data.train_labels.bincount().tolist() == [
+        4,
+        4,
+    ] and data.test_labels.bincount().tolist() == [10, 10]
 
 
 def one_class(folder):
@@ -142,7 +160,13 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     torch.manual_seed(0)
     model = resnet18()
-    place = tmp_path / "hub" / "hub" / "checkpoints" / ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+    place = (
+        tmp_path
+        / "hub"
+        / "hub"
+        / "checkpoints"
+        / ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+    )
     place.parent.mkdir(parents=True)
     torch.save(model.state_dict(), place)
     return model
@@ -154,9 +178,16 @@ def test_imagenet_weights_come_through_torchvisions_own_loader(transfer, hub):
         assert torch.equal(ours, theirs)
 
 
-def test_pictures_for_imagenet_weights_are_prepared_by_their_own_transforms(transfer, hub, tmp_path):
-    args = SimpleNamespace(images=tmp_path / "p", seed=0, test_images=10, size=16, device=torch.device("cpu"))
-    make_pictures(args.images / "a", 2, (400, 300)), make_pictures(args.images / "b", 2, (300, 500), 10)
+def test_pictures_for_imagenet_weights_are_prepared_by_their_own_transforms(
+    transfer, hub, tmp_path
+):
+    args = SimpleNamespace(
+        images=tmp_path / "p", seed=0, test_images=10, size=16, device=torch.device("cpu")
+    )
+    (
+        make_pictures(args.images / "a", 2, (400, 300)),
+        make_pictures(args.images / "b", 2, (300, 500), 10),
+    )
     form = transfer.picture_form(args, None, transfer.load_weights("imagenet"))
     data = transfer.read_folders(args, form)
     expected = torch.stack(
@@ -198,7 +229,10 @@ class Malicious:
         (lambda path: path.write_bytes(b""), "cannot be loaded"),
         (lambda path: torch.save({"a": torch.zeros(2)}, path), "fits neither"),
         (lambda path: torch.save([1, 2], path), "fits neither"),
-        (lambda path: torch.save(resnet18(num_classes=4).layer1.state_dict(), path), "fits neither"),
+        (
+            lambda path: torch.save(resnet18(num_classes=4).layer1.state_dict(), path),
+            "fits neither",
+        ),
         (lambda path: None, "there is no such file"),
     ],
 )
@@ -231,7 +265,10 @@ def test_own_pictures_and_own_weights_from_the_command_line(tmp_path):
     assert first.returncode == 0, first.stderr
     assert (out / "exercise_05_source.pt").is_file()
     again = subprocess.run(
-        [*command, "--weights", out / "exercise_05_source.pt"], capture_output=True, text=True, cwd=tmp_path
+        [*command, "--weights", out / "exercise_05_source.pt"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert again.returncode == 0 and "Pretrained" not in again.stdout, again.stderr
     assert json.loads((out / "exercise_05.json").read_text())["classes"] == ["blue", "red"]

@@ -1,7 +1,7 @@
-"""What a network did, whatever its layers are called: the convolutions, batch norms and linear layers that ran.
+"""What a network did, whatever its layers are called: the layers that ran, and on what.
 
-Nothing here looks at attributes. A Recorder watches torch's functions while a network runs, so nn.Conv2d, its
-subclasses, lazy layers and F.conv2d on plain parameters all look alike.
+Nothing here looks at attributes. A Recorder watches torch's functions while a network runs, so
+nn.Conv2d, its subclasses, lazy layers and F.conv2d on plain parameters all look alike.
 """
 
 from types import SimpleNamespace
@@ -13,35 +13,72 @@ from torch.overrides import TorchFunctionMode
 ARGUMENTS = {
     "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
     "linear": ("input", "weight", "bias"),
-    "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
-}
-EXTRAS = {  # what a ResNet has no place for: seen in .ops, too, and named where the numbers are wrong
-    **dict.fromkeys(("leaky_relu", "leaky_relu_"), "a leaky ReLU ran, expected ReLUs"),
-    **dict.fromkeys(("relu6", "hardtanh", "hardtanh_"), "a ReLU with an upper limit ran, expected ReLUs"),
-    "gelu": "GELU ran, expected ReLUs",
-    **dict.fromkeys(
-        ("silu", "elu", "celu", "selu", "prelu", "mish", "hardswish"), "a relative of ReLU ran, expected ReLUs"
+    "batch_norm": (  # of F.batch_norm
+        "input",
+        "running_mean",
+        "running_var",
+        "weight",
+        "bias",
+        "training",
+        "momentum",
+        "eps",
     ),
-    **dict.fromkeys(("sigmoid", "tanh", "softplus"), "sigmoid, tanh or softplus ran, expected ReLUs"),
-    "adaptive_max_pool2d": "a max pooling ran, expected the mean over all places",
-    "max_pool2d": "a max pooling ran, expected none",
-    "avg_pool2d": "an average pooling ran in steps, expected the mean over all places",
-    **dict.fromkeys(("dropout", "dropout2d"), "a dropout ran, expected none"),
-    **dict.fromkeys(("softmax", "log_softmax"), "softmax ran; return logits, for the loss applies softmax itself"),
 }
+NATIVE_BATCH_NORM = (  # of torch.batch_norm
+    "input",
+    "weight",
+    "bias",
+    "running_mean",
+    "running_var",
+    "training",
+    "momentum",
+    "eps",
+)
 DEFAULTS = {
     "conv2d": {"stride": 1, "padding": 0, "dilation": 1, "groups": 1},
+    "linear": {},
     "batch_norm": {"training": False, "momentum": 0.1, "eps": 1e-5},
 }
-LAST = 3  # convolutions that a message names
+OTHER_RELU = "a relative of ReLU ran, expected ReLUs"
+LEAKY_RELU = "a leaky ReLU ran, expected ReLUs"
+CAPPED_RELU = "a ReLU with an upper limit ran, expected ReLUs"
+SIGMOID = "sigmoid, tanh or softplus ran, expected ReLUs"
+DROPOUT = "a dropout ran, expected none"
+SOFTMAX = "softmax ran; return logits, for the loss applies softmax itself"
+EXTRAS = {  # what a ResNet has no place for: recorded, too, and named where the numbers are wrong
+    "leaky_relu": LEAKY_RELU,
+    "leaky_relu_": LEAKY_RELU,
+    "relu6": CAPPED_RELU,
+    "hardtanh": CAPPED_RELU,
+    "hardtanh_": CAPPED_RELU,
+    "gelu": "GELU ran, expected ReLUs",
+    "silu": OTHER_RELU,
+    "elu": OTHER_RELU,
+    "celu": OTHER_RELU,
+    "selu": OTHER_RELU,
+    "prelu": OTHER_RELU,
+    "mish": OTHER_RELU,
+    "hardswish": OTHER_RELU,
+    "sigmoid": SIGMOID,
+    "tanh": SIGMOID,
+    "softplus": SIGMOID,
+    "adaptive_max_pool2d": "a max pooling ran, expected the mean over all positions",
+    "max_pool2d": "a max pooling ran, expected none",
+    "avg_pool2d": "an average pooling ran in steps, expected the mean over all positions",
+    "dropout": DROPOUT,
+    "dropout2d": DROPOUT,
+    "softmax": SOFTMAX,
+    "log_softmax": SOFTMAX,
+}
 OTHER_NORMS = ("group_norm", "instance_norm", "layer_norm")
-NATIVE_BATCH_NORM = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
+LAST = 3  # how many of the convolutions that ran a message names
 
 
 class Recorder(TorchFunctionMode):
-    """A context that lists, in .ops, every convolution, batch norm and linear layer that runs in it, in order.
+    """A context that lists, in .ops, every convolution, batch norm and linear layer that runs.
 
-    An op has a kind ("conv2d", "batch_norm", "linear"), the arguments of its function by name, and its output.
+    An op has a kind ("conv2d", "batch_norm", "linear"), the arguments of its function by name, and
+    its output.
     """
 
     def __init__(self):
@@ -49,40 +86,55 @@ class Recorder(TorchFunctionMode):
         self.ops = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        output = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
-        if name in OTHER_NORMS or name in EXTRAS:
-            self.ops.append(SimpleNamespace(kind=name, output=output))
-        if name in ARGUMENTS:
-            names = NATIVE_BATCH_NORM if func is torch.batch_norm else ARGUMENTS[name]
-            values = dict.fromkeys(names) | DEFAULTS.get(name, {}) | dict(zip(names, args)) | (kwargs or {})
-            self.ops.append(SimpleNamespace(kind=name, output=output, **values))
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        kind = getattr(func, "__name__", "")
+        if kind in OTHER_NORMS or kind in EXTRAS:
+            self.ops.append(SimpleNamespace(kind=kind, output=output))
+        if kind in ARGUMENTS:
+            names = NATIVE_BATCH_NORM if func is torch.batch_norm else ARGUMENTS[kind]
+            values = dict.fromkeys(names)
+            values.update(DEFAULTS[kind])
+            values.update(zip(names, args))
+            values.update(kwargs)
+            self.ops.append(SimpleNamespace(kind=kind, output=output, **values))
         return output
 
 
 def record(model, x, what):
-    """Run a model once. Returns (output, ops). If it raises, the Wrong says which convolutions had run by then."""
+    """Run a model once. Returns (output, ops).
+
+    If it raises, the Wrong says which convolutions had run by then.
+    """
     with Recorder() as recorder:
         try:
             with calling(what):
                 output = model(x)
         except Wrong as wrong:
-            wrong.more, wrong.ops = until_then(recorder.ops), recorder.ops
+            wrong.more = until_then(recorder.ops)
+            wrong.ops = recorder.ops
             raise wrong.because(None) from None
     return output, recorder.ops
 
 
 def until_then(ops):
     """A sentence on the convolutions that ran before an exception."""
-    ran = [f"{describe(op)}, stride {first(op.stride)}" for op in ops if op.kind == "conv2d"]
-    more = f"{len(ran)} convolutions, the last of them " if len(ran) > LAST else ""
-    return f"\nUntil then it ran {more}{'; '.join(ran[-LAST:])}." if ran else ""
+    ran = [f"{describe(op)}, stride {first(op.stride)}" for op in of_kind(ops, "conv2d")]
+    if not ran:
+        return ""
+    count_them = f"{len(ran)} convolutions, the last of them " if len(ran) > LAST else ""
+    return f"\nUntil then it ran {count_them}{'; '.join(ran[-LAST:])}."
 
 
 def describe(op):
     """A convolution in words: 3x3 from 6 to 10 channels."""
     height, width = op.weight.shape[2:]
-    return f"{height}x{width} from {op.weight.shape[1]} to {op.weight.shape[0]} channels"
+    return f"{height}x{width} {channels_of(op)}"
+
+
+def channels_of(op):
+    """A convolution's channels in words: from 6 to 10 channels."""
+    return f"from {op.weight.shape[1]} to {op.weight.shape[0]} channels"
 
 
 def first(setting):
@@ -92,8 +144,12 @@ def first(setting):
 
 def tensors(op):
     """The tensors that an op owns, by name: weight, bias, running_mean, running_var."""
-    names = ("weight", "bias", "running_mean", "running_var")
-    return {name: getattr(op, name) for name in names if getattr(op, name, None) is not None}
+    owned = {}
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        value = getattr(op, name, None)
+        if value is not None:
+            owned[name] = value
+    return owned
 
 
 def kernel(op):
@@ -101,88 +157,22 @@ def kernel(op):
     return op.weight.shape[2]
 
 
-def pair_ops(ops, oracle_ops, what):
-    """[(op, oracle's op)]: convolutions by kernel size in running order, each batch norm with its convolution's."""
-    pairs, sizes = [], {op.weight.shape[2:] for op in oracle_ops if op.kind == "conv2d"}
-    strange = next((op for op in ops if op.kind == "conv2d" and op.weight.shape[2:] not in sizes), None)
-    if strange:
-        expected = " or ".join(sorted(f"{height}x{width}" for height, width in sizes))
-        raise Wrong(f"{what} ran a convolution of {describe(strange)}. Its kernel should be {expected}.")
-    for size in (3, 1, 7):
-        own, oracle = [
-            [op for op in group if op.kind == "conv2d" and kernel(op) == size] for group in (ops, oracle_ops)
-        ]
-        own, oracle = (projections_last(own), projections_last(oracle)) if size == 1 else (own, oracle)
-        if len(own) != len(oracle):
-            raise Wrong(f"{what} ran {count(len(own), f'{size}x{size} convolution')}, expected {len(oracle)}.")
-        pairs += list(zip(own, oracle))
-    for own, oracle in list(pairs):
-        if own.groups != oracle.groups:
-            raise Wrong(f"{what}: a convolution has groups={own.groups}. Leave groups at its default, 1.")
-        name = f"{kernel(own)}x{kernel(own)} convolution from {own.weight.shape[1]} to {own.weight.shape[0]} channels"
-        if own.weight.shape != oracle.weight.shape:
-            raise Wrong(
-                f"{what} ran a {name} where one from {oracle.weight.shape[1]} to {oracle.weight.shape[0]} belongs."
-            )
-        if own.bias is not None:
-            raise Wrong(f"{what}: its {name} has a bias. The batch norm after it has one: say bias=False.")
-        norm, oracle_norm = norm_after(ops, own), norm_after(oracle_ops, oracle)
-        if norm is None and any(op.kind == "batch_norm" and is_close(op.input, own.output.relu()) for op in ops):
-            raise Wrong(f"{what}: the ReLU comes before the batch norm of its {name}; it belongs after it.")
-        if norm is None:
-            raise Wrong(
-                f"{what}: no batch norm takes what its {name} puts out. Each convolution is followed by its own."
-            )
-        pairs.append((norm, oracle_norm))
-    for kind, name in (("batch_norm", "batch norm"), ("linear", "linear layer"), ("conv2d", "convolution")):
-        own, oracle = [[op for op in group if op.kind == kind] for group in (ops, oracle_ops)]
-        if len(own) != len(oracle):
-            raise Wrong(f"{what} ran {count(len(own), name)}, expected {len(oracle)}.")
-        if kind == "linear":
-            pairs += list(zip(own, oracle))
-    for own, oracle in pairs:
-        check_settings(own, oracle, what)
-        for name, value in tensors(oracle).items():
-            got = tensors(own).get(name)
-            if got is None and own.kind == "linear":
-                raise Wrong(f"{what}: its linear layer has no bias. Leave bias at its default, True.")
-            if got is None and own.kind == "batch_norm" and name.startswith("running"):
-                raise Wrong(f"{what}: a batch norm keeps no running statistics, so it cannot be used in eval mode.")
-            if got is None and own.kind == "batch_norm":
-                raise Wrong(f"{what}: a batch norm has no {name}. Leave affine at its default, True.")
-            if got is None or got.shape != value.shape:
-                raise Wrong(
-                    f"{what}: the {name} of a {own.kind} has the shape {got if got is None else shape(got)}, "
-                    f"expected {shape(value)}."
-                )
-    return pairs
+def of_kind(ops, kind):
+    """The ops of one kind, in running order."""
+    return [op for op in ops if op.kind == kind]
 
 
-def check_settings(own, oracle, what):
-    """Raise Wrong if a batch norm has another momentum or eps than the oracle's."""
-    for name in ("momentum", "eps") if own.kind == "batch_norm" else ():
-        got, expected = getattr(own, name), getattr(oracle, name)
-        if got is None or abs(got - expected) > 1e-3 * expected:
-            raise Wrong(f"{what}: a batch norm has {name}={got}. Leave {name} at its default, {expected}.")
-
-
-def projections_last(convs):
-    """1x1 convolutions in running order, but a bottleneck's projection after the block's other two, wherever it ran."""
-    rest, ordered = list(convs), []
-    while rest:
-        twin = next((op for op in rest[1:3] if is_close(op.input, rest[0].input)), None)
-        if twin is None or len(rest) < 3:
-            ordered.append(rest.pop(0))
-            continue
-        block, rest = rest[:3], rest[3:]
-        projection = max(block[0], twin, key=lambda op: len(op.weight))
-        ordered += [op for op in block if op is not projection] + [projection]
-    return ordered
+def convolutions(ops, size):
+    """The convolutions with a kernel of this height, in running order."""
+    return [op for op in of_kind(ops, "conv2d") if kernel(op) == size]
 
 
 def norm_after(ops, conv):
-    """The batch norm whose input is what a convolution put out, or None."""
-    return next((op for op in ops if op.kind == "batch_norm" and op.input is conv.output), None)
+    """The batch norm whose input is the output of a convolution, or None."""
+    for op in of_kind(ops, "batch_norm"):
+        if op.input is conv.output:
+            return op
+    return None
 
 
 def count(number, noun):
@@ -190,35 +180,197 @@ def count(number, noun):
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def pair_ops(ops, oracle_ops, what):
+    """[(op, oracle's op), ...] for what the learner's network and the oracle ran.
+
+    Convolutions are paired by kernel size in running order, each batch norm with its
+    convolution's, linear layers in running order. Raises Wrong where a pair does not match.
+    """
+    convs = pair_convolutions(ops, oracle_ops, what)
+    norms = []
+    for own, oracle in convs:
+        check_convolution(own, oracle, what)
+        norms.append((find_norm(ops, own, what), norm_after(oracle_ops, oracle)))
+    kinds = {"batch_norm": "batch norm", "linear": "linear layer", "conv2d": "convolution"}
+    for kind, name in kinds.items():
+        ran = len(of_kind(ops, kind))
+        expected = len(of_kind(oracle_ops, kind))
+        if ran != expected:
+            raise Wrong(f"{what} ran {count(ran, name)}, expected {expected}.")
+    linears = list(zip(of_kind(ops, "linear"), of_kind(oracle_ops, "linear")))
+    pairs = convs + norms + linears
+    for own, oracle in pairs:
+        check_settings(own, oracle, what)
+        check_tensors(own, oracle, what)
+    return pairs
+
+
+def pair_convolutions(ops, oracle_ops, what):
+    """[(convolution, oracle's), ...]; raises Wrong if their kernels or numbers are others."""
+    sizes = {op.weight.shape[2:] for op in of_kind(oracle_ops, "conv2d")}
+    for op in of_kind(ops, "conv2d"):
+        if op.weight.shape[2:] not in sizes:
+            expected = " or ".join(sorted(f"{height}x{width}" for height, width in sizes))
+            raise Wrong(
+                f"{what} ran a convolution of {describe(op)}. Its kernel should be {expected}."
+            )
+    pairs = []
+    for size in (3, 1, 7):
+        own = convolutions(ops, size)
+        oracle = convolutions(oracle_ops, size)
+        if size == 1:
+            own = projections_last(own)
+            oracle = projections_last(oracle)
+        if len(own) != len(oracle):
+            ran = count(len(own), f"{size}x{size} convolution")
+            raise Wrong(f"{what} ran {ran}, expected {len(oracle)}.")
+        pairs += zip(own, oracle)
+    return pairs
+
+
+def projections_last(convs):
+    """1x1 convolutions in running order, but each bottleneck's projection after its other two.
+
+    A block may run its projection first, or last.
+    """
+    rest = list(convs)
+    ordered = []
+    while rest:
+        twins = [op for op in rest[1:3] if is_close(op.input, rest[0].input)]
+        if not twins or len(rest) < 3:  # no convolution starts from the same input
+            ordered.append(rest.pop(0))
+            continue
+        block = rest[:3]
+        rest = rest[3:]
+        projection = max(block[0], twins[0], key=lambda op: len(op.weight))
+        ordered += [op for op in block if op is not projection]
+        ordered.append(projection)
+    return ordered
+
+
+def check_convolution(own, oracle, what):
+    """Raise Wrong if a convolution has other channels or groups than the oracle's, or a bias."""
+    if own.groups != oracle.groups:
+        raise Wrong(
+            f"{what}: a convolution has groups={own.groups}. Leave groups at its default, 1."
+        )
+    if own.weight.shape != oracle.weight.shape:
+        expected = f"from {oracle.weight.shape[1]} to {oracle.weight.shape[0]}"
+        raise Wrong(f"{what} ran a {conv_name(own)} where one {expected} belongs.")
+    if own.bias is not None:
+        raise Wrong(
+            f"{what}: its {conv_name(own)} has a bias. The batch norm after it has one: "
+            "say bias=False."
+        )
+
+
+def conv_name(op):
+    """A convolution in words: 3x3 convolution from 6 to 10 channels."""
+    return f"{kernel(op)}x{kernel(op)} convolution {channels_of(op)}"
+
+
+def find_norm(ops, conv, what):
+    """The batch norm after a convolution; raises Wrong if there is none."""
+    norm = norm_after(ops, conv)
+    if norm is not None:
+        return norm
+    for op in of_kind(ops, "batch_norm"):
+        if is_close(op.input, conv.output.relu()):
+            raise Wrong(
+                f"{what}: the ReLU comes before the batch norm of its {conv_name(conv)}; "
+                "it belongs after it."
+            )
+    raise Wrong(
+        f"{what}: no batch norm takes what its {conv_name(conv)} puts out. "
+        "Each convolution is followed by its own."
+    )
+
+
+def check_settings(own, oracle, what):
+    """Raise Wrong if a batch norm has another momentum or eps than the oracle's."""
+    if own.kind != "batch_norm":
+        return
+    for name in ("momentum", "eps"):
+        got = getattr(own, name)
+        expected = getattr(oracle, name)
+        if got is None or abs(got - expected) > 1e-3 * expected:
+            raise Wrong(
+                f"{what}: a batch norm has {name}={got}. Leave {name} at its default, {expected}."
+            )
+
+
+def check_tensors(own, oracle, what):
+    """Raise Wrong if an op lacks one of the tensors that the oracle's has, or has another shape."""
+    owned = tensors(own)
+    for name, expected in tensors(oracle).items():
+        if name not in owned:
+            raise Wrong(f"{what}: {missing_tensor(own.kind, name, expected)}")
+        if owned[name].shape != expected.shape:
+            raise Wrong(
+                f"{what}: the {name} of a {own.kind} has the shape {shape(owned[name])}, "
+                f"expected {shape(expected)}."
+            )
+
+
+def missing_tensor(kind, name, expected):
+    """What to say of an op that has no tensor of that name."""
+    if kind == "linear":
+        return "its linear layer has no bias. Leave bias at its default, True."
+    if kind != "batch_norm":
+        return f"the {name} of a {kind} has the shape None, expected {shape(expected)}."
+    if name.startswith("running"):
+        return "a batch norm keeps no running statistics, so it cannot be used in eval mode."
+    return f"a batch norm has no {name}. Leave affine at its default, True."
+
+
 def check_registered(model, ops, what, oracle_ops=()):
-    """Raise Wrong unless every weight that ran is one of the model's parameters, ran once, and can be trained."""
-    other = next((op.kind for op in ops if op.kind in OTHER_NORMS), None)
-    if other:
-        raise Wrong(f"{what} ran a {other.replace('_', ' ')}, expected batch norms only.")
-    known = {id(p) for p in model.parameters()} | {id(b) for b in model.buffers()}
-    seen = set()
+    """Raise Wrong unless the model's parameters are what ran, each once, and can be trained."""
+    for op in ops:
+        if op.kind in OTHER_NORMS:
+            raise Wrong(f"{what} ran a {op.kind.replace('_', ' ')}, expected batch norms only.")
+    used = check_each_used_once(model, ops, what)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            raise Wrong(
+                f"{what}: the parameter {name} does not require gradients, "
+                "so no optimizer trains it."
+            )
+    idle = {}
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in used:
+            idle[name] = parameter
+    if not idle:
+        return
+    message = (
+        f"{what}: no convolution, batch norm or linear layer used the parameter {next(iter(idle))}."
+    )
+    too_few = len(convolutions(ops, 1)) < len(convolutions(oracle_ops, 1))
+    if too_few and any(parameter.shape[2:] == (1, 1) for parameter in idle.values()):
+        cause = "the shortcut is not added: its 1x1 convolution is made and never called"
+        raise Wrong(message, cause)
+    raise Wrong(
+        f"{message} Leave out layers that do nothing, and compute with torch's own layers or "
+        "functions."
+    )
+
+
+def check_each_used_once(model, ops, what):
+    """The ids of all tensors that ran; raises Wrong if one ran twice or is not the model's."""
+    known = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    used = set()
     for op in ops:
         for name, value in tensors(op).items():
             if id(value) not in known:
                 raise Wrong(
-                    f"{what}: the {name} of a {op.kind} is none of the model's parameters, so no optimizer trains "
-                    "it. Make layers in __init__ and keep them as attributes, in an nn.Sequential or nn.ModuleList."
+                    f"{what}: the {name} of a {op.kind} is none of the model's parameters, "
+                    "so no optimizer trains it. Make layers in __init__ and keep them as "
+                    "attributes, in an nn.Sequential or nn.ModuleList."
                 )
-            if id(value) in seen:
-                raise Wrong(f"{what} ran one {op.kind.replace('_', ' ')} twice. Each place needs a layer of its own.")
-            seen.add(id(value))
-    frozen = next((name for name, p in model.named_parameters() if not p.requires_grad), None)
-    if frozen:
-        raise Wrong(f"{what}: the parameter {frozen} does not require gradients, so no optimizer trains it.")
-    idle = {name: p for name, p in model.named_parameters() if id(p) not in seen}
-    own, expected = [sum(op.kind == "conv2d" and kernel(op) == 1 for op in group) for group in (ops, oracle_ops)]
-    if idle:
-        missing = own < expected and any(p.shape[2:] == (1, 1) for p in idle.values())
-        raise Wrong(
-            f"{what}: no convolution, batch norm or linear layer used the parameter {next(iter(idle))}."
-            + " Leave out layers that do nothing, and compute with torch's own layers or functions." * (not missing),
-            "the shortcut is not added: its 1x1 convolution is made and never called" if missing else None,
-        )
+            if id(value) in used:
+                kind = op.kind.replace("_", " ")
+                raise Wrong(f"{what} ran one {kind} twice. Each place needs a layer of its own.")
+            used.add(id(value))
+    return used
 
 
 def randomise(ops, seed=0):
@@ -228,11 +380,18 @@ def randomise(ops, seed=0):
         for op in ops:
             for name, value in tensors(op).items():
                 fresh = torch.randn(value.shape, generator=generator)
-                if op.kind == "batch_norm":
-                    fresh = 1 + 0.3 * fresh.clamp(-2, 2) if name in ("weight", "running_var") else 0.3 * fresh
-                elif name == "weight":
-                    fresh *= (2 / value[0].numel()) ** 0.5
-                value.copy_(fresh)
+                value.copy_(scaled(fresh, op.kind, name))
+
+
+def scaled(fresh, kind, name):
+    """Random numbers, at the scale at which the tensor of an op keeps a network's features."""
+    if kind == "batch_norm" and name in ("weight", "running_var"):
+        return 1 + 0.3 * fresh.clamp(-2, 2)
+    if kind == "batch_norm":
+        return 0.3 * fresh
+    if name == "weight":
+        return fresh * (2 / fresh[0].numel()) ** 0.5
+    return fresh
 
 
 def copy_to_oracle(pairs):
@@ -241,3 +400,20 @@ def copy_to_oracle(pairs):
         for own, oracle in pairs:
             for name, value in tensors(oracle).items():
                 value.copy_(tensors(own)[name])
+
+
+def run_backwards(model, x, weights, what):
+    """A model's output for x, and the gradients of a fixed random combination of its numbers.
+
+    The gradients are those with respect to x and to each of the weights; None for one without.
+    """
+    x = x.clone().requires_grad_()
+    output = model(x)
+    if not output.requires_grad:
+        raise Wrong(
+            f"{what}: no gradient comes back through it. Is something detached or under no_grad?"
+        )
+    direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+    combination = (output * direction).sum()
+    gradients = torch.autograd.grad(combination, [x, *weights], allow_unused=True)
+    return output.detach(), gradients
