@@ -176,7 +176,7 @@ def matching(mistakes, parts, got):
 
 
 def other_settings(convs):
-    """The settings of convolutions, for a block whose steps are right and whose numbers are not."""
+    """The settings of convolutions, for a block whose steps are right and whose output is not."""
     descriptions = [f"{describe(op)}: {settings(op)}" for op in convs]
     return (
         "the steps are right, but a convolution has other settings than torchvision's. "

@@ -191,7 +191,7 @@ def test_block_passes_gradients_on_as_torchvisions_does(lent, case, training):
         if gradient is None or not is_close(gradient, oracle_gradient, 1e-4):
             where = "its input" if i == 0 else "its weights"
             raise Wrong(
-                f"{twins.what} gives the right output, but a wrong gradient for {where}. "
+                f"{twins.what} gives the correct output, but a wrong gradient for {where}. "
                 "The likeliest mistake: "
                 "the shortcut or the branch is detached (.detach(), .data, no_grad)."
             )
@@ -335,7 +335,7 @@ def test_network_computes_what_torchvisions_does(lent, oracle, size, training):
         return (
             wrong_network(ops, oracle_ops, BLOCKS, place_in_resnet18)
             or wrong_between(pairs, ops, oracle_ops, place_in_resnet18, index)
-            or f"everything is right up to {place_in_resnet18(index - 1)}; what reaches "
+            or f"everything is correct up to {place_in_resnet18(index - 1)}; what reaches "
             f"{place_in_resnet18(index)} is not. Look at what comes between: "
             "ReLU, pooling, shortcut, stride"
         )
@@ -470,7 +470,7 @@ def check_projection(lesson, case, training):
     for gradient, oracle_gradient in zip(gradients, oracle_gradients):
         if gradient is None or not is_close(gradient, oracle_gradient, 1e-3):
             raise Wrong(
-                f"{what} gives the right output, but wrong gradients. "
+                f"{what} gives the correct output, but wrong gradients. "
                 "Is something detached (.detach(), no_grad)?"
             )
 
@@ -606,7 +606,7 @@ def explain_crash(wrong, batches, sizes):
     ],
     ids=str,
 )
-def test_accuracy_counts_rightly(lesson, sizes, correct):
+def test_accuracy_counts_every_image_once(lesson, sizes, correct):
     value, _, what = call_accuracy(lesson, sizes, correct)
     expected = sum(correct) / sum(sizes)
     if abs(value - expected) < 1e-6:

@@ -566,9 +566,8 @@ def check_keys(histories, call):
     names = ("kind", "depth", "seed")
     orders = list(itertools.permutations(range(3)))
     for order in orders[1:]:
-        reordered = {tuple(key[i] for i in order) for key in COMBINATIONS}
-        if set(histories) == reordered:
-            got = ", ".join(names[i] for i in order)
+        if set(histories) == {in_order(key, order) for key in COMBINATIONS}:
+            got = ", ".join(in_order(names, order))
             raise Wrong(f"{call}: the keys are ({got}), expected (kind, depth, seed).")
     for key in histories:
         if key not in COMBINATIONS:
@@ -579,6 +578,11 @@ def check_keys(histories, call):
     missing = [str(key) for key in COMBINATIONS if key not in histories]
     if missing:
         raise Wrong(f"{call} leaves out combinations: {', '.join(missing)}.")
+
+
+def in_order(values, order):
+    """The values in another order, as a tuple."""
+    return tuple(values[i] for i in order)
 
 
 @pytest.mark.task("2.3")

@@ -691,7 +691,7 @@ def correlation_mistakes(lesson, network, images, neighbours):
         "the absolute values of the cosine similarities are averaged": lambda: (
             cosines(first, second).abs().mean()
         ),
-        "it is 1 minus the cosine similarity; take that itself": lambda: (
+        "it is 1 minus the cosine similarity; return the similarity": lambda: (
             1 - cosines(first, second).mean()
         ),
         "the cosine similarities are summed, not averaged": lambda: cosines(first, second).sum(),

@@ -207,7 +207,7 @@ def test_bottleneck_passes_gradients_on(lesson, case):
         if gradient is None or not is_close(gradient, oracle_gradient, 1e-4):
             where = "its input" if i == 0 else "its weights"
             raise Wrong(
-                f"{twins.what} gives the right output, but a wrong gradient for {where}.",
+                f"{twins.what} gives the correct output, but a wrong gradient for {where}.",
                 detached_part(twins, gradients[1:]),
             )
 
@@ -368,7 +368,7 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, 
         return (
             wrong_layers(ops, oracle_ops, depth)
             or wrong_between(pairs, ops, oracle_ops, lambda index: place, index)
-            or f"what reaches {place} is not right (both counted from 0)"
+            or f"what reaches {place} is not correct (both counted from 0)"
         )
 
     check_close(got, expected, what, explain, tolerance=1e-3)
