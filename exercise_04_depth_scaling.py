@@ -2,14 +2,14 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.6", "torchvision>=0.21", "matplotlib>=3.8", "numpy>=1.26", "tqdm>=4.66"]
 # ///
-"""Exercise 4: train ResNet-18, -34, -50 and -101, and weigh accuracy against cost.
+"""Exercise 4: train ResNet-10, -18, -34, -50 and -101, and weigh accuracy against cost.
 
-Goal: build the four networks of the paper, count what they cost, and train them all alike.
-Then see how much accuracy each added multiply-add buys.
+Goal: build four networks of the paper and a shallower one, count what they cost, and train them
+all alike. Then see how much accuracy each added multiply-add buys, or whether that is chance.
 Paper: He et al., 2015 (arXiv:1512.03385), section 4.1, table 1 and figure 5.
 
     4.1  Bottleneck         the block of the deeper networks
-    4.2  build_resnet       ResNet-18, -34, -50 and -101, at any width
+    4.2  build_resnet       ResNet-10, -18, -34, -50 and -101, at any width
     4.3  count_parameters   what a network costs: the numbers that it stores,
          count_macs         and the multiply-adds that it does for an image
     4.4  train_depths       every depth from every seed, or one process's share of these trainings
@@ -61,7 +61,7 @@ BUDGETS = {
     "cpu": {
         "epochs": 7,
         "train_images": 2_400,
-        "test_images": 1_000,
+        "test_images": 2_000,
         "batch_size": 32,
         "size": 16,  # pixels: the images are averaged down from 32x32
         "width": 16,  # channels of the first stage
@@ -92,7 +92,8 @@ def add_flags(add):
         "--seeds",
         type=whole_number(1, 100),
         metavar="N",
-        help="how often each network is trained (default on a CPU: once)",
+        help="how often each network is trained (default on a CPU: once); from 2 on, a run can "
+        "tell a gain from chance",
     )
     add(
         "--threads",
@@ -156,6 +157,7 @@ class Bottleneck(nn.Module):
 
 
 LAYERS = {  # table 1: the kind of block, and how many there are in each of the four stages
+    10: (BasicBlock, (1, 1, 1, 1)),  # not in the paper
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
     50: (Bottleneck, (3, 4, 6, 3)),
@@ -177,8 +179,9 @@ def make_stem(kind, width):
 
 
 def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
-    """ResNet-18, -34, -50 or -101 (table 1) as nn.Sequential(stem, stages, head).
+    """ResNet-10, -18, -34, -50 or -101 as nn.Sequential(stem, stages, head).
 
+    These are the networks of table 1; ResNet-10, with one block per stage, is not in the paper.
     The network takes images (batch, 3, height, width) and returns logits (batch, num_classes).
     stem is a kind of make_stem. The blocks of stage i, from 0 to 3, have channels = width * 2**i;
     LAYERS says how many they are. The first block of stages 1 to 3 has stride 2, all others
@@ -243,6 +246,7 @@ def run(args):
     """Train this process's share of the networks; process 0 gathers all rows and shows them."""
     if args.dry_run:
         args.seeds = 1
+        args.threads = 1  # in steps as tiny as these, threads only wait for each other
     seeds = range(args.seed, args.seed + args.seeds)
     with processes(args) as (rank, world_size):
         data = load_data_in_turn(args, rank, world_size)
@@ -250,26 +254,29 @@ def run(args):
         def fit(network, depth, seed):
             label = f"ResNet-{depth}, seed {seed}"
             compute = functools.partial(measure, args, network, data, seed, label)
-            return finished_before(args, label, compute)
+            row = finished_before(args, label, compute)
+            return {"depth": depth, "seed": seed, **row}
 
         own_rows = train_depths(fit, LAYERS, seeds, args.width, rank, world_size)
         rows = gather(own_rows, rank, world_size)
     if rank > 0:
         sys.exit()  # process 0 does the rest
 
-    table = []
-    for depth in LAYERS:
-        table.append(summarise(depth, [rows[depth, seed] for seed in seeds]))
-    gains = marginal_gains(table)
-    describe(args, table, gains, world_size)
+    trainings = {f"{depth}-{seed}": rows[depth, seed] for depth, seed in sorted(rows)}
+    table = [summarise(depth, trainings) for depth in LAYERS]
+    gains = measure_gains(trainings)
+    describe(args, table, trainings, gains, world_size)
     numbers = {
+        "data": data.name,
+        "training_images": len(data.train_labels),
         "processes": world_size,
         "table": table,
-        "points_per_added_gmac": gains,
-        "trainings": {f"{depth}-{seed}": rows[depth, seed] for depth, seed in sorted(rows)},
+        "gains": gains,
+        "trainings": trainings,
     }
     save_numbers(args, numbers)
-    save_figure(args, draw_figure(args, table, data))
+    figure = draw_figure(vars(args), table, trainings, gains, data.name, len(data.train_labels))
+    save_figure(args, figure)
     shutil.rmtree(kept_folder(args), ignore_errors=True)
 
 
@@ -319,12 +326,19 @@ def gather(own_rows, rank, world_size):
 
 
 def measure(args, network, data, seed, label):
-    """Count what the network costs, train it in place, and test it: a row of results, a dict."""
-    macs = count_macs(network, data.train_images.shape[1:])
+    """Count what the network costs, and train it in place: a row of results, a dict.
+
+    In "history", "multiply_adds" is what the training has cost so far.
+    """
+    macs = int(count_macs(network, data.train_images.shape[1:]))
     megabytes = training_memory(network, data, args.batch_size)
     network.to(args.device)
     optimizer = make_sgd(network, RATE, weight_decay=5e-4)
     schedule = one_cycle(optimizer, args.epochs * count_steps(data, args.batch_size))
+
+    def test(model):
+        return {"test_accuracy": accuracy(model, test_batches(data))}
+
     history = train(
         network,
         data,
@@ -334,8 +348,13 @@ def measure(args, network, data, seed, label):
         batch_size=args.batch_size,
         seed=seed,
         label=label,
+        after_epoch=test,
     )
-    seconds = statistics.median(epoch["seconds"] for epoch in history)
+    for row in history:
+        images_seen = row["epoch"] * len(data.train_labels)
+        # The backward pass costs about twice as much as the forward pass.
+        row["multiply_adds"] = 3 * macs * images_seen
+    seconds = statistics.median(row["seconds"] for row in history)
     return {
         "macs": macs,
         "parameters": count_parameters(network),
@@ -343,7 +362,7 @@ def measure(args, network, data, seed, label):
         "seconds": seconds,
         "images_per_second": len(data.train_labels) / seconds,
         "history": history,
-        "accuracy": accuracy(network, test_batches(data)),
+        "accuracy": history[-1]["test_accuracy"],
     }
 
 
@@ -375,13 +394,10 @@ def training_memory(network, data, batch_size):
     return total / 1e6
 
 
-def summarise(depth, rows):
-    """One row of the table: what a network costs, and how well it does over its seeds.
-
-    "deviation" is the standard deviation of the accuracy, NaN for one seed.
-    """
+def summarise(depth, trainings):
+    """One row of the table: what a network costs, and how well it does over its seeds."""
+    rows = rows_with(trainings, "depth", depth)
     accuracies = [row["accuracy"] for row in rows]
-    several = len(accuracies) > 1
     return {
         "depth": depth,
         "parameters": rows[0]["parameters"],
@@ -390,34 +406,112 @@ def summarise(depth, rows):
         "seconds": statistics.median(row["seconds"] for row in rows),
         "images_per_second": statistics.median(row["images_per_second"] for row in rows),
         "accuracy": statistics.mean(accuracies),
-        "deviation": statistics.stdev(accuracies) if several else math.nan,
+        "standard_error": standard_error(accuracies),
     }
+
+
+def rows_with(trainings, name, value):
+    """The rows of all trainings of one depth, by seed, or of one seed, by depth."""
+    return [row for row in trainings.values() if row[name] == value]
+
+
+def standard_error(values):
+    """The standard error of the values' mean; NaN for a single value."""
+    if len(values) == 1:
+        return math.nan
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+def is_beyond_chance(mean, error):
+    """Whether a mean is more than two standard errors away from zero; not if the error is NaN."""
+    return abs(mean) > 2 * error
+
+
+def measure_gains(trainings):
+    """The gain in accuracy from each network to the next larger, over all seeds: a list of dicts.
+
+    Each seed's networks are compared among themselves, as they saw the same images in the same
+    order.
+    """
+    seeds = sorted({row["seed"] for row in trainings.values()})
+    gains_by_seed = [marginal_gains(rows_with(trainings, "seed", seed)) for seed in seeds]
+    gains = []
+    for (smaller, larger), values in zip(itertools.pairwise(LAYERS), zip(*gains_by_seed)):
+        points = [float(value) / 100 for value in values]  # a GMAC is 100 times 10 MMACs
+        gains.append(
+            {
+                "from": smaller,
+                "to": larger,
+                "points_per_10_mmacs": statistics.mean(points),
+                "standard_error": standard_error(points),
+            }
+        )
+    return gains
+
+
+def is_clear(gain):
+    """Whether a gain is beyond chance; in a JSON file, which has no NaN, that is a text."""
+    return is_beyond_chance(gain["points_per_10_mmacs"], float(gain["standard_error"]))
+
+
+def compare(trainings, shallow, deep):
+    """The points of accuracy from one depth to another: mean over seeds, and standard error."""
+    shallow_rows = rows_with(trainings, "depth", shallow)
+    deep_rows = rows_with(trainings, "depth", deep)
+    points = []
+    for shallow_row, deep_row in zip(shallow_rows, deep_rows):
+        points.append(100 * (deep_row["accuracy"] - shallow_row["accuracy"]))
+    return statistics.mean(points), standard_error(points)
+
+
+def most_accurate_within(trainings, budget):
+    """Which network has the best test accuracy for at most so many multiply-adds of training.
+
+    That is the mean over seeds after the last epoch that fits in the budget.
+    """
+    candidates = []
+    for depth in LAYERS:
+        rows = rows_with(trainings, "depth", depth)
+        epochs = sum(row["multiply_adds"] <= budget for row in rows[0]["history"])
+        if epochs > 0:
+            accuracies = [row["history"][epochs - 1]["test_accuracy"] for row in rows]
+            mean = statistics.mean(accuracies)
+            candidates.append({"depth": depth, "epochs": epochs, "accuracy": mean})
+    return max(candidates, key=lambda candidate: candidate["accuracy"])
 
 
 def published():
     """GMACs and ImageNet top-1 accuracy (%) of torchvision's networks: {depth: (gmacs, accuracy)}.
 
-    From torchvision's notes on its weights; nothing is downloaded.
+    From torchvision's notes on its weights; nothing is downloaded. It has no ResNet-10.
     """
     networks = {}
-    for depth in LAYERS:
+    for depth in (18, 34, 50, 101):
         weights = torchvision.models.get_model_weights(f"resnet{depth}").IMAGENET1K_V1
         metrics = weights.meta["_metrics"]["ImageNet-1K"]
         networks[depth] = (weights.meta["_ops"], metrics["acc@1"])
     return networks
 
 
-def describe(args, table, gains, world_size):
+def describe(args, table, trainings, gains, world_size):
     """Print the table, and say in a few sentences what this run's numbers show."""
     print_table(table, gains)
+    if args.seeds > 1:
+        print(
+            f"±: one standard error over {args.seeds} seeds. Within chance: a gain of at most two "
+            "standard errors."
+        )
+    if 1 < args.seeds < 5:
+        print("With so few seeds the standard errors themselves are rough.")
     if world_size > 1:
         print(f"The seconds were measured with {world_size} trainings side by side.")
-    describe_depth(args, table)
-    _, basic, bottleneck, _ = table
+    describe_depth(args, table, trainings)
+    describe_budgets(args, table, trainings)
+    rows = {row["depth"]: row for row in table}
     print(
         "ResNet-50, with bottlenecks, costs "
-        f"{bottleneck['macs'] / basic['macs']:.2f} times the multiply-adds of ResNet-34 and "
-        f"{bottleneck['seconds'] / basic['seconds']:.2f} times its time here."
+        f"{rows[50]['macs'] / rows[34]['macs']:.2f} times the multiply-adds of ResNet-34 and "
+        f"{rows[50]['seconds'] / rows[34]['seconds']:.2f} times its time here."
     )
     gmacs, accuracies = zip(*published().values())
     print(
@@ -429,109 +523,179 @@ def describe(args, table, gains, world_size):
 def print_table(table, gains):
     """A line per network."""
     print(
-        "depth  parameters    MMACs  s/epoch  images/s  MB per step  test accuracy  "
-        "points per added GMAC"
+        "depth  parameters    MMACs  s/epoch  images/s  MB per step   test accuracy  "
+        "points per 10 MMACs more"
     )
     for row, gain in zip(table, [None, *gains]):
-        deviation = "" if math.isnan(row["deviation"]) else f"± {row['deviation']:.1%}"
-        points = "" if gain is None else f"{gain:+,.0f}"
         print(
             f"{row['depth']:5}  {row['parameters']:10,}  {row['macs'] / 1e6:7.1f}  "
             f"{row['seconds']:7.2f}  {row['images_per_second']:8.0f}  {row['megabytes']:11.0f}  "
-            f"{row['accuracy']:6.1%} {deviation:>6}  {points:>21}"
+            f"{accuracy_text(row):>14}  {gain_text(gain)}"
         )
 
 
-def describe_depth(args, table):
-    """Say which depth is the most accurate, and how far the seeds back that up."""
-    shallowest = table[0]
-    best = max(table, key=lambda row: row["accuracy"])
-    gain = best["accuracy"] - shallowest["accuracy"]
-    if best is shallowest:
-        print(f"In this run no deeper network is more accurate than ResNet-{best['depth']}.")
-    else:
-        print(
-            f"ResNet-{best['depth']} is the most accurate, {100 * gain:.1f} points above "
-            f"ResNet-{shallowest['depth']}, for {best['macs'] / shallowest['macs']:.1f} times the "
-            "multiply-adds."
-        )
-    if args.seeds == 1:
-        print(
-            "One training per network does not tell how much of the differences is luck: "
-            "--seeds 3 does."
-        )
-    elif best is not shallowest and gain <= 2 * max(row["deviation"] for row in table):
-        print(
-            "But seeds alone make differences as large as that here: the run does not show that "
-            "depth helps."
-        )
+def accuracy_text(row):
+    """The accuracy of a row of the table in percent; with its standard error, if it has one."""
+    text = f"{100 * row['accuracy']:.1f}"
+    if not math.isnan(row["standard_error"]):
+        text += f" ± {100 * row['standard_error']:.1f}"
+    return f"{text} %"
 
 
-def draw_figure(args, table, data):
-    """Accuracy against multiply-adds and against time, and what is published for ImageNet."""
-    figure = new_figure(15, 5.2)
-    macs_axes, time_axes, imagenet_axes = figure.subplots(1, 3)
-    time_axes.sharey(macs_axes)
-    draw_by_macs(macs_axes, table, data.name)
-    draw_by_time(time_axes, table, data.name)
-    draw_published(imagenet_axes)
-    figure.suptitle(f"{finding(table)}\n({circumstances(args, data)})")
-    return figure
-
-
-def finding(table):
-    """What the deepest network costs and gains, beside the shallowest: a sentence for the title."""
-    first = table[0]
-    last = table[-1]
-    points = 100 * (last["accuracy"] - first["accuracy"])
-    if abs(points) < 0.05:
-        comparison = "the same"
-    else:
-        comparison = f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
-    return (
-        f"ResNet-{last['depth']} costs {last['macs'] / first['macs']:.1f} times the multiply-adds "
-        f"of ResNet-{first['depth']} and {last['seconds'] / first['seconds']:.1f} times its time; "
-        f"its test accuracy is {comparison}"
-    )
-
-
-def circumstances(args, data):
-    """What the figure's numbers hold for."""
-    epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
-    text = (
-        f"{data.name}, {args.size}x{args.size} pixels, width {args.width}, "
-        f"{len(data.train_labels):,} training images, {epochs}"
-    )
-    if args.seeds > 1:
-        text += f", {args.seeds} seeds; bars: standard deviation"
+def gain_text(gain):
+    """A gain with its standard error; "-" if there is none."""
+    if gain is None or math.isnan(gain["standard_error"]):
+        return "-"
+    text = f"{gain['points_per_10_mmacs']:+.1f} ± {gain['standard_error']:.1f}"
+    if not is_clear(gain):
+        text += " (within chance)"
     return text
 
 
-def draw_by_macs(axes, table, name):
-    """Test accuracy against multiply-adds."""
-    draw_networks(axes, [row["macs"] / 1e9 for row in table], table)
-    axes.set(
-        xlabel="GMACs per image",
-        ylabel="test accuracy (%)",
-        title=f"{name}: by multiply-adds",
+def describe_depth(args, table, trainings):
+    """Say which network is the most accurate, and how far the seeds back that up."""
+    shallowest = table[0]
+    best = max(table, key=lambda row: row["accuracy"])
+    if args.seeds == 1:
+        print(
+            f"ResNet-{best['depth']} ends with the best test accuracy, but one training per "
+            "network cannot tell a gain from chance: run this with --seeds 3."
+        )
+    elif best is shallowest:
+        print(f"In this run no deeper network is more accurate than ResNet-{best['depth']}.")
+    else:
+        points, error = compare(trainings, shallowest["depth"], best["depth"])
+        within_chance = "" if is_beyond_chance(points, error) else " That is within chance."
+        print(
+            f"ResNet-{best['depth']} is the most accurate: {points:.1f} ± {error:.1f} points above "
+            f"ResNet-{shallowest['depth']}, for {best['macs'] / shallowest['macs']:.1f} times the "
+            f"multiply-adds.{within_chance}"
+        )
+
+
+def describe_budgets(args, table, trainings):
+    """Say which network to train if the training may cost as much as that of another."""
+    print("The most accurate network for the cost of a whole training (forward and backward) of")
+    for row in table[:-1]:
+        budget = trainings[f"{row['depth']}-{args.seed}"]["history"][-1]["multiply_adds"]
+        best = most_accurate_within(trainings, budget)
+        print(
+            f"  ResNet-{row['depth']}, {budget / 1e9:,.1f} GMACs: ResNet-{best['depth']}, "
+            f"{100 * best['accuracy']:.1f} % after epoch {best['epochs']} of {args.epochs}"
+        )
+    if args.epochs > 1:
+        print(
+            "A network that is stopped early still has a high learning rate, which costs it some."
+        )
+
+
+def draw_figure(settings, table, trainings, gains, name, training_images):
+    """Accuracy against the cost of training, and of an image; and what is published for ImageNet.
+
+    settings, table, trainings and gains are those of the run, or of the JSON file that it wrote.
+    name is that of the data.
+    """
+    figure = new_figure(15, 5.6)
+    cost_axes, macs_axes, imagenet_axes = figure.subplots(1, 3)
+    draw_by_training_cost(cost_axes, trainings, name)
+    draw_by_macs(macs_axes, table, gains, name)
+    draw_published(imagenet_axes)
+    about = circumstances(settings, name, training_images)
+    figure.suptitle(f"{finding(settings, table, trainings)}\n({about})")
+    return figure
+
+
+def finding(settings, table, trainings):
+    """What the run shows about depth, as far as its seeds can tell: a sentence for the title."""
+    shallowest = table[0]
+    best = max(table, key=lambda row: row["accuracy"])
+    if settings["seeds"] == 1:
+        return "One training per network cannot tell a gain in accuracy from chance"
+    if best is shallowest:
+        return f"No deeper network is more accurate than ResNet-{best['depth']}"
+    points, error = compare(trainings, shallowest["depth"], best["depth"])
+    if not is_beyond_chance(points, error):
+        return (
+            f"ResNet-{best['depth']} is the most accurate, but its {points:.1f} points above "
+            f"ResNet-{shallowest['depth']} are within chance"
+        )
+    return (
+        f"ResNet-{best['depth']} is the most accurate, {points:.1f} ± {error:.1f} points above "
+        f"ResNet-{shallowest['depth']}, for {best['macs'] / shallowest['macs']:.1f} times the "
+        "multiply-adds"
     )
 
 
-def draw_by_time(axes, table, name):
-    """Test accuracy against measured time."""
-    draw_networks(axes, [row["seconds"] for row in table], table)
+def circumstances(settings, name, training_images):
+    """What the figure's numbers hold for."""
+    epochs = "1 epoch" if settings["epochs"] == 1 else f"{settings['epochs']} epochs"
+    size = settings["size"]
+    text = (
+        f"{name}, {size}x{size} pixels, width {settings['width']}, "
+        f"{training_images:,} training images, {epochs}"
+    )
+    if settings["seeds"] > 1:
+        text += f", {settings['seeds']} seeds; bands: range; bars: one standard error"
+    return text
+
+
+def depth_colours():
+    """A colour per depth, for all panels."""
+    return dict(zip(LAYERS, [GREY, BLUE, GREEN, ORANGE, VERMILION]))
+
+
+def draw_by_training_cost(axes, trainings, name):
+    """Test accuracy by epoch against the cost of training: mean over seeds, and their range."""
+    for depth, colour in depth_colours().items():
+        rows = rows_with(trainings, "depth", depth)
+        costs = [row["multiply_adds"] for row in rows[0]["history"]]
+        curves = torch.tensor([test_percentages(row) for row in rows])
+        highest = curves.amax(dim=0)
+        axes.plot(costs, curves.mean(dim=0), "o-", color=colour, linewidth=2, markersize=4)
+        axes.fill_between(costs, curves.amin(dim=0), highest, color=colour, alpha=0.2)
+        label_depth(axes, depth, costs[-1], highest[-1], colour)
     axes.set(
-        xlabel="seconds per epoch, measured",
+        xscale="log",
+        xlabel="training cost so far (multiply-adds)",
         ylabel="test accuracy (%)",
-        title=f"{name}: by time",
+        ylim=(0, 108),
+        title=f"{name}: a curve per depth",
+    )
+
+
+def test_percentages(row):
+    """A training's test accuracy after each epoch, in percent."""
+    return [100 * epoch["test_accuracy"] for epoch in row["history"]]
+
+
+def draw_by_macs(axes, table, gains, name):
+    """The final test accuracy against multiply-adds per image: mean and standard error."""
+    megamacs = [row["macs"] / 1e6 for row in table]
+    accuracies = [100 * row["accuracy"] for row in table]
+    errors = [100 * float(row["standard_error"]) for row in table]
+    for i, (depth, colour) in enumerate(depth_colours().items()):
+        axes.errorbar(megamacs[i], accuracies[i], errors[i], fmt="o", color=colour, capsize=4)
+        top = accuracies[i] if math.isnan(errors[i]) else accuracies[i] + errors[i]
+        label_depth(axes, depth, megamacs[i], top, colour)
+    if any(is_clear(gain) for gain in gains):
+        axes.plot(megamacs, accuracies, color=GREY, linewidth=1, zorder=0)
+    set_limits(axes, megamacs)
+    axes.set(
+        xlabel="MMACs per image",
+        ylabel="test accuracy (%)",
+        title=f"{name}: after the last epoch",
     )
 
 
 def draw_published(axes):
     """ImageNet accuracy against multiply-adds, as torchvision publishes them."""
-    gmacs, accuracies = zip(*published().values())
-    axes.plot(gmacs, accuracies, "o-", color=VERMILION, linewidth=2)
-    label_depths(axes, gmacs, accuracies, VERMILION)
+    networks = published()
+    gmacs, accuracies = zip(*networks.values())
+    axes.plot(gmacs, accuracies, color=GREY, linewidth=1, zorder=0)
+    colours = depth_colours()
+    for depth, (cost, accuracy_percent) in networks.items():
+        axes.plot(cost, accuracy_percent, "o", color=colours[depth])
+        label_depth(axes, depth, cost, accuracy_percent, colours[depth])
     set_limits(axes, gmacs)
     axes.set(
         xlabel="GMACs per image",
@@ -540,37 +704,19 @@ def draw_published(axes):
     )
 
 
-def draw_networks(axes, costs, table):
-    """The test accuracy of this run's networks against what they cost."""
-    accuracies = [100 * row["accuracy"] for row in table]
-    deviations = [100 * row["deviation"] for row in table]
-    axes.errorbar(costs, accuracies, deviations, fmt="o-", color=BLUE, linewidth=2, capsize=4)
-    label_depths(axes, costs, accuracies, BLUE)
-    set_limits(axes, costs)
-
-
-def label_depths(axes, costs, accuracies, colour):
-    """Write each network's depth beside its point, where neither line nor error bar is.
-
-    18 and 34 stand on the left, 50 and 101 on the right: 34 and 50 cost nearly the same.
-    """
-    heights = dict(zip(LAYERS, accuracies))
-    neighbours = {34: 18, 50: 101}  # the line on the label's side leads there
-    for depth, cost in zip(LAYERS, costs):
-        up = 0
-        if depth in neighbours:
-            up = 10 if heights[depth] > heights[neighbours[depth]] else -10
-        on_left = depth < 50
-        axes.annotate(
-            f"{depth}",
-            (cost, heights[depth]),
-            (-6 if on_left else 6, up),
-            textcoords="offset points",
-            ha="right" if on_left else "left",
-            va="center",
-            color=colour,
-            weight="bold",
-        )
+def label_depth(axes, depth, x, y, colour):
+    """Write a depth above the point (x, y); 34 and 50, which cost nearly the same, to the sides."""
+    sides = {34: "right", 50: "left"}
+    axes.annotate(
+        f"{depth}",
+        (x, y),
+        (0, 6),
+        textcoords="offset points",
+        ha=sides.get(depth, "center"),
+        va="bottom",
+        color=colour,
+        weight="bold",
+    )
 
 
 def set_limits(axes, costs):
@@ -579,7 +725,7 @@ def set_limits(axes, costs):
     low, high = axes.get_ylim()
     missing = max(0, 10 - (high - low))
     axes.set(
-        xlim=(0, 1.15 * max(costs)),  # with room for the last label
+        xlim=(0, 1.15 * max(costs)),
         ylim=(max(0, low - missing / 2), min(104, high + missing / 2)),
     )
 
@@ -590,6 +736,9 @@ def set_limits(axes, costs):
 # Colours that colour-blind eyes can tell apart (Okabe and Ito, 2008).
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
+GREEN = "#009E73"
+ORANGE = "#E69F00"
+GREY = "#666666"
 CIFAR10_CLASSES = (
     "airplane",
     "automobile",
