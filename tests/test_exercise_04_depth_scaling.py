@@ -970,5 +970,5 @@ def test_script_runs_from_data_to_figure(script, dry_run):
     folder = check_dry_run(script, dry_run)
     table = json.loads((folder / "exercise_04.json").read_text("utf-8"))["table"]
     depths = [row["depth"] for row in table]
-    if depths != list(DEPTHS):
+    if depths != [10, *DEPTHS]:
         raise Wrong(f"python {script.name} --dry-run: exercise_04.json has the depths {depths}")

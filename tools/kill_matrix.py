@@ -36,7 +36,7 @@ SLOW = "not script_runs and not learns_cifar10 and not training_steps"
 
 
 class Runner:
-    """A pytest plugin: runs the wanted tests, keeps messages of failures, and what tests execute."""
+    """A pytest plugin: runs the wanted tests, keeps failures, and what tests execute."""
 
     def __init__(self, wanted=None, watch=None, enough=None):
         self.wanted = wanted or (lambda task, test: True)

@@ -631,7 +631,9 @@ return [g.flatten(1).norm(dim=1).mean().item() for g in torch.autograd.grad(loss
         "3.3",
         "numbers that agree with all",
         "expected a number",
-        definition("change_per_layer", AGREEABLE + "def change_per_layer(norms):\n    return Agreeable()"),
+        definition(
+            "change_per_layer", AGREEABLE + "def change_per_layer(norms):\n    return Agreeable()"
+        ),
     ),
     right(
         "3.3",
@@ -1121,7 +1123,12 @@ return F.cosine_similarity(*gs).mean().item()""",
 return F.cosine_similarity(g(images),g(neighbours)).mean().item()""",
         ),
     ),
-    wrong("3.4", "const1", "it is 1 whatever the gradients are", hole("gradient_correlation", "return 1.0")),
+    wrong(
+        "3.4",
+        "const1",
+        "it is 1 whatever the gradients are",
+        hole("gradient_correlation", "return 1.0"),
+    ),
     wrong(
         "3.4",
         "modeleft",
