@@ -64,7 +64,7 @@ BUDGETS = {  # epochs, train_images and batch_size are those of pretraining
         "batch_size": 64,
         "size": 16,  # height and width of the images
         "width": 16,  # channels of the first stage
-        "steps": 200,  # of each fine-tuning; more do not help: see EXERCISES.md
+        "steps": 200,  # of each fine-tuning, the same for every strategy
         "seeds": 5,  # from how many seeds each transfer is made
     },
     "gpu": {
@@ -294,7 +294,7 @@ def run(args):
 
 @dataclass
 class ImageFormat:
-    """What images a network takes."""
+    """The images that a network takes: their size and normalisation."""
 
     size: int  # height and width, in pixels
     resize: int  # length of the shorter side before the crop to size, in pixels
