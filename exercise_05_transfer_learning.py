@@ -118,8 +118,8 @@ def add_flags(add):
 
 
 # %% Your part
-# A model is a torchvision ResNet. Its parts, in order: conv1 and bn1, layer1 to layer4, avgpool,
-# and fc, the head. It takes normalised images (count, 3, height, width).
+# A model has the parts of a torchvision ResNet, in this order: conv1 and bn1, layer1 to layer4,
+# avgpool, and fc, the head. It takes normalised images (count, 3, height, width).
 
 
 def replace_head(model, num_classes):
