@@ -20,6 +20,7 @@ import torch
 from cifar10 import make_archive
 from course import ROOT, TASKS
 from messages import UNWRITTEN, Wrong
+from unchanged import TorchsClasses
 
 OWN_ARGUMENT = "tests/conftest.py"  # see addopts in pyproject.toml
 
@@ -145,10 +146,17 @@ def start_early(request):
 
 
 @pytest.fixture(autouse=True)
-def gradients_are_on():
-    """A learner's code that switches gradients off for good fails its own test, and no other."""
+def torch_stays_as_it_is():
+    """A learner's code that changes torch itself fails its own test, and no other."""
+    classes = TorchsClasses()
     yield
     torch.set_grad_enabled(True)
+    changed = classes.restore()
+    if changed:
+        raise Wrong(
+            f"your code changes torch itself ({', '.join(sorted(changed))}), for everybody who "
+            "uses it: make a class of your own, or a layer with other settings."
+        )
 
 
 @pytest.fixture(scope="session")

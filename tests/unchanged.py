@@ -1,0 +1,318 @@
+"""What a call must leave as it was: one look at everything, before and after.
+
+    before = Everything(model, images=images)
+    with calling(what):
+        lesson.some_function(model, images)
+    before.check(what)                         # or: before.check(what, "grad", "values")
+
+disturb(model) first brings a network into a state in which every slip shows.
+"""
+
+import torch
+from messages import Wrong, mode_name
+from torch import nn
+
+
+def disturb(model, seed=0):
+    """Bring a network into a state in which every slip shows; returns the network.
+
+    Every third module is in the other mode than the root, every other parameter has a gradient of
+    its own, and a module and a parameter have hooks that belong to somebody else.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for index, module in enumerate(model.modules()):
+        if index % 3 == 2:
+            module.training = not model.training
+    for index, parameter in enumerate(model.parameters()):
+        parameter.grad = None
+        if index % 2 == 0:
+            parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter)
+    *_, last_module = model.modules()
+    last_module.register_forward_hook(somebody_elses_hook)
+    last_module.register_full_backward_hook(somebody_elses_hook)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if trainable:
+        trainable[0].register_hook(somebody_elses_hook)
+    return model
+
+
+def somebody_elses_hook(*_):
+    """A hook that was there before, and does nothing."""
+
+
+def frozen_copy(tensor):
+    """A tensor's values and how they are stored; None for None."""
+    return None if tensor is None else tensor.detach().clone()
+
+
+def same_tensor(tensor, other):
+    """Whether two tensors, or None, are the same in type, device and every bit; NaN is itself."""
+    if tensor is None or other is None:
+        return tensor is other
+    if tensor.dtype != other.dtype or tensor.device != other.device:
+        return False
+    if tensor.shape != other.shape:
+        return False
+    both_nan = tensor.isnan() & other.isnan()
+    return bool(((tensor == other) | both_nan).all())
+
+
+def hooks_of(module):
+    """The hooks of any kind that a module has: {kind: [the functions]}."""
+    hooks = {}
+    for name, value in vars(module).items():
+        if name.endswith("_hooks"):
+            hooks[name] = list(value.values())
+    return hooks
+
+
+def hooks_everywhere():
+    """The hooks that run for every module there is."""
+    hooks = {}
+    for name, value in vars(nn.modules.module).items():
+        if name.startswith("_global") and name.endswith("_hooks"):
+            hooks[name] = list(value.values())
+    return hooks
+
+
+def own_attributes(module):
+    """The names of a module's attributes; a method of its class that was put back is none."""
+    names = set()
+    for name, value in vars(module).items():
+        function = getattr(value, "__func__", name)
+        if function is not getattr(type(module), name, None):
+            names.add(name)
+    return names
+
+
+class Everything:
+    """All that a call could change: of a network, of the tensors that it is given, of torch."""
+
+    def __init__(self, model, **inputs):
+        self.model = model
+        self.given = inputs
+        self.gradients_on = torch.is_grad_enabled()
+        self.modules = dict(model.named_modules())
+        self.modes = {name: module.training for name, module in self.modules.items()}
+        self.hooks = {name: hooks_of(module) for name, module in self.modules.items()}
+        self.global_hooks = hooks_everywhere()
+        self.attributes = {name: own_attributes(module) for name, module in self.modules.items()}
+        self.parameters = dict(model.named_parameters())
+        self.tensors = {**self.parameters, **dict(model.named_buffers())}
+        self.values = {name: frozen_copy(tensor) for name, tensor in self.tensors.items()}
+        self.requires_grad = {}
+        self.grads = {}
+        self.tensor_hooks = {}
+        for name, parameter in self.parameters.items():
+            self.requires_grad[name] = parameter.requires_grad
+            self.grads[name] = frozen_copy(parameter.grad)
+            self.tensor_hooks[name] = list((parameter._backward_hooks or {}).values())
+        self.inputs = {name: frozen_copy(tensor) for name, tensor in inputs.items()}
+        self.inputs_required = {name: tensor.requires_grad for name, tensor in inputs.items()}
+        self.input_grads = {name: frozen_copy(tensor.grad) for name, tensor in inputs.items()}
+        self.random_state = torch.get_rng_state()
+
+    def check(self, what, *may_change):
+        """Raise Wrong, saying what has changed, unless all kinds but these are as they were."""
+        looks = {
+            "gradients on": self.check_gradients_on,
+            "mode": self.check_modes,
+            "hooks": self.check_hooks,
+            "modules": self.check_modules,
+            "attributes": self.check_attributes,
+            "requires_grad": self.check_requires_grad,
+            "values": self.check_values,
+            "grad": self.check_grads,
+            "inputs": self.check_inputs,
+            "random state": self.check_random_state,
+        }
+        for kind in may_change:
+            del looks[kind]
+        for look in looks.values():
+            look(what)
+
+    def check_gradients_on(self, what):
+        if torch.is_grad_enabled() == self.gradients_on:
+            return
+        torch.set_grad_enabled(self.gradients_on)
+        raise Wrong(
+            f"{what} leaves gradients switched off for good: nothing trains any more. "
+            "Say: with torch.no_grad():"
+        )
+
+    def check_modes(self, what):
+        for name, module in self.modules.items():
+            if module.training != self.modes[name]:
+                raise Wrong(
+                    f"{what} leaves {part(name)} in {mode_name(module.training)} mode; "
+                    f"it was in {mode_name(self.modes[name])} mode. "
+                    "Each part of the model may be in its own mode: put each one's back."
+                )
+
+    def check_hooks(self, what):
+        for name, module in self.modules.items():
+            self.compare_hooks(self.hooks[name], hooks_of(module), f"{what}: {part(name)}")
+        if hooks_everywhere() != self.global_hooks:
+            for name, hooks in vars(nn.modules.module).items():
+                if name in self.global_hooks and not self.global_hooks[name]:
+                    hooks.clear()
+            raise Wrong(
+                f"{what} leaves a hook that runs for every module there is "
+                "(register_module_...): call remove() on its handle."
+            )
+        for name, parameter in self.parameters.items():
+            now = {"": list((parameter._backward_hooks or {}).values())}
+            self.compare_hooks({"": self.tensor_hooks[name]}, now, f"{what}: {name}")
+
+    def compare_hooks(self, before, now, what):
+        """Raise Wrong unless a module or a parameter has the hooks that it had."""
+        for kind, hooks in before.items():
+            left = [hook for hook in now.get(kind, []) if hook not in hooks]
+            lost = [hook for hook in hooks if hook not in now.get(kind, [])]
+            if left:
+                raise Wrong(
+                    f"{what} is left with a hook. "
+                    "Call remove() on the handle that registering one returns."
+                )
+            if lost:
+                raise Wrong(
+                    f"{what} has lost a hook that was there before and belongs to somebody else. "
+                    "Remove only your own: call remove() on the handle of each."
+                )
+
+    def check_modules(self, what):
+        now = dict(self.model.named_modules())
+        changed = set(now) ^ set(self.modules)
+        for name in set(now) & set(self.modules):
+            if now[name] is not self.modules[name]:
+                changed.add(name)
+        if changed:
+            raise Wrong(f"{what} changes which layers the model has ({min(changed)}).")
+        parameters = dict(self.model.named_parameters())
+        for name, parameter in self.parameters.items():
+            if parameters.get(name) is not parameter:
+                raise Wrong(
+                    f"{what} puts another parameter in the place of {name}: "
+                    "an optimizer that has the old one no longer trains the model."
+                )
+
+    def check_attributes(self, what):
+        for name, module in self.modules.items():
+            changed = own_attributes(module) ^ self.attributes[name]
+            if changed:
+                raise Wrong(
+                    f"{what} leaves another attribute on {part(name)} "
+                    f"({', '.join(sorted(changed))}): keep it elsewhere, or delete it."
+                )
+        buffers = dict(self.model.named_buffers())
+        new = set(buffers) - set(self.tensors)
+        if new:
+            raise Wrong(f"{what} leaves a new buffer on the model ({min(new)}).")
+
+    def check_requires_grad(self, what):
+        for name, parameter in self.parameters.items():
+            if parameter.requires_grad != self.requires_grad[name]:
+                raise Wrong(
+                    f"{what} changes requires_grad of {name}, "
+                    f"which was {self.requires_grad[name]}. Leave it, or put it back."
+                )
+
+    def check_grads(self, what):
+        for name, parameter in self.parameters.items():
+            if same_tensor(parameter.grad, self.grads[name]):
+                continue
+            if self.grads[name] is None:
+                raise Wrong(
+                    f"{what} leaves a gradient in {name}.grad, which was None. "
+                    "Use torch.autograd.grad, which writes to no .grad."
+                )
+            change = "deletes" if parameter.grad is None else "changes"
+            raise Wrong(
+                f"{what} {change} the gradient that was in {name}.grad before. "
+                "Use torch.autograd.grad, and neither backward() nor zero_grad()."
+            )
+
+    def check_values(self, what):
+        now = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        for name, value in self.values.items():
+            tensor = now.get(name)
+            if tensor is not None and tensor.dtype != value.dtype:
+                raise Wrong(
+                    f"{what} leaves {name} in {str(tensor.dtype).removeprefix('torch.')}; "
+                    f"it was in {str(value.dtype).removeprefix('torch.')}."
+                )
+            if same_tensor(tensor, value):
+                continue
+            if name not in self.parameters:
+                raise Wrong(
+                    f"{what} changes the model's buffer {name}. In train mode, a forward pass "
+                    "moves batch norm's running statistics."
+                )
+            raise Wrong(f"{what} changes the model's weights ({name}).")
+
+    def check_inputs(self, what):
+        for name, tensor in self.given.items():
+            if not same_tensor(tensor, self.inputs[name]):
+                raise Wrong(f"{what} changes the {name} that it is given.")
+            if tensor.requires_grad != self.inputs_required[name]:
+                raise Wrong(
+                    f"{what} leaves requires_grad on the {name} that it is given. "
+                    f"Work on {name}.detach().clone()."
+                )
+            if not same_tensor(tensor.grad, self.input_grads[name]):
+                raise Wrong(f"{what} leaves a gradient in {name}.grad.")
+
+    def check_random_state(self, what):
+        if not torch.equal(torch.get_rng_state(), self.random_state):
+            raise Wrong(
+                f"{what} draws random numbers, or seeds torch: "
+                "what comes after it is no longer what it would be without it."
+            )
+
+
+def part(name):
+    """A module in words; the root has no name."""
+    return f"model.{name}" if name else "the model itself"
+
+
+TORCHS_OWN = (
+    nn.Module,
+    nn.Sequential,
+    nn.ModuleList,
+    nn.Identity,
+    nn.ReLU,
+    nn.Conv2d,
+    nn.Linear,
+    nn.BatchNorm2d,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.batchnorm._NormBase,
+    nn.AdaptiveAvgPool2d,
+    nn.Flatten,
+)
+
+
+class TorchsClasses:
+    """torch's own classes and settings, which an answer must leave as they are."""
+
+    def __init__(self):
+        self.attributes = {cls: dict(vars(cls)) for cls in TORCHS_OWN}
+        self.dtype = torch.get_default_dtype()
+
+    def restore(self):
+        """Put back what has changed. Returns its names, such as nn.BatchNorm2d.forward."""
+        changed = []
+        for cls, attributes in self.attributes.items():
+            for name in set(vars(cls)) | set(attributes):
+                if name.startswith("__") and name not in ("__init__", "__call__", "__setattr__"):
+                    continue
+                if name not in attributes:
+                    delattr(cls, name)
+                elif vars(cls).get(name) is not attributes[name]:
+                    setattr(cls, name, attributes[name])
+                else:
+                    continue
+                changed.append(f"{cls.__name__}.{name}")
+        if torch.get_default_dtype() != self.dtype:
+            torch.set_default_dtype(self.dtype)
+            changed.append("torch's default dtype")
+        return changed
