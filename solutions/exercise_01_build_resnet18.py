@@ -177,7 +177,7 @@ def accuracy(model, batches):
 
 
 def run(args):
-    """Train ResNet-18, test it after every epoch, and show its predictions for some test images."""
+    """Train ResNet-18, test it after every epoch, and show which classes it confuses."""
     data = load_data(args)
     torch.manual_seed(args.seed)
     model = ResNet18(len(data.classes))
@@ -205,10 +205,11 @@ def run(args):
         after_epoch=test,
         smoothing=args.smoothing,
     )
-    predictions = predict(tested_model, data)
-    describe(args, history, data)
-    save_numbers(args, {"history": history})
-    save_figure(args, draw_figure(history, predictions.cpu(), data))
+    predictions = predict(tested_model, data).cpu()
+    confusion = count_confusions(predictions, data)
+    describe(args, history, confusion, data)
+    save_numbers(args, {"history": history, "confusion": confusion.tolist()})
+    save_figure(args, draw_figure(history, confusion, predictions, data))
 
 
 class Mirrored(nn.Module):
@@ -232,8 +233,15 @@ def predict(model, data):
     return torch.cat(predictions)
 
 
-def describe(args, history, data):
-    """Say in a sentence or two what this run's numbers show."""
+def count_confusions(predictions, data):
+    """How many test images of each class (row) are given which prediction (column), int64."""
+    count = len(data.classes)
+    pairs = count * data.test_labels.cpu() + predictions
+    return torch.bincount(pairs, minlength=count * count).view(count, count)
+
+
+def describe(args, history, confusion, data):
+    """Say in a few sentences what this run's numbers show."""
     last = history[-1]
     chance = 1 / len(data.classes)
     print(
@@ -243,15 +251,30 @@ def describe(args, history, data):
     )
     if last["test_accuracy"] < 2 * chance and not args.dry_run:
         print("That is little: give it more --epochs or --train-images.")
+    label, prediction, share = most_confused(confusion)
+    if share > 0:
+        print(
+            f"It confuses most: {share:.0%} of the images of the class {data.classes[label]} are "
+            f"predicted to be of the class {data.classes[prediction]}."
+        )
 
 
-def draw_figure(history, predictions, data):
-    """Loss and accuracy by epoch, above ten test images with their predictions."""
-    figure = new_figure(11, 5.6)
-    curves, examples = figure.subfigures(2, 1, height_ratios=[3, 1])
-    loss_axes, accuracy_axes = curves.subplots(1, 2)
+def most_confused(confusion):
+    """(label, prediction, share): which incorrect prediction the largest share of a class gets."""
+    shares = confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
+    shares = shares.fill_diagonal_(0)
+    label, prediction = divmod(shares.argmax().item(), len(shares))
+    return label, prediction, shares[label, prediction].item()
+
+
+def draw_figure(history, confusion, predictions, data):
+    """Loss, accuracy and confusion matrix, above ten test images with their predictions."""
+    figure = new_figure(15, 7.2)
+    panels, examples = figure.subfigures(2, 1, height_ratios=[3, 1])
+    loss_axes, accuracy_axes, confusion_axes = panels.subplots(1, 3)
     draw_loss(loss_axes, history)
     draw_accuracy(accuracy_axes, history, chance=1 / len(data.classes))
+    draw_confusion(confusion_axes, confusion, data.classes)
     draw_examples(examples, predictions, data)
     figure.suptitle(
         f"ResNet-18 classifies {history[-1]['test_accuracy']:.1%} of {len(predictions):,} "
@@ -290,6 +313,21 @@ def draw_accuracy(axes, history, chance):
         ylim=(0, 102),
         xticks=epochs[:: 1 + len(epochs) // 12],
     )
+
+
+def draw_confusion(axes, confusion, classes):
+    """The share of each class's test images that is given each prediction, in per cent."""
+    percent = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
+    axes.imshow(percent.numpy(), cmap="Blues", vmin=0, vmax=100)
+    for label, row in enumerate(percent.tolist()):
+        for prediction, value in enumerate(row):
+            if value >= 0.5:
+                colour = "white" if value > 50 else "black"
+                axes.text(prediction, label, f"{value:.0f}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(classes)), classes, rotation=90)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="prediction", ylabel="label", title="% of each class's test images")
 
 
 def draw_examples(figure, predictions, data):

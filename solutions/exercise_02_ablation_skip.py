@@ -258,14 +258,17 @@ def run(args):
     histories = run_ablation(fit, args.depths, seeds)
     gaps = degradation(histories)
     lesions = measure_lesions(networks, args.depths, data)
+    branches = measure_branches(networks, args.depths, data)
     describe(args, histories, gaps, lesions, data)
+    describe_branches(branches)
     numbers = {
         "degradation": gaps,
         "accuracy_intact_and_without_each_block": lesions,
+        "branch_over_shortcut_of_each_block": branches,
         "histories": {"-".join(map(str, key)): history for key, history in histories.items()},
     }
     save_numbers(args, numbers)
-    save_figure(args, draw_figure(args, histories, gaps, lesions, data))
+    save_figure(args, draw_figure(args, histories, gaps, lesions, branches, data))
     shutil.rmtree(kept_folder(args), ignore_errors=True)
 
 
@@ -335,6 +338,35 @@ def measure_lesions(networks, depths, data):
     return lesions
 
 
+def measure_branches(networks, depths, data):
+    """How large each block's branch is beside its shortcut, in two residual networks.
+
+    Returns {"residual-20": [ratio of block 0, ratio of block 1, ...], ...} for the shallowest and
+    the deepest: what the branch puts out over what the shortcut does, in Euclidean norm over a
+    batch of test images.
+    """
+    images, _ = next(iter(test_batches(data)))
+    ratios = {}
+    for depth in (depths[0], depths[-1]):
+        network = networks["residual", depth].eval()
+        with torch.no_grad(), autocast(images.device):
+            ratios[f"residual-{depth}"] = branch_ratios(network, images)
+    return ratios
+
+
+def branch_ratios(network, images):
+    """For each block, the norm of its branch's output over that of its shortcut's."""
+    stem, blocks, _ = network
+    features = stem(images)
+    ratios = []
+    for block in blocks:
+        branch = block.branch(features).float().norm()
+        shortcut = block.shortcut(features).float().norm()
+        ratios.append((branch / shortcut).item())
+        features = block(features)
+    return ratios
+
+
 def describe(args, histories, gaps, lesions, data):
     """Print the table, and say in a few sentences what this run's numbers show."""
     print("network       training loss (nats)  test accuracy")
@@ -364,17 +396,17 @@ def describe_degradation(args, histories, gaps, data):
             f"{shallow} layers ({runs})."
         )
     plain_is_worse = gaps["plain"] > 0.1
-    shortcuts_help = gaps["residual"] <= gaps["plain"] / 3
+    shortcuts_help = gaps["residual"] <= gaps["plain"] / 2
     if plain_is_worse and shortcuts_help:
         print(
             "This is degradation: the deeper plain network fits even its training images worse, "
-            "so it does not overfit. With shortcuts, and not one parameter more, the gap is at "
-            "most a third of that."
+            "so it does not overfit. With shortcuts, and not one parameter more, depth adds less "
+            "than half of that."
         )
     else:
         print(
             "Degradation does not show clearly in this run: the plain gap is small, or the "
-            "residual gap is more than a third of it."
+            "residual gap is more than half of it."
         )
     chance = math.log(len(data.classes))
     untrained = [
@@ -389,20 +421,30 @@ def describe_degradation(args, histories, gaps, data):
         )
 
 
+def describe_branches(branches):
+    """Say how large the branches are beside the shortcuts."""
+    for name, ratios in branches.items():
+        middle = sorted(ratios)[len(ratios) // 2]
+        print(
+            f"{name}: a block's branch is {middle:.2f} times as large as its shortcut (median); "
+            f"from {min(ratios):.2f} to {max(ratios):.2f} times."
+        )
+
+
 def final_error(histories, kind, depth):
     """The mean over seeds of the last epoch's test error, from 0 to 1."""
     errors = [history[-1]["test_error"] for history in runs_of(histories, kind, depth)]
     return sum(errors) / len(errors)
 
 
-def draw_figure(args, histories, gaps, lesions, data):
-    """The paper's figure 6 for this run, and beside it what is left without single blocks."""
+def draw_figure(args, histories, gaps, lesions, branches, data):
+    """The paper's figure 6 for this run; beside it single blocks, taken out and looked into."""
     figure = new_figure(14, 7)
     figure.get_layout_engine().set(w_pad=0.1)  # inches between the panels
     axes = figure.subplot_mosaic(
         [
             ["plain loss", "residual loss", "lesions"],
-            ["plain error", "residual error", "lesions"],
+            ["plain error", "residual error", "branches"],
         ]
     )
     # The deepest networks have the same colour in every run.
@@ -413,6 +455,7 @@ def draw_figure(args, histories, gaps, lesions, data):
         draw_losses(axes[f"{kind} loss"], histories, kind, gap, colours, top)
         draw_errors(axes[f"{kind} error"], histories, kind, colours)
     draw_lesions(axes["lesions"], lesions, colours)
+    draw_branches(axes["branches"], branches, colours)
     figure.suptitle(
         f"From {args.depths[0]} to {args.depths[-1]} layers the training loss changes by "
         f"{gaps['plain']:+.2f} nats without shortcuts,\n"
@@ -482,28 +525,47 @@ def spread_labels(heights, distance):
     return spread
 
 
+INTACT = -20  # where the figure shows the network with all blocks: left of the first one
+
+
 def draw_lesions(axes, lesions, colours):
     """Test accuracy without each block, by the block's place; at the left that of all blocks."""
-    intact_place = -20  # left of the first block
     last_accuracies = {name: 100 * accuracies[-1] for name, accuracies in lesions.items()}
-    heights = spread_labels(last_accuracies, distance=4)
+    heights = spread_labels(last_accuracies, distance=9)
     for name, accuracies in lesions.items():
         kind, depth = name.split("-")
         colour = colours[int(depth)]
         marker = "s" if kind == "plain" else "o"
-        count = len(accuracies) - 1
-        places = [100 * (block + 0.5) / count for block in range(count)]
+        places = places_of_blocks(len(accuracies) - 1)
         percentages = [100 * share for share in accuracies]
-        axes.plot([intact_place, *places], percentages, marker, color=colour)
+        axes.plot([INTACT, *places], percentages, marker, color=colour)
         label_curve(axes, name, 100, heights[name], colour)
-    axes.axvline(intact_place / 2, color=GREY, linewidth=1, linestyle=":")
+    axes.axvline(INTACT / 2, color=GREY, linewidth=1, linestyle=":")
+    axes.set(title="one block taken out", ylabel="test accuracy (%)", ylim=(0, 105))
+    axes.set_xticks([INTACT, 0, 50, 100], ["none", "0", "50", "100"])
+
+
+def draw_branches(axes, branches, colours):
+    """How large each block's branch is beside its shortcut, by the block's place."""
+    last_ratios = {name: ratios[-1] for name, ratios in branches.items()}
+    highest = max(itertools.chain(*branches.values()))
+    heights = spread_labels(last_ratios, distance=0.09 * highest)
+    for name, ratios in branches.items():
+        colour = colours[int(name.removeprefix("residual-"))]
+        axes.plot(places_of_blocks(len(ratios)), ratios, "o-", color=colour)
+        label_curve(axes, name, 100, heights[name], colour)
     axes.set(
-        title="one block taken out",
-        xlabel="block taken out (% of depth)",
-        ylabel="test accuracy (%)",
-        ylim=(0, 105),
+        xlabel="place of the block (% of depth)",
+        ylabel="size of branch / shortcut",
+        xlim=(INTACT - 10, 105),
+        ylim=(0, None),
+        xticks=[0, 50, 100],
     )
-    axes.set_xticks([intact_place, 0, 50, 100], ["none", "0", "50", "100"])
+
+
+def places_of_blocks(count):
+    """Where each of count blocks is, in per cent of the depth."""
+    return [100 * (block + 0.5) / count for block in range(count)]
 
 
 # %% Given: the same in every file that uses it
