@@ -522,7 +522,12 @@ def draw_lesions(axes, lesions, colours):
         axes.plot([INTACT, *places], percentages, marker, color=colour)
         label_curve(axes, name, 100, heights[name], colour)
     axes.axvline(INTACT / 2, color=GREY, linewidth=1, linestyle=":")
-    axes.set(title="one block taken out", ylabel="test accuracy (%)", ylim=(0, 105))
+    axes.set(
+        title="one block taken out",
+        ylabel="test accuracy (%)",
+        xlim=(INTACT - 10, 105),
+        ylim=(0, 105),
+    )
     axes.set_xticks([INTACT, 0, 50, 100], ["none", "0", "50", "100"])
 
 

@@ -213,14 +213,13 @@ def run(args):
     limit_cost(args, form)
     labels_per_class = choose_labels_per_class(args, target)
     accuracies, fine_tuned = compare_strategies(args, network, target, labels_per_class)
-    if args.weights is None:
-        domain = source
-        accuracy_by_shift = adapt_to_shifts(network, source, args.seed)
-        if source.name == "shapes" and not args.images:
-            accuracy_by_shift["outlines"] = adapt_to_outlines(network, source, target)
-    else:
-        domain = target
-        accuracy_by_shift = adapt_to_shifts(fine_tuned, target, args.seed)
+    domain = source if args.weights is None else target
+    adapted_network = network if args.weights is None else fine_tuned
+    accuracy_by_shift = adapt_to_shifts(adapted_network, domain, args.seed)
+    samples = sample_shifts(domain, args.seed)
+    if args.weights is None and source.name == "shapes" and not args.images:
+        accuracy_by_shift["outlines"] = adapt_to_outlines(network, source, target)
+        samples["outlines"] = target.test_images[0]
     describe_transfer(labels_per_class, accuracies)
     describe_adaptation(accuracy_by_shift, domain)
     numbers = {
@@ -230,7 +229,7 @@ def run(args):
         "classes": target.classes,
     }
     save_numbers(args, numbers)
-    figure = draw_figure(labels_per_class, accuracies, accuracy_by_shift, target, domain)
+    figure = draw_figure(labels_per_class, accuracies, accuracy_by_shift, samples, target, domain)
     save_figure(args, figure)
 
 
@@ -746,6 +745,15 @@ def adapt_to_shifts(model, data, seed):
     return accuracy_by_shift
 
 
+def sample_shifts(data, seed):
+    """The first test image under each shift: {shift: uint8 (3, height, width)}."""
+    generator = torch.Generator().manual_seed(seed)
+    samples = {}
+    for name, shift in SHIFTS.items():
+        samples[name] = apply_shift(shift, data.test_images[:1], generator)[0]
+    return samples
+
+
 def adapt_to_outlines(model, source, target):
     """What AdaBN on outlines does to the accuracy on outlines of a model of filled shapes."""
     return adapt(
@@ -884,12 +892,14 @@ def describe_adaptation(accuracy_by_shift, domain):
 # The figure
 
 
-def draw_figure(labels_per_class, accuracies, accuracy_by_shift, target, domain):
+def draw_figure(labels_per_class, accuracies, accuracy_by_shift, samples, target, domain):
     """Left: accuracy by number of labels for the four strategies. Right: AdaBN on each shift."""
-    figure = new_figure(13, 5.4)
-    transfer_axes, adaptation_axes = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    figure = new_figure(14, 5.6)
+    axes = figure.subplots(1, 3, width_ratios=(1, 0.1, 0.85))
+    transfer_axes, sample_axes, adaptation_axes = axes
     draw_transfer(transfer_axes, labels_per_class, accuracies, target)
     draw_adaptation(adaptation_axes, accuracy_by_shift, domain)
+    draw_samples(sample_axes, samples, adaptation_axes.get_ylim())
     return figure
 
 
@@ -944,10 +954,9 @@ def draw_adaptation(axes, accuracy_by_shift, domain):
     shifts = list(reversed(accuracy_by_shift))
     for y, shift in enumerate(shifts):
         draw_arrow(axes, y, accuracy_by_shift[shift])
-    axes.set_yticks(range(len(shifts)), labels=shifts)
+    axes.set_yticks(range(len(shifts)), labels=[])
     axes.set(
         xlabel="test accuracy before (dot) and after AdaBN (%)",
-        ylabel="distribution shift",
         xlim=(0, 108),
         ylim=(-0.6, len(shifts) - 0.4),
     )
@@ -959,6 +968,18 @@ def draw_adaptation(axes, accuracy_by_shift, domain):
         fontsize=12,
         parse_math=False,
     )
+
+
+def draw_samples(axes, samples, limits):
+    """A test image under each shift, beside its name; limits are those of the y axis."""
+    shifts = list(reversed(samples))
+    for y, shift in enumerate(shifts):
+        image = samples[shift].permute(1, 2, 0).cpu().numpy()
+        axes.imshow(image, extent=(-0.45, 0.45, y - 0.45, y + 0.45))
+    axes.set_yticks(range(len(shifts)), labels=shifts)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(ylabel="distribution shift", xticks=[], xlim=(-0.5, 0.5), ylim=limits, aspect="auto")
 
 
 def draw_arrow(axes, y, before_and_after):
