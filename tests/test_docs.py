@@ -169,7 +169,7 @@ def in_short(command):
     program, _, rest = command.partition(" ")
     script = rest.split()[0]
     is_run = "exercise_0" in script or program == "torchrun"
-    is_measurement = script.endswith(("bench.py", "seeds.py", "figures.py", "measure_shapes.py"))
+    is_measurement = script.endswith(("bench.py", "claims.py", "figures.py", "measure_shapes.py"))
     if program != "pytest" and (is_run or is_measurement) and "--dry-run" not in command:
         return f"{command} --dry-run"
     if program == "pytest" and "tests/" not in command:

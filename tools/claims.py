@@ -1,0 +1,313 @@
+"""Does what EXERCISES.md says hold with other seeds, too? Run a solution with several, and see.
+
+    python tools/claims.py 2                          exercise 2, with --seed 0 to 4
+    python tools/claims.py 2 5 --data cifar10         two exercises, on CIFAR-10
+    python tools/claims.py 3 --keep DIR               keep the runs, and use those that are in DIR
+
+Prints a table: each claim, and the seeds with which it holds. The runs use one CPU thread each, so
+that several commands can run side by side; how many threads there are changes a run's numbers.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import fmean, median, stdev
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from course import SOLUTIONS  # noqa: E402
+
+CLAIMS = {}  # {exercise: [(sentence, function of a run's numbers), ...]}
+
+
+def claim(exercise, sentence):
+    """Make a function of a run's numbers the check of a sentence about an exercise."""
+
+    def add(holds):
+        CLAIMS.setdefault(exercise, []).append((sentence, holds))
+        return holds
+
+    return add
+
+
+# Exercise 1
+
+
+@claim("1", "the first epoch's loss is above that of guessing")
+def starts_above_guessing(run):
+    return run["history"][0]["loss"] > math.log(10)
+
+
+@claim("1", "from the second epoch on the loss is below that of guessing")
+def falls_below_guessing(run):
+    return all(epoch["loss"] < math.log(10) for epoch in run["history"][1:])
+
+
+@claim("1", "in the last three epochs test accuracy is ahead of training accuracy")
+def test_is_ahead(run):
+    return all(epoch["test_accuracy"] > epoch["accuracy"] for epoch in run["history"][-3:])
+
+
+@claim("1", "the test accuracy ends at 85 % or more")
+def classifies_most(run):
+    return run["history"][-1]["test_accuracy"] >= 0.85
+
+
+# Exercise 2
+
+
+def final_loss(run, kind, depth):
+    """The last epoch's training loss in nats, the mean over the run's seeds."""
+    losses = []
+    for name, history in run["histories"].items():
+        if name.startswith(f"{kind}-{depth}-"):
+            losses.append(history[-1]["loss"])
+    return fmean(losses)
+
+
+def without_a_block(run, network):
+    """The mean test accuracy of a network such as plain-20 without one of its blocks."""
+    return fmean(run["accuracy_intact_and_without_each_block"][network][1:])
+
+
+@claim("2", "each deeper plain network ends with a higher training loss")
+def plain_degrades(run):
+    losses = [final_loss(run, "plain", depth) for depth in run["settings"]["depths"]]
+    return losses == sorted(losses)
+
+
+@claim("2", "with shortcuts depth adds less than half as much, or nothing")
+def shortcuts_help(run):
+    gaps = run["degradation"]
+    return gaps["plain"] > 0.1 and gaps["residual"] < gaps["plain"] / 2
+
+
+@claim("2", "with shortcuts depth adds at most 0.01 nats")
+def depth_does_no_harm(run):
+    return run["degradation"]["residual"] <= 0.01
+
+
+@claim("2", "all networks train (their loss ends 0.2 nats or more below that of guessing)")
+def all_train(run):
+    losses = [history[-1]["loss"] for history in run["histories"].values()]
+    return max(losses) < math.log(10) - 0.2
+
+
+@claim("2", "plain-20 without a block falls below 20 % on average")
+def plain_breaks(run):
+    return without_a_block(run, "plain-20") < 0.2
+
+
+@claim("2", "without a block residual-44 keeps more than residual-20, and that more than plain-20")
+def deeper_keeps_more(run):
+    kept = [without_a_block(run, name) for name in ("plain-20", "residual-20", "residual-44")]
+    return kept == sorted(kept)
+
+
+@claim("2", "the block that residual-44 misses most is one of the first third")
+def first_blocks_matter(run):
+    accuracies = run["accuracy_intact_and_without_each_block"]["residual-44"][1:]
+    return accuracies.index(min(accuracies)) < len(accuracies) / 3
+
+
+@claim("2", "a block's branch is smaller beside its shortcut in residual-44 than in residual-20")
+def deeper_has_smaller_branches(run):
+    ratios = run["branch_over_shortcut_of_each_block"]
+    return median(ratios["residual-44"]) < median(ratios["residual-20"])
+
+
+# Exercise 3
+
+
+def factor(run, network):
+    """The factor per layer, towards the input, of the features' gradient at 56 layers."""
+    return run["at_initialisation"][network]["56"]["change_towards_input"]
+
+
+def deep_ratio(run, network):
+    """The first layer's gradient over the last layer's, at 56 layers."""
+    return run["at_initialisation"][network]["56"]["first_over_last"]
+
+
+@claim("3", "plain, torch's default: the gradient vanishes, by 0.7 or less per layer")
+def plain_vanishes(run):
+    return factor(run, "plain") <= 0.7
+
+
+@claim("3", "plain + BN: the gradient explodes, by 1.1 or more per layer, 100 times in 56 layers")
+def plain_norm_explodes(run):
+    return factor(run, "plain + BN") >= 1.1 and deep_ratio(run, "plain + BN") > 100
+
+
+@claim("3", "residual + BN: the gradient changes by at most 7 % per layer")
+def residual_stays(run):
+    return 0.93 <= factor(run, "residual + BN") <= 1.07
+
+
+@claim("3", "after 120 steps plain + BN has a loss above 2, residual + BN one below 1")
+def only_residual_learns(run):
+    losses = {name: training["loss"][-1] for name, training in run["trainings"].items()}
+    return losses["plain + BN"] > 2 and losses["residual + BN"] < 1
+
+
+@claim(
+    "3", "at 56 layers neighbouring gradients are more alike in residual + BN than in plain + BN"
+)
+def shortcuts_slow_shattering(run):
+    return run["correlation"]["residual + BN"][-1] > run["correlation"]["plain + BN"][-1] + 0.05
+
+
+# Exercise 4
+
+
+def final_accuracy(run, depth, seed):
+    return run["trainings"][f"{depth}-{seed}"]["accuracy"]
+
+
+def gains_between(run, shallow, deep):
+    """The points of accuracy from one depth to another, seed by seed."""
+    seeds = sorted({training["seed"] for training in run["trainings"].values()})
+    return [
+        100 * (final_accuracy(run, deep, seed) - final_accuracy(run, shallow, seed))
+        for seed in seeds
+    ]
+
+
+@claim("4", "ResNet-34 is more accurate than ResNet-10, on average over the run's seeds")
+def depth_pays_at_first(run):
+    return fmean(gains_between(run, 10, 34)) > 0
+
+
+@claim("4", "ResNet-50 is less accurate than ResNet-34, on average over the run's seeds")
+def bottlenecks_lag(run):
+    return fmean(gains_between(run, 34, 50)) < 0
+
+
+@claim("4", "from ResNet-34 to ResNet-101 the accuracy changes by less than 3 points on average")
+def depth_stops_paying(run):
+    return abs(fmean(gains_between(run, 34, 101))) < 3
+
+
+@claim("4", "ResNet-50 takes 1.3 or more times as long as ResNet-34, for 1.12 times the MACs")
+def bottlenecks_take_time(run):
+    seconds = {row["depth"]: row["seconds"] for row in run["table"]}
+    return seconds[50] >= 1.3 * seconds[34]
+
+
+# Exercise 5
+
+
+def lead(run, leader, follower, labels):
+    """By how many points one strategy leads another: mean and standard error over the seeds."""
+    place = run["labels_per_class"].index(labels)
+    pairs = zip(run["accuracy"][leader][place], run["accuracy"][follower][place])
+    differences = [100 * (one - other) for one, other in pairs]
+    return fmean(differences), stdev(differences) / math.sqrt(len(differences))
+
+
+def leads(run, leader, follower, labels):
+    """Whether one strategy leads another by more than three standard errors."""
+    mean, error = lead(run, leader, follower, labels)
+    return mean > 3 * error
+
+
+@claim("5", "2 labels: fine-tuning the last stage leads the probe and training from scratch")
+def few_labels(run):
+    followers = ("linear probe", "from scratch")
+    return all(leads(run, "last stage", follower, 2) for follower in followers)
+
+
+@claim("5", "2 labels: fine-tuning the last stage leads fine-tuning all layers")
+def few_labels_change_little(run):
+    return leads(run, "last stage", "all layers", 2)
+
+
+@claim("5", "20 labels: fine-tuning all layers leads the last stage and the probe")
+def many_labels_change_much(run):
+    followers = ("last stage", "linear probe")
+    return all(leads(run, "all layers", follower, 20) for follower in followers)
+
+
+@claim("5", "2 labels: pretraining is worth 20 points or more")
+def pretraining_pays(run):
+    return lead(run, "last stage", "from scratch", 2)[0] >= 20
+
+
+@claim("5", "the linear probe is never the most accurate, on average")
+def probe_never_leads(run):
+    means = {}
+    for strategy, by_count in run["accuracy"].items():
+        means[strategy] = [fmean(per_seed) for per_seed in by_count]
+    best = [max(values) for values in zip(*means.values())]
+    return all(probe < top for probe, top in zip(means["linear probe"], best))
+
+
+@claim("5", "AdaBN gains 30 points or more on dark, hazy and low-contrast images")
+def adaptation_helps(run):
+    changes = run["before_and_after_adaptation"]
+    shifts = ("dark", "haze", "low contrast")
+    return all(changes[shift][1] - changes[shift][0] >= 0.3 for shift in shifts)
+
+
+@claim("5", "AdaBN does not help on outlines")
+def adaptation_fails(run):
+    before, after = run["before_and_after_adaptation"]["outlines"]
+    return after <= before
+
+
+# Runs
+
+
+def run_solution(exercise, seed, folder, flags):
+    """The numbers of a run with this seed; a run that is in the folder already is only read."""
+    path = folder / f"exercise_0{exercise}.json"
+    if not path.exists():
+        command = [sys.executable, SOLUTIONS[exercise], "--seed", str(seed), *flags]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run([*command, "--out", folder], check=True, env=environment)
+        (written,) = folder.rglob(path.name)  # a dry run writes to a folder in it
+        path = written
+    return json.loads(path.read_text("utf-8"))
+
+
+def holds_with(check, runs):
+    """The seeds with which a claim holds, in words; a claim that is not about such a run is "-"."""
+    try:
+        seeds = [str(seed) for seed, run in runs.items() if check(run)]
+    except (LookupError, ValueError):
+        return "-"
+    return ", ".join(seeds) or "none"
+
+
+def table(exercise, runs):
+    """A Markdown table of an exercise's claims."""
+    lines = [f"| exercise {exercise} | holds with --seed |", "|---|---|"]
+    for sentence, check in CLAIMS[exercise]:
+        lines.append(f"| {sentence} | {holds_with(check, runs)} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("exercises", nargs="+", metavar="N", choices=list(CLAIMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(5), metavar="N")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="default: nothing is kept")
+    args, flags = parser.parse_known_args()  # other flags are the solutions'
+    tables = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for exercise in args.exercises:
+            runs = {}
+            for seed in args.seeds:
+                folder = (args.keep or Path(temporary)) / f"exercise_0{exercise}-{seed}"
+                runs[seed] = run_solution(exercise, seed, folder.resolve(), flags)
+            tables.append(table(exercise, runs))
+    print("\n\n".join(tables))
+
+
+if __name__ == "__main__":
+    main()
