@@ -1,5 +1,7 @@
 """tools/challenge.py: it trains for the time it is given, and refuses what is too large."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +20,12 @@ def build_network(num_classes):
 """
 
 
-def run(folder, text, *flags):
+def run(folder, text):
     """Run the challenge on a file with this text, in a folder."""
     (folder / "my_network.py").write_text(text, "utf-8")
-    command = [sys.executable, ROOT / "tools" / "challenge.py", "my_network.py", *TINY, *flags]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    command = [sys.executable, ROOT / "tools" / "challenge.py", "my_network.py", *TINY]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "solutions")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def test_a_network_is_trained_and_tested(tmp_path):
@@ -36,10 +39,17 @@ def test_a_network_is_trained_and_tested(tmp_path):
 def test_a_large_network_is_refused(tmp_path):
     finished = run(tmp_path, NETWORK.replace("CHANNELS", "99"))
     assert finished.returncode == 1
-    assert "has 3,772 parameters, 2,000 are allowed" in finished.stderr
+    assert "has 3,772 parameters, 500 are allowed" in finished.stderr
 
 
 def test_a_file_without_a_network_is_refused(tmp_path):
     finished = run(tmp_path, "RATE = 1\n")
     assert finished.returncode == 1
     assert "has no function build_network(num_classes)" in finished.stderr
+
+
+def test_the_example_of_the_page_takes_part(tmp_path):
+    page = (ROOT / "EXERCISES.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    finished = run(tmp_path, example)
+    assert finished.returncode == 0, finished.stderr

@@ -3,7 +3,7 @@
     python tools/challenge.py my_network.py
     python tools/challenge.py my_network.py --data cifar10 --seed 1
 
-my_network.py has build_network(num_classes). It returns a network of at most 2,000 parameters for
+my_network.py has build_network(num_classes). It returns a network of at most 500 parameters for
 shapes, 100,000 for CIFAR-10, that takes normalised images (batch, 3, 32, 32) and returns logits
 (batch, num_classes). The file may also set RATE, the highest learning rate of SGD (default 0.05),
 and BATCH_SIZE (default 64).
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 MOST_PARAMETERS = {
-    "shapes": 2_000,
+    "shapes": 500,
     "cifar10": 100_000,
 }  # 100,000 classify 99.9 % of shapes correctly
 WARM_UP = 0.2  # the share of the time in which the learning rate rises; then it falls to zero
