@@ -712,7 +712,10 @@ def test_percentages(row):
 
 
 def draw_by_macs(axes, table, gains, name):
-    """The final test accuracy against multiply-adds per image: mean and standard error."""
+    """The final test accuracy against multiply-adds per image: mean and standard error.
+
+    A line joins two networks only where the gain between them is beyond chance.
+    """
     megamacs = [row["macs"] / 1e6 for row in table]
     accuracies = [100 * row["accuracy"] for row in table]
     errors = [100 * float(row["standard_error"]) for row in table]
@@ -720,8 +723,9 @@ def draw_by_macs(axes, table, gains, name):
         axes.errorbar(megamacs[i], accuracies[i], errors[i], fmt="o", color=colour, capsize=4)
         top = accuracies[i] if math.isnan(errors[i]) else accuracies[i] + errors[i]
         label_depth(axes, depth, megamacs[i], top, colour)
-    if any(is_clear(gain) for gain in gains):
-        axes.plot(megamacs, accuracies, color=GREY, linewidth=1, zorder=0)
+    for i, gain in enumerate(gains):
+        if is_clear(gain):
+            axes.plot(megamacs[i : i + 2], accuracies[i : i + 2], GREY, linewidth=1, zorder=0)
     set_limits(axes, megamacs)
     axes.set(
         xlabel="MMACs per image",
