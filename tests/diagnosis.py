@@ -164,15 +164,16 @@ def name_block_mistake(got, x, ops, training):
 
 
 def matching(mistakes, parts, got):
-    """The first mistake that gives what the learner's block gave, or None."""
+    """The one mistake that gives what the learner's block gave, or None."""
+    found = []
     for mistake, compute in mistakes.items():
         try:
             value = compute(parts)
         except RuntimeError:  # this mistake is impossible with these shapes
             continue
         if value is not None and is_close(got, value, 1e-4):
-            return mistake
-    return None
+            found.append(mistake)
+    return found[0] if len(found) == 1 else None
 
 
 def other_settings(convs):

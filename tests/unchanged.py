@@ -236,7 +236,9 @@ class Everything:
         now = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         for name, value in self.values.items():
             tensor = now.get(name)
-            if tensor is not None and tensor.dtype != value.dtype:
+            if tensor is None:
+                raise Wrong(f"{what} takes {name} away from the model.")
+            if tensor.dtype != value.dtype:
                 raise Wrong(
                     f"{what} leaves {name} in {str(tensor.dtype).removeprefix('torch.')}; "
                     f"it was in {str(value.dtype).removeprefix('torch.')}."

@@ -408,12 +408,14 @@ def run_backwards(model, x, weights, what):
     The gradients are those with respect to x and to each of the weights; None for one without.
     """
     x = x.clone().requires_grad_()
-    output = model(x)
+    with calling(what):
+        output = model(x)
     if not output.requires_grad:
         raise Wrong(
             f"{what}: no gradient comes back through it. Is something detached or under no_grad?"
         )
     direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
     combination = (output * direction).sum()
-    gradients = torch.autograd.grad(combination, [x, *weights], allow_unused=True)
+    with calling(f"the backward pass through {what}"):
+        gradients = torch.autograd.grad(combination, [x, *weights], allow_unused=True)
     return output.detach(), gradients
