@@ -246,6 +246,16 @@ def test_block_starts_ready_to_learn(lent, case):
     check_shares_nothing(block, another, call)
 
 
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+def test_block_changes_nothing_in_eval_mode(lent, case):
+    twins = block_twins(lent, case, training=False)
+    before = Everything(twins.block, x=twins.x)
+    with calling(twins.what):
+        twins.block(twins.x)
+    before.check(f"{twins.what} in eval mode")
+
+
 # Task 1.2
 
 

@@ -155,13 +155,20 @@ def wrong_addend(error, width):
 @pytest.mark.parametrize("case", CASES)
 def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
     block, x, what = make_block(lesson, case, skip, training)
+    what = f"{what} in {mode_name(training)} mode"
     with torch.no_grad():
-        run_block(block, torch.randn_like(x), what, case, training)  # another call before it
+        _, *earlier, _ = run_block(block, torch.randn_like(x), what, case, training)
         output, branch, shortcut, ops = run_block(block, x, what, case, training)
         before_relu = branch + shortcut if skip else branch
         if is_close(output, F.relu(before_relu)):
             return
         mistakes = block_mistakes(branch, shortcut, before_relu)
+        earlier_branch, earlier_shortcut = earlier
+        kept = "something is kept from an earlier call; compute everything from x, in each call"
+        if is_close(output, F.relu(branch + earlier_shortcut)):
+            mistakes = {kept: output}
+        if is_close(output, F.relu(earlier_branch + shortcut if skip else earlier_branch)):
+            mistakes = {kept: output}
     cause = wrong_switch(lesson, case, training)
     named = advice(cause) or likeliest(mistakes, functools.partial(is_close, output))
     raise Wrong(f"{what} gives wrong numbers." + (named or advice(extra(ops))))
@@ -170,7 +177,7 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
 def block_mistakes(branch, shortcut, before_relu):
     """What the known wrong ways give for a block."""
     return {
-        "the shortcut is never added": F.relu(branch),
+        "the shortcut is not added": F.relu(branch),
         "the shortcut is added although skip is false": F.relu(branch + shortcut),
         "the last ReLU is missing": before_relu,
         "the last ReLU comes before the addition; it belongs after it": F.relu(branch) + shortcut,
@@ -183,6 +190,9 @@ def block_mistakes(branch, shortcut, before_relu):
         "the shortcut is taken of the branch; call self.shortcut(x)": F.relu(2 * branch),
         "branch and shortcut are averaged, not added": F.relu((branch + shortcut) / 2),
         "branch and shortcut are multiplied, not added": F.relu(branch * shortcut),
+        "the larger of branch and shortcut comes out; add them": F.relu(
+            torch.maximum(branch, shortcut)
+        ),
         "only the shortcut comes out": F.relu(shortcut),
         "without skip the block gives back its input; its branch should still work": shortcut,
     }
@@ -228,6 +238,16 @@ def test_block_follows_its_switch(lesson, skip):
     others = F.relu(branch if skip else branch + shortcut)
     if is_close(output, others):
         raise Wrong(f"{what} does as before. Ask self.skip in forward, each time.")
+
+
+@pytest.mark.task("2.1")
+@SKIPS
+def test_block_changes_nothing_in_eval_mode(lesson, skip):
+    block, x, what = make_block(lesson, (4, 8, 2, 8, 8), skip, training=False)
+    before = Everything(block, x=x)
+    with calling(what):
+        block(x)
+    before.check(what)
 
 
 @pytest.mark.task("2.1")
@@ -308,15 +328,10 @@ def test_network_has_the_papers_parameters(lesson, depth, skip):
     else:
         if ops:
             check_registered(network, ops, call)
-    blocks = (depth - 2) // 6
-    hint = (
-        likeliest(size_mistakes(depth), lambda known: count == known)
-        or advice(crash_cause)
-        or f" Are there {blocks} blocks in each of three stages of width, 2 width, 4 width?"
-    )
+    hint = likeliest(size_mistakes(depth), lambda known: count == known) or advice(crash_cause)
     raise Wrong(
-        f"{call} has {count:,} parameters, expected {TABLE_6[depth]:,} "
-        f"(table 6 of the paper), plain or residual.{hint}"
+        f"{call} has {count:,} parameters, expected {TABLE_6[depth]:,} (table 6 of the paper), "
+        f"plain or residual: a difference of {count - TABLE_6[depth]:+,}.{hint}"
     )
 
 
@@ -333,6 +348,9 @@ def size_mistakes(depth):
     for widths in OTHER_WIDTHS:
         words = f"the stages have the widths {', '.join(map(str, widths))}, expected 16, 32, 64"
         mistakes[words] = count_parameters(blocks, widths)
+    for width in WIDTHS:
+        words = f"there is a batch norm too many, over {width} channels"
+        mistakes[words] = TABLE_6[depth] + 2 * width
     whole = "return nn.Sequential(stem, nn.Sequential(*blocks), head)"
     expected = TABLE_6[depth]
     stem_parameters = 464
@@ -487,6 +505,20 @@ def test_network_is_new_and_starts_as_torch_makes_it(lesson, skip):
 
 
 @pytest.mark.task("2.2")
+@pytest.mark.parametrize("depth", [2, 12, 21])
+def test_network_of_another_depth_is_refused(lesson, depth):
+    call = f"build_network({depth}, skip=True)"
+    try:
+        with calling(call):
+            lesson.build_network(depth, skip=True)
+    except Wrong as wrong:
+        if isinstance(wrong.__cause__, ValueError):
+            return
+        raise
+    raise Wrong(f"{call} raised nothing, expected a ValueError: the depth is not 6n+2.")
+
+
+@pytest.mark.task("2.2")
 def test_network_does_not_seed_torch(lesson):
     last_weights = []
     for seed in (1, 2):
@@ -598,12 +630,28 @@ def ablate(lesson, depths=DEPTHS, seeds=SEEDS):
     histories = plain(histories, call, dict)
     missing = [key for key in combinations if key not in fit.weights]
     if missing:
-        calls = [f"fit(network, {kind!r}, {depth}, {seed})" for kind, depth, seed in missing]
+        kind, depth, seed = missing[0]
+        cause = left_out(combinations, missing)
+        if set(missing) <= set(histories):
+            cause = "it keeps what an earlier call gave"
         raise Wrong(
-            f"{call} leaves out combinations: it never called {', '.join(calls)}.",
-            "it keeps what an earlier call gave" if set(missing) <= set(histories) else None,
+            f"{call} leaves out {len(missing)} of {len(combinations)} combinations: "
+            f"it never called fit(network, {kind!r}, {depth}, {seed}), for instance.",
+            cause,
         )
     return histories, fit, call
+
+
+def left_out(combinations, missing):
+    """Which kinds, depths or seeds are missing altogether, in words, or None."""
+    trained = [key for key in combinations if key not in missing]
+    for place, name in enumerate(("kind", "depth", "seed")):
+        absent = {key[place] for key in combinations} - {key[place] for key in trained}
+        only_these = {key[place] for key in missing} == absent
+        if trained and absent and only_these:
+            values = " and ".join(map(str, sorted(absent)))
+            return f"no network of the {name} {values} is trained"
+    return None
 
 
 @pytest.mark.task("2.3")
@@ -697,7 +745,7 @@ def all_equal(tensors, others):
 
 
 @pytest.mark.task("2.3")
-def test_ablation_starts_plain_and_residual_from_the_same_weights(lesson):
+def test_ablation_initialises_both_kinds_to_the_same_weights(lesson):
     _, fit, call = ablate(lesson)
     for key, weights in fit.weights.items():
         if any(bool((tensor == TRAINED).all()) for tensor in weights):
@@ -705,22 +753,28 @@ def test_ablation_starts_plain_and_residual_from_the_same_weights(lesson):
                 f"{call}: the network for {key} starts from weights that fit has trained before. "
                 "Build a new network for every call of fit."
             )
+        check_initialised(weights, f"{call}: the network for {key}")
     for depth, seed in itertools.product(DEPTHS, SEEDS):
         plain_weights = fit.weights["plain", depth, seed]
         residual_weights = fit.weights["residual", depth, seed]
-        if not all_equal(plain_weights, residual_weights):
-            raise Wrong(
-                f"{call}: plain and residual of depth {depth}, seed {seed} start from "
-                "different weights. Call torch.manual_seed(seed) right before each network is "
-                "built."
-            )
+        if all_equal(plain_weights, residual_weights):
+            continue
+        advice = "Call torch.manual_seed(seed) right before each network is built."
+        if equal(plain_weights[0], residual_weights[0]):
+            advice = "Their first layers are the same: do to the one what you do to the other."
+        raise Wrong(
+            f"{call}: plain and residual of depth {depth}, seed {seed} start from "
+            f"different weights. {advice}"
+        )
 
 
 @pytest.mark.task("2.3")
 def test_ablation_starts_each_seed_from_its_own_weights(lesson):
     _, fit, call = ablate(lesson)
     check_seeds_differ(fit, fit, SEEDS, call)
-    _, other_fit, other_call = ablate(lesson, depths=(14,), seeds=(5, 2))
+    histories, other_fit, other_call = ablate(lesson, depths=(14,), seeds=(5, 2))
+    if set(histories) - set(other_fit.weights):
+        raise Wrong(f"{other_call} gives histories of an earlier call, too. Start from none.")
     for kind in ("plain", "residual"):
         if not all_equal(fit.weights[kind, 14, 5], other_fit.weights[kind, 14, 5]):
             raise Wrong(
@@ -745,8 +799,8 @@ def check_seeds_differ(fit, other_fit, seeds, call):
 
 
 @pytest.mark.task("2.3")
-def test_ablation_repeats_itself_and_initialises(lesson):
-    _, first_fit, call = ablate(lesson)
+def test_ablation_repeats_itself(lesson):
+    _, first_fit, _ = ablate(lesson)
     _, second_fit, _ = ablate(lesson)
     for key, weights in first_fit.weights.items():
         if not all_equal(weights, second_fit.weights[key]):
@@ -754,7 +808,6 @@ def test_ablation_repeats_itself_and_initialises(lesson):
                 f"run_ablation: called twice, it starts {key} from different weights. "
                 "Seed torch for each network."
             )
-        check_initialised(weights, f"{call}: the network for {key}")
 
 
 def check_initialised(weights, what):
@@ -795,14 +848,15 @@ def made_up(final):
                 "seconds": 1 + 0.1 * run,
                 "test_error": 0.9 - 0.11 * epoch + 0.02 * odd,
             }
-            histories[key].append(row)
+            names = list(row) if run % 2 else sorted(row)  # in no certain order
+            histories[key].append({name: row[name] for name in names})
     return histories
 
 
 def four_depths():
-    """Last losses for four depths in no order, and three seeds."""
+    """Last losses for four depths in no order, and four seeds."""
     losses = {}
-    runs = list(itertools.product((32, 8, 110, 20), (1, 0, 4)))
+    runs = list(itertools.product((32, 14, 110, 20), (1, 4, 0, 2)))
     for depth, seed in runs:
         losses["plain", depth, seed] = depth / 70 + seed + depth * seed
     for depth, seed in runs:
@@ -835,8 +889,8 @@ TWO_DEPTHS = {
 DEGRADATIONS = [  # the last losses, and the degradation that they show
     pytest.param(
         four_depths(),
-        {"plain": 102 / 70 + 102 * 5 / 3, "residual": 102 / 90 + 102 / 200 * 5 / 3},
-        id="four depths, three seeds",
+        {"plain": 96 / 70 + 96 * 7 / 4, "residual": 96 / 90 + 96 / 200 * 7 / 4},
+        id="four depths, four seeds",
     ),
     pytest.param(ONE_SEED, {"plain": 1.5, "residual": -0.3}, id="one seed"),
     pytest.param(ANOTHER_ORDER, {"plain": 0.87, "residual": 1.0}, id="another order"),
@@ -887,13 +941,16 @@ def known_degradations(final, kind, value):
         "it looks at the last seed only": gap(over_seeds=lambda runs: runs[-1]),
         "it takes the median over the seeds; take the mean": gap(over_seeds=statistics.median),
         "the best seed counts, where all should be averaged": gap(over_seeds=min),
+        "the worst seed counts, where all should be averaged": gap(over_seeds=max),
         "it is the loss of the deepest networks alone; subtract the loss of the shallowest": read(
             deep
         ),
         "it compares plain and residual; compare deep and shallow of one kind": (
             read(deep) - read(deep, kind=other)
         ),
-        "it is the degradation of the other kind of network": gap(kind=other),
+        "the two kinds are swapped": gap(kind=other),
+        "both are the degradation of the plain networks": gap(kind="plain"),
+        "both are the degradation of the residual networks": gap(kind="residual"),
         "it reads the test error; take the loss": gap(lambda rows: rows[-1]["test_error"]),
         "it reads the accuracy; take the loss": gap(lambda rows: rows[-1]["accuracy"]),
         "it is in bits; the losses are in nats, so leave them as they are": gap() / math.log(2),
@@ -936,23 +993,23 @@ def test_degradation_by_hand(lesson, final, expected):
     wrong_kinds = [kind for kind in expected if not is_near(values[kind], expected[kind])]
     if not wrong_kinds:
         return
-    kind = wrong_kinds[-1] if expected[wrong_kinds[-1]] < 0 else wrong_kinds[0]
+    kind = wrong_kinds[0]
     losses = {key: round(loss, 4) for key, loss in final.items() if key[0] == kind}
     raise Wrong(
-        f"{what}[{kind!r}] is {values[kind]:.3f}, expected {expected[kind]:.3f} "
-        f"for the last losses {losses}.{likeliest_of_all(final, values, wrong_kinds)}"
+        f"{what}[{kind!r}] is {values[kind]:.4g}, expected {expected[kind]:.4g}.",
+        degradation_mistake(final, values),
+        f"\nThe last losses: {losses}",
     )
 
 
-def likeliest_of_all(final, values, wrong_kinds):
-    """The one mistake that explains every kind of network that is wrong, in a sentence, or ""."""
+def degradation_mistake(final, values):
+    """The one mistake that gives what the learner's code gave for both kinds, or None."""
     explained = []
-    for kind in wrong_kinds:
-        mistakes = known_degradations(final, kind, values[kind])
-        value = values[kind]
+    for kind, value in values.items():
+        mistakes = known_degradations(final, kind, value)
         explained.append({words for words, known in mistakes.items() if is_near(value, known)})
     common = set.intersection(*explained)
-    return advice(common.pop()) if len(common) == 1 else ""
+    return common.pop() if len(common) == 1 else None
 
 
 @pytest.mark.task("2.4")
@@ -1035,7 +1092,7 @@ def check_lesion(lesson, network, index):
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with calling(call):
         lesioned = lesson.without_block(network, index)
-    before.check(call)
+    before.check(call, "random state")
     check_module(lesioned, call)
     check_form(lesioned, call)
     lesioned = copy.deepcopy(lesioned).eval()
@@ -1085,7 +1142,8 @@ def known_lesions(network, x, index):
     blocks = set(range(6))
     missing = {"no block is missing": set()}
     for other in blocks - {index}:
-        missing[f"block {other} is missing; blocks count from 0"] = {other}
+        from_0 = "; blocks count from 0" if other == index - 1 else ""
+        missing[f"block {other} is missing, not block {index}{from_0}"] = {other}
     if index > 0:
         missing[f"all blocks up to block {index} are missing"] = set(range(index + 1))
     if index < 5:
@@ -1094,6 +1152,15 @@ def known_lesions(network, x, index):
     mistakes = {}
     for words, gone in missing.items():
         mistakes[words] = functools.partial(lesioned_by_hand, network, x, gone)
+
+    def branch_only(x):
+        stem, blocks, head = copy.deepcopy(network)
+        blocks[index] = blocks[index].branch
+        return head(blocks(stem(x)))
+
+    mistakes["the block's shortcut went and its branch stayed, without the last ReLU"] = (
+        functools.partial(branch_only, x)
+    )
     if getattr(network[1][index], "skip", False):
         without_shortcut = copy.deepcopy(network)
         without_shortcut[1][index].skip = False
