@@ -82,7 +82,8 @@ class BasicBlock(nn.Module):
 
     Section 3.2 and figure 2. Takes (batch, in_channels, height, width), any height and width.
     Returns (batch, out_channels, height / stride, width / stride), rounded up. The convolutions
-    have no bias: the batch norm after each of them has one.
+    have no bias: the batch norm after each of them has one. Convolutions start with random
+    weights, batch norms as torch makes them; only the weight of the last one may start at 0.
     """
 
     def __init__(self, in_channels, out_channels, stride=1):
@@ -112,6 +113,8 @@ class ResNet18(nn.Module):
         stage 3   two basic blocks, the first with stride 2                  256 x  8 x  8
         stage 4   two basic blocks, the first with stride 2                  512 x  4 x  4
         head      mean over all positions, linear layer                      num_classes
+
+    Every network has layers of its own. Making one does not seed torch.
     """
 
     def __init__(self, num_classes=10):
@@ -130,7 +133,8 @@ def make_shortcut(in_channels, out_channels, stride):
 
     Where input and output have the same shape, it returns its input unchanged. Where they differ,
     in channels or in size, it is a projection: a 1x1 convolution without bias that takes the
-    stride, then batch norm.
+    stride, then batch norm. Every projection has layers of its own, which start with random weights
+    and as torch makes a batch norm.
     """
     # TODO 1.3: return the identity or the projection.
     raise NotImplementedError("TODO 1.3: make_shortcut")
@@ -139,8 +143,10 @@ def make_shortcut(in_channels, out_channels, stride):
 def accuracy(model, batches):
     """The share of images, from 0 to 1, whose largest logit is that of their label.
 
-    In eval mode and without gradients. batches yields (images, labels), of the shapes
-    (count, 3, height, width) and (count,), once; the batches can differ in size.
+    batches yields (images, labels), of the shapes (count, 3, height, width) and (count,), once; the
+    batches can differ in size. The model runs once per batch, without gradients and with every part
+    in eval mode. In which mode it is left does not matter; all else stays as it was: the rest of
+    the model, the batches, torch's random state.
     """
     # TODO 1.4: count the images that the model classifies correctly, and all of them, over every
     # batch.

@@ -145,7 +145,10 @@ class Block(nn.Module):
         )
 
     def forward(self, x):
-        """Features in, features out; self.skip says whether the shortcut takes part."""
+        """Features in, features out; x stays as it was.
+
+        self.skip says at each call whether the shortcut takes part.
+        """
         # Task 2.1: the ReLU of the branch, to which the shortcut is added if self.skip is true.
         out = self.branch(x)
         if self.skip:
@@ -162,7 +165,8 @@ def build_network(depth, skip, width=16, num_classes=10):
         head      mean over all positions, linear layer
 
     Takes images (batch, 3, height, width), returns logits (batch, num_classes). skip is the same
-    for every block. Raises ValueError if depth is not 6n+2. Does not seed torch.
+    for every block. Every network has layers of its own, in which batch norms are as torch makes
+    them. Raises ValueError if depth is not 6n+2. Does not seed torch.
     """
     if not is_6n_plus_2(depth):
         raise ValueError(f"depth {depth} is not 6n+2: take 8, 14, 20, 26, 32, 38 and so on")
@@ -185,8 +189,10 @@ def run_ablation(fit, depths, seeds):
 
     Returns {("plain", depth, seed): history, ("residual", depth, seed): history, ...}.
     fit(network, kind, depth, seed) trains the network and returns its history; the same seed means
-    the same images in the same order. kind is "plain" (without skip) or "residual" (with skip). Two
-    networks of the same depth and seed start from the same weights.
+    the same images in the same order. It is called once for each key, and what it returns stays as
+    it is. kind is "plain" (without skip) or "residual" (with skip). The weights from which a
+    network starts depend on its depth and its seed alone, whatever its kind, its place in seeds and
+    what ran before; other seeds give other weights. width and num_classes are build_network's own.
     """
     # Task 2.3: for every combination seed torch, build the network, apply initialise to it, fit it.
     histories = {}
@@ -212,8 +218,8 @@ def degradation(histories):
     """What depth adds to the training loss: {"plain": nats, "residual": nats}.
 
     Below 0 where depth helps. histories is what run_ablation returns; each history is a list with a
-    dict per epoch, which has that epoch's "loss". Losses are in nats, the unit of the cross-entropy
-    with the natural logarithm. The histories stay as they were.
+    dict per epoch, which has that epoch's "loss" among other numbers. Losses are in nats, the unit
+    of the cross-entropy with the natural logarithm. The histories stay as they were.
     """
     # Task 2.4: the final loss of the deepest networks minus that of the shallowest, each averaged
     # over seeds.
@@ -227,8 +233,9 @@ def degradation(histories):
 def without_block(network, index):
     """A network that lacks the branch of one block: only that block's shortcut is left.
 
-    After Veit et al., 2016. network is nn.Sequential(stem, blocks, head) and stays as it was; the
-    new network, of the same form, may share layers with it.
+    After Veit et al., 2016. network is nn.Sequential(stem, blocks, head) and stays as it was, with
+    each part in its mode. The new network is an nn.Sequential(stem, blocks, head), too, with as
+    many blocks, and may share layers with it.
     """
     stem, blocks, head = network
     # Task 2.5: put the network together again, with the shortcut of block number index (from 0) in

@@ -205,9 +205,18 @@ def explain(item, excinfo, task):
     if message.startswith("Timeout") and isinstance(error, pytest.fail.Exception):
         return "wrong", timeout_sentence(item, message)
     line = line_in(path, error)
-    if line is None:  # the learner's file is not involved: a mistake in the tests, so show where
-        return "wrong", str(excinfo.getrepr(style="short"))
+    if line is None:
+        return "wrong", unforeseen(error, message)
     return "wrong", f"{type(error).__name__}: {message} ({path.name}, line {line})"
+
+
+def unforeseen(error, message):
+    """What to say of an exception in the tests themselves, where the learner's file has no part."""
+    tests = Path(__file__).parent
+    own = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent == tests]
+    place = f" (tests/{Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    kind = type(error).__name__
+    return f"the tests cannot use what your code gives: {kind}: {message}{place}"
 
 
 def unwritten_sentence(path, error, todo):

@@ -164,15 +164,16 @@ def name_block_mistake(got, x, ops, training):
 
 
 def matching(mistakes, parts, got):
-    """The first mistake that gives what the learner's block gave, or None."""
+    """The one mistake that gives what the learner's block gave, or None."""
+    found = []
     for mistake, compute in mistakes.items():
         try:
             value = compute(parts)
         except RuntimeError:  # this mistake is impossible with these shapes
             continue
         if value is not None and is_close(got, value, 1e-4):
-            return mistake
-    return None
+            found.append(mistake)
+    return found[0] if len(found) == 1 else None
 
 
 def other_settings(convs):
@@ -355,12 +356,12 @@ def wrong_head(got, expected, ops, oracle_ops):
         "a sigmoid is applied to the logits; the loss takes logits": expected.sigmoid(),
         "tanh is applied to the logits; the loss takes logits": expected.tanh(),
     }
-    for mistake, value in mistakes.items():
-        if is_close(got, value, 1e-3):
-            return mistake
+    matches = [words for words, value in mistakes.items() if is_close(got, value, 1e-3)]
+    if len(matches) == 1:
+        return matches[0]
     return extra(ops, oracle_ops) or (
-        "the stages are right, so it is the head: "
-        "the mean over all positions, then one linear layer"
+        "all is right up to the last 3x3 convolution; look at the end of the last block, and at "
+        "the head: the mean over all positions, then one linear layer"
     )
 
 

@@ -36,7 +36,7 @@ SLIPS = {  # what Python and torch say of common slips, and what to do about the
         "a class stands where a layer belongs: add the brackets, as in nn.ReLU()"
     ),
     r"'NoneType' object is not callable": (
-        "a layer is None: does the function that makes it end with a return?"
+        "what is called here is None: does the function that makes it end with a return?"
     ),
     r"Module \[(Module\w+)\] is missing the required": (
         r"an nn.\1 cannot be called: go through it in a loop, or take nn.Sequential"
@@ -45,15 +45,9 @@ SLIPS = {  # what Python and torch say of common slips, and what to do about the
         r"\1 has no method forward, or it is indented wrongly"
     ),
     r"cannot assign module before Module": "__init__ must call super().__init__() first",
-    r"'NoneType' object has no attribute '(\w+)'": (
-        r"a value is None where its \1 is wanted: "
-        "is a return missing, or a gradient not computed yet?"
-    ),
+    r"'NoneType' object has no attribute '(\w+)'": r"a value is None where its \1 is wanted",
     r"'(Tensor|Parameter|[a-z]\w+)' object has no attribute '(\w+)'": (
         r"a value of the type \1 has no \2: is it what you take it for?"
-    ),
-    r"'\w+' object has no attribute '(\w+)'": (
-        r"__init__ never sets self.\1, or under another name"
     ),
     r"running_mean should contain (\d+) elements not (\d+)": (
         r"a batch norm made for \2 channels gets \1"
@@ -73,11 +67,18 @@ SLIPS = {  # what Python and torch say of common slips, and what to do about the
 }
 
 
+LIKELIEST = "\nThe likeliest mistake: "
+
+
 class Wrong(Exception):
-    """Your code does something wrong; the message says what, with the likeliest cause if known."""
+    """Your code does something wrong; the message says what, with the likeliest cause if known.
+
+    A message names one mistake: where it has a cause already, a later one is the more exact.
+    """
 
     def __init__(self, message, cause=None, more=""):
-        super().__init__(f"{message}{advice(cause)}{more}")
+        first, *causes = f"{message}{advice(cause)}".split(LIKELIEST)
+        super().__init__(LIKELIEST.join([first, *causes[-1:]]) + more)
         self.message = message
         self.cause = cause
         self.more = more
@@ -107,7 +108,7 @@ def calling(what):
         lines = lesson_lines(error)
         text = (str(error).strip().splitlines() or ["no message"])[0]
         message = f"{what} raised {type(error).__name__}: {text}{place(lines)}"
-        raise Wrong(message, slip(text) if lines else None) from error
+        raise Wrong(message, slip(error, text) if lines else None) from error
 
 
 def lesson_lines(error):
@@ -132,8 +133,10 @@ def place(lines):
     return f" ({name}, line {line}, called from line {lines[0][1]})"
 
 
-def slip(text):
+def slip(error, text):
     """The likeliest cause of an exception with this text, or None."""
+    if isinstance(error, AttributeError) and is_learners_own(error.obj):
+        return f"__init__ never sets self.{error.name}, or under another name"
     for pattern, cause in SLIPS.items():
         match = re.search(pattern, text)
         if match:
@@ -146,11 +149,16 @@ def is_lesson(value):
     return isinstance(value, ModuleType) and value.__name__.startswith("exercise_0")
 
 
+def is_learners_own(value):
+    """Whether a value is of a class that the learner's file defines."""
+    return type(value).__module__.startswith("exercise_0")
+
+
 def likeliest(mistakes, agrees):
     """A sentence that names the known mistake that gives what the learner's code gave, or "".
 
     mistakes: {the mistake: what it gives, or a function that computes that}. agrees(value) says
-    whether the learner's code gave that value. Where several mistakes give it, all are named.
+    whether the learner's code gave that value. Where several mistakes give it, none is named.
     """
     causes = []
     for mistake, value in mistakes.items():
@@ -159,7 +167,7 @@ def likeliest(mistakes, agrees):
                 value = value()
             if agrees(value):
                 causes.append(mistake)
-    return advice("; or ".join(causes))
+    return advice(causes[0]) if len(causes) == 1 else ""
 
 
 def advice(cause):
@@ -167,7 +175,7 @@ def advice(cause):
     if not cause:
         return ""
     end = "" if cause.endswith("?") else "."
-    return f"\nThe likeliest mistake: {cause}{end}"
+    return f"{LIKELIEST}{cause}{end}"
 
 
 # What the learner's code returns may be of a class of its own that calls itself equal to
@@ -175,17 +183,21 @@ def advice(cause):
 # nobody.
 
 
-def number(value, what):
+def number(value, what, whole=True):
     """A number that the learner's code returned, as an int or a float.
 
-    It may be plain Python's, numpy's or a tensor of one number.
+    It may be plain Python's, numpy's or a tensor of one number. whole: whether it is all that the
+    function returned, and not a part of it.
     """
     if type(value) in (torch.Tensor, nn.Parameter) and value.numel() == 1:
+        check_has_numbers(value, what)
         value = value.detach().item()
     elif isinstance(value, numpy.generic) and type(value).__module__ == "numpy":
         value = value.item()
     if type(value) not in (int, float):
-        raise Wrong(f"{what} returned {in_words(value)}, expected a number.{no_return(value)}")
+        returned = "returned" if whole else "is"
+        question = no_return(value) if whole else ""
+        raise Wrong(f"{what} {returned} {in_words(value)}, expected a number.{question}")
     return value
 
 
@@ -195,18 +207,32 @@ def numbers(values, what):
     They may come in a list, a tuple, or an array or tensor of one dimension.
     """
     if type(values) in (torch.Tensor, numpy.ndarray) and values.ndim == 1:
+        if type(values) is torch.Tensor:
+            check_has_numbers(values, what)
         values = values.tolist()
     values = plain(values, what, list, tuple)
-    return [number(value, f"{what} at index {i}") for i, value in enumerate(values)]
+    return [number(value, f"{what}[{i}]", whole=False) for i, value in enumerate(values)]
 
 
-def plain(value, what, *kinds):
-    """A list, tuple or dict that the learner's code returned."""
+def plain(value, what, *kinds, whole=True):
+    """A list, tuple or dict that the learner's code returned.
+
+    whole: whether it is all that the function returned, and not a part of it.
+    """
     if type(value) in (OrderedDict, defaultdict, Counter) and dict in kinds:
         return dict(value)
     if type(value) not in kinds:
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise Wrong(f"{what} returned {in_words(value)}, expected a {names}.{no_return(value)}")
+        returned = "returned" if whole else "is"
+        question = no_return(value) if whole else ""
+        raise Wrong(f"{what} {returned} {in_words(value)}, expected a {names}.{question}")
+    return value
+
+
+def check_module(value, what):
+    """An nn.Module that the learner's code returned."""
+    if not issubclass(type(value), nn.Module):
+        raise Wrong(f"{what} returned {in_words(value)}, expected an nn.Module.{no_return(value)}")
     return value
 
 
@@ -217,7 +243,13 @@ def no_return(value):
 
 def in_words(value):
     """A value that is not what it should be, in a few words."""
-    return "None" if value is None else f"an object of the type {type(value).__name__}"
+    if value is None:
+        return "None"
+    if issubclass(type(value), type):
+        return f"the class {value.__name__} itself"
+    if type(value) in (torch.Tensor, nn.Parameter):
+        return f"a tensor {shape(value)}"
+    return f"an object of the type {type(value).__name__}"
 
 
 def shape(tensor):
@@ -241,21 +273,45 @@ def rounded_like(got, expected, digits=6):
 def is_close(got, expected, tolerance=1e-5):
     """Whether two tensors have one shape and agree.
 
-    tolerance is the largest difference, as a share of the expected tensor's largest number.
+    tolerance is the largest difference, as a share of the expected tensor's largest number. What
+    is NaN or infinite agrees with nothing, for any number is within a share of infinity.
     """
-    if got.shape != expected.shape:
+    if got.shape != expected.shape or got.is_meta or expected.is_meta:
+        return False
+    if not is_finite(expected):
         return False
     return bool((got - expected).abs().max() <= tolerance * expected.abs().max() + 1e-30)
 
 
+def is_finite(tensor):
+    """Whether a tensor holds neither NaN nor infinity."""
+    return bool(tensor.isfinite().all())
+
+
 def check_tensor(got, expected, what, hint=""):
-    """Raise Wrong unless got is a tensor of the expected shape."""
+    """Raise Wrong unless got is a tensor of the expected shape, and of numbers of that kind."""
     if got is None:
         raise Wrong(f"{what} returned None. Does it end with a return?")
     if type(got) not in (torch.Tensor, nn.Parameter):
         raise Wrong(f"{what} returned {in_words(got)}, expected a plain torch.Tensor.")
     if got.shape != expected.shape:
         raise Wrong(f"{what} has the shape {shape(got)}, expected {shape(expected)}.{hint}")
+    if got.is_floating_point() != expected.is_floating_point():
+        raise Wrong(f"{what} has the dtype {dtype(got)}, expected {dtype(expected)}.")
+    check_has_numbers(got, what)
+
+
+def check_has_numbers(tensor, what):
+    """Raise Wrong if a tensor has no values that can be looked at."""
+    if tensor.is_meta:
+        raise Wrong(f"{what} is a tensor on the device meta, which has a shape and no values.")
+    if tensor.layout != torch.strided:
+        raise Wrong(f"{what} is a sparse tensor, expected a dense one.")
+
+
+def dtype(tensor):
+    """A tensor's dtype as people write it: float32."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def check_close(got, expected, what, explain=None, tolerance=1e-5):
@@ -263,6 +319,8 @@ def check_close(got, expected, what, explain=None, tolerance=1e-5):
     check_tensor(got, expected, what)
     if is_close(got, expected, tolerance):
         return
+    if not is_finite(expected):
+        raise Wrong(f"{what}: with your layers' own weights, torchvision gets NaN or infinity.")
     cause = None
     if explain:
         with contextlib.suppress(Exception):  # an unforeseen mistake may not fit the known ones

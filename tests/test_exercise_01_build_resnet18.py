@@ -22,10 +22,13 @@ from messages import (
     calling,
     check_close,
     check_dry_run,
+    check_module,
     check_tensor,
+    in_words,
     is_close,
     likeliest,
     mode_name,
+    no_return,
     number,
     rounded_like,
     shape,
@@ -34,10 +37,15 @@ from torch import equal, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
+from unchanged import Everything, disturb
 from what_ran import (
     check_registered,
+    check_shares_nothing,
+    check_start,
+    convolutions,
     copy_to_oracle,
     first,
+    norm_after,
     of_kind,
     pair_ops,
     randomise,
@@ -92,8 +100,7 @@ def block_twins(lesson, case, training, seed=0):
     torch.manual_seed(seed)
     with calling(call):
         block = lesson.BasicBlock(in_channels, out_channels, stride=stride)
-    if not isinstance(block, nn.Module):
-        raise Wrong(f"{call} is a {type(block).__name__}, not an nn.Module.")
+    check_module(block, call)
     projection = reference_shortcut(in_channels, out_channels, stride)
     if isinstance(projection, nn.Identity):
         projection = None
@@ -135,7 +142,8 @@ def test_block_gives_the_right_shape(lent, case):
 @pytest.mark.task("1.1")
 def test_block_stride_is_1_unless_given(lent):
     with calling("BasicBlock(6, 6)"):
-        output = lent.BasicBlock(6, 6)(torch.randn(2, 6, 8, 8))
+        block = check_module(lent.BasicBlock(6, 6), "BasicBlock(6, 6)")
+        output = block(torch.randn(2, 6, 8, 8))
     check_tensor(output, torch.empty(2, 6, 8, 8), "BasicBlock(6, 6) on an input (2, 6, 8, 8)")
 
 
@@ -144,6 +152,7 @@ def test_block_stride_is_1_unless_given(lent):
 @pytest.mark.parametrize("case", SHAPES)
 def test_block_computes_what_torchvisions_does(lent, case, training):
     twins = block_twins(lent, case, training)
+    twins.x = torch.randn_like(twins.x)  # not what the block has seen before
     x = twins.x.clone()
     with calling(twins.what), torch.no_grad():
         got = twins.block(x)
@@ -183,8 +192,7 @@ def test_block_passes_gradients_on_as_torchvisions_does(lent, case, training):
     for own, oracle in twins.pairs:
         own_weights += weights_of(own)
         oracle_weights += weights_of(oracle)
-    with calling(f"{twins.what}, backwards,"):
-        output, gradients = run_backwards(twins.block, twins.x, own_weights, twins.what)
+    output, gradients = run_backwards(twins.block, twins.x, own_weights, twins.what)
     expected, oracle_gradients = run_backwards(twins.oracle, twins.x, oracle_weights, "")
     check_block(twins, output, expected, training)
     for i, (gradient, oracle_gradient) in enumerate(zip(gradients, oracle_gradients)):
@@ -223,6 +231,29 @@ def test_block_keeps_running_statistics(lent, case):
                 own.running_mean, oracle.running_mean, f"{what} running_mean", tolerance=1e-4
             )
             check_close(own.running_var, oracle.running_var, f"{what} running_var", tolerance=1e-4)
+
+
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+def test_block_starts_ready_to_learn(lent, case):
+    in_channels, out_channels, stride, height, width = case
+    call = f"BasicBlock({in_channels}, {out_channels}, stride={stride})"
+    with calling(call):
+        block = lent.BasicBlock(in_channels, out_channels, stride).eval()
+        another = lent.BasicBlock(in_channels, out_channels, stride)
+    _, ops = record(block, torch.randn(2, in_channels, height, width), call)
+    check_start(ops, call, may_be_zero=[norm_after(ops, convolutions(ops, 3)[-1])])
+    check_shares_nothing(block, another, call)
+
+
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+def test_block_changes_nothing_in_eval_mode(lent, case):
+    twins = block_twins(lent, case, training=False)
+    before = Everything(twins.block, x=twins.x)
+    with calling(twins.what):
+        twins.block(twins.x)
+    before.check(f"{twins.what} in eval mode")
 
 
 # Task 1.2
@@ -315,6 +346,7 @@ def test_network_has_the_right_size(lent, oracle):
 )
 def test_network_computes_what_torchvisions_does(lent, oracle, size, training):
     twins = network_twins(lent, oracle, training, *size)
+    twins.x = torch.randn_like(twins.x)  # not what the network has seen before
     x = twins.x.clone()
     with torch.no_grad():
         got, ops = record(twins.model, x, twins.what)
@@ -354,6 +386,33 @@ def test_network_registers_its_layers_and_uses_each_once(lent):
 
 
 @pytest.mark.task("1.2")
+def test_network_starts_ready_to_learn(lent):
+    with calling("ResNet18()"):
+        model = lent.ResNet18().eval()
+        another = lent.ResNet18()
+    with torch.no_grad():
+        _, ops = record(model, torch.randn(1, 3, 32, 32), "ResNet18()")
+    last_norms = [norm_after(ops, conv) for conv in convolutions(ops, 3)[2::2]]
+    check_start(ops, "ResNet18()", may_be_zero=last_norms)
+    check_shares_nothing(model, another, "ResNet18()")
+
+
+@pytest.mark.task("1.2")
+def test_network_does_not_seed_torch(lent):
+    numbers_drawn = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        with calling("ResNet18()"):
+            lent.ResNet18()
+        numbers_drawn.append(torch.rand(()).item())
+    if numbers_drawn[0] == numbers_drawn[1]:
+        raise Wrong(
+            "ResNet18() seeds torch: whatever the seed was before, the random numbers after it "
+            "are the same. Leave torch.manual_seed to the caller."
+        )
+
+
+@pytest.mark.task("1.2")
 @pytest.mark.timeout(90)
 def test_network_learns_cifar10(lent, cifar10_dir):
     data = load_cifar10(lent, cifar10_dir, train_images=48, test_images=16, epochs=4)
@@ -383,12 +442,13 @@ def check_identity(lesson, channels):
         shortcut = lesson.make_shortcut(*channels, 1)
     if not isinstance(shortcut, nn.Module):
         raise Wrong(
-            f"{call} returned {shortcut!r}, "
+            f"{call} returned {in_words(shortcut)}, "
             "expected an nn.Module that gives its input back, such as nn.Identity()."
+            f"{no_return(shortcut)}"
         )
-    x = torch.randn(2, channels[0], 5, 4)
+    x = torch.randn(2, channels[0], 5, 4).requires_grad_()
     what = f"{call} on an input {shape(x)}"
-    output, ops = record(shortcut, x.clone(), what)
+    output, ops = record(shortcut, x, what)
     if ops or list(shortcut.parameters()):
         raise Wrong(
             f"{call} is a projection, expected the identity: input and output have the same shape."
@@ -399,6 +459,10 @@ def check_identity(lesson, channels):
             f"{call} changes its input, expected the identity. "
             "A ReLU belongs to the block, not to the shortcut."
         )
+    _, gradients = run_backwards(shortcut, x.detach(), [], what)
+    ones = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    if not is_close(gradients[0], ones):
+        raise Wrong(f"{what} gives its input back, but not the gradient. Is it detached?")
 
 
 @pytest.mark.task("1.3")
@@ -434,8 +498,9 @@ def check_projection(lesson, case, training):
         shortcut = lesson.make_shortcut(in_channels, out_channels, stride)
     if not isinstance(shortcut, nn.Module):
         raise Wrong(
-            f"{call} returned {shortcut!r}, "
+            f"{call} returned {in_words(shortcut)}, "
             "expected an nn.Module: a 1x1 convolution, then batch norm."
+            f"{no_return(shortcut)}"
         )
     oracle = reference_shortcut(in_channels, out_channels, stride)
     shortcut.train(training)
@@ -475,6 +540,18 @@ def check_projection(lesson, case, training):
             )
 
 
+@pytest.mark.task("1.3")
+@pytest.mark.parametrize("case", [(6, 10, 2), (6, 6, 2), (6, 10, 1)], ids=str)
+def test_projection_starts_open_and_is_new_each_time(lesson, case):
+    call = f"make_shortcut{case}"
+    with calling(call):
+        shortcut = check_module(lesson.make_shortcut(*case), call).eval()
+        another = check_module(lesson.make_shortcut(*case), call)
+    _, ops = record(shortcut, torch.randn(2, 6, 8, 8), call)
+    check_start(ops, call)
+    check_shares_nothing(shortcut, another, call)
+
+
 def wrong_projection(ops, stride):
     """Why a projection's output has another shape, in words, or None."""
     convs = of_kind(ops, "conv2d")
@@ -495,25 +572,47 @@ def wrong_projection(ops, stride):
 # Task 1.4
 
 
+class Part(nn.Module):
+    """A part of the rigged model, with parts of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, images):
+        return self.drop(self.norm(images))
+
+
 def make_rigged():
     """A model that predicts what each image's first pixel says, and a note for each of its calls.
 
-    The notes are no attribute of the model, which the learner's code could change.
+    The pixel's second channel says by how much the largest logit is the largest, its third which
+    logit comes second. The notes are no attribute of the model, which the learner's code could
+    change.
     """
     notes = []
 
     class Rigged(nn.Module):
         def __init__(self):
             super().__init__()
-            self.weight = nn.Parameter(torch.ones(()))
+            self.weight = nn.Parameter(torch.tensor(1 / 3))
+            self.stem = Part()
+            self.stages = nn.Sequential(Part(), Part())
 
         def forward(self, images):
-            classes = images[:, 0, 0, 0].long()
-            logits = self.weight * (3 * one_hot(classes, 10).float() - 40)
-            notes.append(SimpleNamespace(trained=self.training, recorded=logits.requires_grad))
+            first, margin, second = images[:, :, 0, 0].unbind(1)
+            largest = margin[:, None] * one_hot(first.long(), 10)
+            second_largest = margin[:, None] / 2 * one_hot(second.long(), 10)
+            logits = 3 * self.weight * (largest + second_largest - 40)
+            self.stages(self.stem(images[:4]))  # in train mode their statistics move
+            in_train_mode = [name for name, part in self.named_modules() if part.training]
+            notes.append(
+                SimpleNamespace(in_train_mode=in_train_mode, recorded=logits.requires_grad)
+            )
             return logits
 
-    return Rigged(), notes
+    return disturb(Rigged().train()), notes
 
 
 def rigged_batches(sizes, correct, seed=0):
@@ -521,9 +620,12 @@ def rigged_batches(sizes, correct, seed=0):
     generator = torch.Generator().manual_seed(seed)
     for size, correct_count in zip(sizes, correct):
         labels = torch.randint(10, (size,), generator=generator)
-        is_correct = torch.arange(size) < correct_count
-        predictions = torch.where(is_correct, labels, (labels + 3) % 10)
-        images = predictions.float()[:, None, None, None].expand(size, 3, 2, 2).clone()
+        place = torch.arange(size)
+        first = torch.where(place < correct_count, labels, (labels + 3) % 10)
+        margin = torch.tensor([1e-3, 0.3, 4.0])[place % 3]
+        second = torch.where((place < correct_count) | (place % 2 == 0), (labels + 5) % 10, labels)
+        pixel = torch.stack([first, margin, second], dim=1)
+        images = pixel[:, :, None, None].expand(size, 3, 2, 2).clone()
         yield images, labels
 
 
@@ -533,21 +635,29 @@ class Once:
     def __init__(self, batches):
         self.batches = batches
         self.passes = 0
+        self.given = []  # what has come so far
+        self.copies = []
 
     def __iter__(self):
         self.passes += 1
-        return iter(self.batches)
+        return self.noted()
+
+    def noted(self):
+        for images, labels in self.batches:
+            self.given += [images, labels]
+            self.copies += [images.clone(), labels.clone()]
+            yield images, labels
 
 
-def call_accuracy(lesson, sizes, correct):
+def call_accuracy(lesson, sizes, correct, rigged=None):
     """The learner's accuracy of the rigged model, the notes of its calls, and the call in words."""
-    model, notes = make_rigged()
-    model.train()
+    model, notes = rigged or make_rigged()
     what = (
         f"accuracy(model, batches of {listed(sizes)} images, "
         f"of which it classifies {listed(correct)} correctly)"
     )
     batches = Once(rigged_batches(sizes, correct))
+    before = Everything(model)
     try:
         with calling(what):
             value = lesson.accuracy(model, batches)
@@ -561,7 +671,12 @@ def call_accuracy(lesson, sizes, correct):
             f"{what} leaves gradients switched off for good: nothing trains any more. "
             "Use torch.no_grad()."
         )
-    return number(value, what), notes, what
+    for tensor, copy in zip(batches.given, batches.copies):
+        if not equal(tensor, copy):
+            raise Wrong(f"{what} changes the images or the labels that it is given.")
+    return SimpleNamespace(
+        value=number(value, what), notes=notes, what=what, before=before, model=model
+    )
 
 
 def listed(numbers):
@@ -603,14 +718,23 @@ def explain_crash(wrong, batches, sizes):
         ((5,), (0,)),
         ((8,), (8,)),
         ((5, 2), (2, 1)),
+        ((40_000, 300), (20_011, 123)),  # more than small integers can count
     ],
     ids=str,
 )
 def test_accuracy_counts_every_image_once(lesson, sizes, correct):
-    value, _, what = call_accuracy(lesson, sizes, correct)
+    call = call_accuracy(lesson, sizes, correct)
+    value = call.value
+    what = call.what
     expected = sum(correct) / sum(sizes)
     if abs(value - expected) < 1e-6:
         return
+    again = call_accuracy(lesson, sizes, correct).value
+    if again != value:
+        raise Wrong(
+            f"{what} returned {value:.4f}, expected {expected:.4f}.",
+            f"something is kept from call to call: called again, it returns {again:.4f}",
+        )
     mistakes = accuracy_mistakes(lesson, sizes, correct, value)
     cause = likeliest(mistakes, lambda known: abs(value - known) < 1e-6)
     raise Wrong(f"{what} returned {value:.4f}, expected {expected:.4f}.{cause}")
@@ -622,13 +746,20 @@ def accuracy_mistakes(lesson, sizes, correct, value):
     expected = sum(correct) / count
     accuracies = [correct_count / size for correct_count, size in zip(correct, sizes)]
     total_loss = 0
+    in_two_largest = 0
+    total_probability = 0
+    correct_when_rounded = 0
     for images, labels in rigged_batches(sizes, correct):
         model, _ = make_rigged()
-        total_loss += len(labels) * cross_entropy(model(images), labels).item()
+        logits = model.eval()(images).detach()
+        total_loss += len(labels) * cross_entropy(logits, labels).item()
+        in_two_largest += (logits.topk(2).indices == labels[:, None]).sum().item()
+        total_probability += logits.softmax(1).gather(1, labels[:, None]).sum().item()
+        correct_when_rounded += (logits.bfloat16().argmax(1) == labels).sum().item()
 
     def of_correct_predictions():
         """What the learner's accuracy is where every prediction is correct."""
-        return call_accuracy(lesson, (4,), (4,))[0]
+        return call_accuracy(lesson, (4,), (4,)).value
 
     def rounding_down():
         return 0 if of_correct_predictions() == 1 else math.nan
@@ -654,6 +785,13 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         "it is the error, the share of incorrect predictions; return the accuracy": 1 - expected,
         "it is the loss, not the accuracy": total_loss / count,
         "it is always 1": 1,
+        "it counts labels among the two largest logits; only the largest counts": (
+            in_two_largest / count
+        ),
+        "it is the mean probability of the labels; count correct predictions": (
+            total_probability / count
+        ),
+        "the logits are rounded to few digits before argmax": correct_when_rounded / count,
         "it is rounded; return it as it is": rounded_like(value, expected),
         "it rounds down: divide by /, not by //": rounding_down,
         "the largest logit itself is compared with the label, not its index": comparing_logits,
@@ -662,29 +800,52 @@ def accuracy_mistakes(lesson, sizes, correct, value):
 
 @pytest.mark.task("1.4")
 def test_accuracy_uses_eval_mode(lesson):
-    _, notes, what = call_accuracy(lesson, (6, 2), (3, 1))
-    if any(note.trained for note in notes):
-        raise Wrong(
-            f"{what} ran the model in train mode: "
-            "batch norm would use the batch's statistics. Call model.eval()."
-        )
+    call = call_accuracy(lesson, (6, 2), (3, 1))
+    for note in call.notes:
+        if note.in_train_mode:
+            parts = ", ".join(name or "the model itself" for name in note.in_train_mode)
+            raise Wrong(
+                f"{call.what} ran {parts} in train mode: batch norm would use the batch's "
+                "statistics, and dropout would drop. Call model.eval(), which reaches every part."
+            )
 
 
 @pytest.mark.task("1.4")
 def test_accuracy_takes_no_gradients(lesson):
-    _, notes, what = call_accuracy(lesson, (6, 2), (3, 1))
-    if any(note.recorded for note in notes):
+    call = call_accuracy(lesson, (6, 2), (3, 1))
+    if any(note.recorded for note in call.notes):
         raise Wrong(
-            f"{what} recorded the forward pass for gradients, which costs memory and time. "
+            f"{call.what} recorded the forward pass for gradients, which costs memory and time. "
             "Use torch.no_grad()."
         )
 
 
 @pytest.mark.task("1.4")
 def test_accuracy_goes_through_the_batches_once(lesson):
-    _, notes, what = call_accuracy(lesson, (6, 2, 2), (3, 1, 0))
-    if len(notes) != 3:
-        raise Wrong(f"{what} ran the model {len(notes)} times, expected 3: once per batch.")
+    call = call_accuracy(lesson, (6, 2, 2), (3, 1, 0))
+    if len(call.notes) != 3:
+        raise Wrong(
+            f"{call.what} ran the model {len(call.notes)} times, expected 3: once per batch."
+        )
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_changes_nothing_but_the_mode(lesson):
+    call = call_accuracy(lesson, (6, 2), (3, 1))
+    call.before.check(call.what, "mode")
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_called_twice(lesson):
+    rigged = make_rigged()
+    for sizes, correct in (((4, 3), (4, 2)), ((5, 5), (1, 2))):
+        call = call_accuracy(lesson, sizes, correct, rigged)
+        expected = sum(correct) / sum(sizes)
+        if abs(call.value - expected) > 1e-6:
+            raise Wrong(
+                f"{call.what} returned {call.value:.4f}, expected {expected:.4f}, when another "
+                "call with the same model came before it. Keep nothing from call to call."
+            )
 
 
 @pytest.mark.task("1.4")

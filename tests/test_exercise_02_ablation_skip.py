@@ -4,6 +4,8 @@ import contextlib
 import copy
 import functools
 import itertools
+import math
+import statistics
 
 import numpy
 import pytest
@@ -15,18 +17,28 @@ from messages import (
     advice,
     calling,
     check_dry_run,
+    check_module,
     check_tensor,
     in_words,
     is_close,
     likeliest,
     mode_name,
+    no_return,
     number,
     plain,
     rounded_like,
     shape,
 )
 from torch import equal, nn
-from what_ran import check_registered, of_kind, record
+from unchanged import Everything, disturb
+from what_ran import (
+    check_registered,
+    check_shares_nothing,
+    check_start,
+    of_kind,
+    record,
+    run_backwards,
+)
 
 MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 SKIPS = pytest.mark.parametrize("skip", [True, False], ids=["residual", "plain"])
@@ -67,7 +79,7 @@ def randomise(model, seed=0):
     return model
 
 
-def make_network(lesson, skip, blocks=2, width=4):
+def make_network(lesson, skip, blocks=2, width=4, seed=0):
     """A network as task 2.2 describes it, with random weights, made without build_network.
 
     blocks: how many each stage has.
@@ -82,7 +94,7 @@ def make_network(lesson, skip, blocks=2, width=4):
             stages.append(lesson.Block(in_channels, out_channels, stride, skip))
             in_channels = out_channels
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, 10))
-    return randomise(nn.Sequential(stem, stages, head)).eval()
+    return randomise(nn.Sequential(stem, stages, head), seed).eval()
 
 
 # Task 2.1
@@ -103,12 +115,18 @@ def make_block(lesson, case, skip, training):
 def run_block(block, x, what, case, training):
     """A block's output, what its branch and its shortcut should give, and what ran."""
     in_channels, out_channels, stride, _, width = case
+    given = x.clone()
     try:
-        output, ops = record(block, x.clone(), what)
+        output, ops = record(block, given, what)
     except Wrong as wrong:
         raise wrong.because(wrong_addend(str(wrong), width)) from None
     shortcut = option_a(x, out_channels - in_channels, stride)
     check_tensor(output, shortcut, what)
+    if not equal(given, x):
+        raise Wrong(
+            f"{what} changes x itself. Avoid +=, relu_ and inplace=True on x and on what the "
+            "shortcut gives: whoever called still needs it."
+        )
     norms = len(of_kind(ops, "batch_norm"))
     if norms != 2:
         raise Wrong(
@@ -137,12 +155,20 @@ def wrong_addend(error, width):
 @pytest.mark.parametrize("case", CASES)
 def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
     block, x, what = make_block(lesson, case, skip, training)
+    what = f"{what} in {mode_name(training)} mode"
     with torch.no_grad():
+        _, *earlier, _ = run_block(block, torch.randn_like(x), what, case, training)
         output, branch, shortcut, ops = run_block(block, x, what, case, training)
         before_relu = branch + shortcut if skip else branch
         if is_close(output, F.relu(before_relu)):
             return
         mistakes = block_mistakes(branch, shortcut, before_relu)
+        earlier_branch, earlier_shortcut = earlier
+        kept = "something is kept from an earlier call; compute everything from x, in each call"
+        if is_close(output, F.relu(branch + earlier_shortcut)):
+            mistakes = {kept: output}
+        if is_close(output, F.relu(earlier_branch + shortcut if skip else earlier_branch)):
+            mistakes = {kept: output}
     cause = wrong_switch(lesson, case, training)
     named = advice(cause) or likeliest(mistakes, functools.partial(is_close, output))
     raise Wrong(f"{what} gives wrong numbers." + (named or advice(extra(ops))))
@@ -151,7 +177,7 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
 def block_mistakes(branch, shortcut, before_relu):
     """What the known wrong ways give for a block."""
     return {
-        "the shortcut is never added": F.relu(branch),
+        "the shortcut is not added": F.relu(branch),
         "the shortcut is added although skip is false": F.relu(branch + shortcut),
         "the last ReLU is missing": before_relu,
         "the last ReLU comes before the addition; it belongs after it": F.relu(branch) + shortcut,
@@ -164,6 +190,9 @@ def block_mistakes(branch, shortcut, before_relu):
         "the shortcut is taken of the branch; call self.shortcut(x)": F.relu(2 * branch),
         "branch and shortcut are averaged, not added": F.relu((branch + shortcut) / 2),
         "branch and shortcut are multiplied, not added": F.relu(branch * shortcut),
+        "the larger of branch and shortcut comes out; add them": F.relu(
+            torch.maximum(branch, shortcut)
+        ),
         "only the shortcut comes out": F.relu(shortcut),
         "without skip the block gives back its input; its branch should still work": shortcut,
     }
@@ -200,6 +229,29 @@ def adds_shortcut(lesson, case, skip, training):
 
 @pytest.mark.task("2.1")
 @SKIPS
+def test_block_follows_its_switch(lesson, skip):
+    block, x, what = make_block(lesson, SAME_SHAPE, not skip, training=False)
+    block.skip = skip
+    what = f"{what}, after block.skip = {skip},"
+    with torch.no_grad():
+        output, branch, shortcut, _ = run_block(block, x, what, SAME_SHAPE, training=False)
+    others = F.relu(branch if skip else branch + shortcut)
+    if is_close(output, others):
+        raise Wrong(f"{what} does as before. Ask self.skip in forward, each time.")
+
+
+@pytest.mark.task("2.1")
+@SKIPS
+def test_block_changes_nothing_in_eval_mode(lesson, skip):
+    block, x, what = make_block(lesson, (4, 8, 2, 8, 8), skip, training=False)
+    before = Everything(block, x=x)
+    with calling(what):
+        block(x)
+    before.check(what)
+
+
+@pytest.mark.task("2.1")
+@SKIPS
 def test_block_with_a_zero_branch(lesson, skip):
     block, x, what = make_block(lesson, (4, 8, 2, 7, 9), skip, training=False)
     last_norm = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]
@@ -218,17 +270,16 @@ def test_block_with_a_zero_branch(lesson, skip):
 @SKIPS
 def test_block_passes_gradients_through_branch_and_shortcut(lesson, skip):
     block, x, what = make_block(lesson, SAME_SHAPE, skip, training=False)
-    x.requires_grad_()
     output, branch, shortcut, _ = run_block(block, x, what, SAME_SHAPE, training=False)
-    if not output.requires_grad:
-        raise Wrong(
-            f"{what}: no gradient comes back through it. Is something detached or under no_grad?"
-        )
-    expected_output = F.relu(branch + shortcut if skip else branch)
-    if not is_close(output, expected_output):
+    if not is_close(output, F.relu(branch + shortcut if skip else branch)):
         return  # the test of the numbers says more
-    (got,) = torch.autograd.grad(output.sum(), x, retain_graph=True)
-    (expected,) = torch.autograd.grad(expected_output.sum(), x)
+    _, (got,) = run_backwards(block, x, [], what)
+
+    def by_hand(x):
+        _, branch, shortcut, _ = run_block(block, x, what, SAME_SHAPE, training=False)
+        return F.relu(branch + shortcut if skip else branch)
+
+    _, (expected,) = run_backwards(by_hand, x, [], what)
     if not is_close(got, expected, 1e-4):
         raise Wrong(
             f"{what} gives a wrong gradient for its input. Is the shortcut or the branch detached?"
@@ -251,8 +302,8 @@ def build(lesson, depth, **settings):
         network = lesson.build_network(depth, **settings)
     if not isinstance(network, nn.Module):
         raise Wrong(
-            f"{call} returned {in_words(network)}, expected nn.Sequential(stem, blocks, head). "
-            "Does it end with a return?"
+            f"{call} returned {in_words(network)}, expected nn.Sequential(stem, blocks, head)."
+            f"{no_return(network)}"
         )
     if any(isinstance(part, nn.ModuleList) for part in (network, *network.children())):
         raise Wrong(
@@ -277,15 +328,10 @@ def test_network_has_the_papers_parameters(lesson, depth, skip):
     else:
         if ops:
             check_registered(network, ops, call)
-    blocks = (depth - 2) // 6
-    hint = (
-        likeliest(size_mistakes(depth), lambda known: count == known)
-        or advice(crash_cause)
-        or f" Are there {blocks} blocks in each of three stages of width, 2 width, 4 width?"
-    )
+    hint = likeliest(size_mistakes(depth), lambda known: count == known) or advice(crash_cause)
     raise Wrong(
-        f"{call} has {count:,} parameters, expected {TABLE_6[depth]:,} "
-        f"(table 6 of the paper), plain or residual.{hint}"
+        f"{call} has {count:,} parameters, expected {TABLE_6[depth]:,} (table 6 of the paper), "
+        f"plain or residual: a difference of {count - TABLE_6[depth]:+,}.{hint}"
     )
 
 
@@ -302,6 +348,9 @@ def size_mistakes(depth):
     for widths in OTHER_WIDTHS:
         words = f"the stages have the widths {', '.join(map(str, widths))}, expected 16, 32, 64"
         mistakes[words] = count_parameters(blocks, widths)
+    for width in WIDTHS:
+        words = f"there is a batch norm too many, over {width} channels"
+        mistakes[words] = TABLE_6[depth] + 2 * width
     whole = "return nn.Sequential(stem, nn.Sequential(*blocks), head)"
     expected = TABLE_6[depth]
     stem_parameters = 464
@@ -443,6 +492,33 @@ def named_parts(network):
 
 
 @pytest.mark.task("2.2")
+@SKIPS
+def test_network_is_new_and_starts_as_torch_makes_it(lesson, skip):
+    network, call = build(lesson, 14, skip=skip)
+    another, _ = build(lesson, 14, skip=skip)
+    check_shares_nothing(network, another, call)
+    twin, _ = build(lesson, 14, skip=not skip)
+    check_shares_nothing(network, twin, "build_network(14, skip)")
+    network.eval()
+    _, ops = record(network, torch.randn(2, 3, 8, 8), call)
+    check_start(ops, call)
+
+
+@pytest.mark.task("2.2")
+@pytest.mark.parametrize("depth", [2, 12, 21])
+def test_network_of_another_depth_is_refused(lesson, depth):
+    call = f"build_network({depth}, skip=True)"
+    try:
+        with calling(call):
+            lesson.build_network(depth, skip=True)
+    except Wrong as wrong:
+        if isinstance(wrong.__cause__, ValueError):
+            return
+        raise
+    raise Wrong(f"{call} raised nothing, expected a ValueError: the depth is not 6n+2.")
+
+
+@pytest.mark.task("2.2")
 def test_network_does_not_seed_torch(lesson):
     last_weights = []
     for seed in (1, 2):
@@ -490,7 +566,9 @@ def test_network_takes_num_classes(lesson):
 
 # Task 2.3
 
-COMBINATIONS = list(itertools.product(("plain", "residual"), (8, 14), (3, 5)))
+DEPTHS = (14, 8, 20)
+SEEDS = (3, 11, 5)
+COMBINATIONS = list(itertools.product(("plain", "residual"), DEPTHS, SEEDS))
 TRAINED = 7  # what Fit sets every weight to
 
 
@@ -500,69 +578,102 @@ class Fit:
     Returns a history that tells the run apart.
     """
 
-    def __init__(self):
+    def __init__(self, combinations):
+        self.combinations = combinations
         self.weights = {}
         self.skips = {}
+        self.histories = {}
 
     def __call__(self, network, kind, depth, seed):
         is_network = isinstance(network, nn.Module)
-        if not is_network or (kind, depth, seed) not in COMBINATIONS:
-            first = "network" if is_network else repr(network)
+        key = (kind, depth, seed)
+        if not is_network or key not in self.combinations:
+            first = "network" if is_network else in_words(network)
             raise Wrong(
                 f"run_ablation called fit({first}, {kind!r}, {depth!r}, {seed!r}), expected "
                 "fit(network, kind, depth, seed), for instance fit(network, 'plain', 8, 3)."
             )
+        if key in self.weights:
+            raise Wrong(f"run_ablation called fit(network, {kind!r}, {depth}, {seed}) twice.")
+        frozen = [name for name, weight in network.named_parameters() if not weight.requires_grad]
+        if frozen:
+            raise Wrong(f"run_ablation: fit cannot train {frozen[0]}, whose requires_grad is off.")
         tensors = network.state_dict().values()
         skips = [module.skip for module in network.modules() if hasattr(module, "skip")]
-        self.weights[kind, depth, seed] = [tensor.clone() for tensor in tensors]
-        self.skips[kind, depth, seed] = skips or [None]
+        self.weights[key] = [tensor.clone() for tensor in tensors]
+        self.skips[key] = skips or [None]
         torch.rand(len(self.weights))  # training uses up random numbers
         for tensor in tensors:  # and changes the network
             tensor.fill_(TRAINED)
-        label = f"{kind} {depth} {seed}"
-        return [
-            {"epoch": 1, "loss": depth, "label": label},
-            {"epoch": 2, "loss": depth / 2, "label": label},
-        ]
+        self.histories[key] = [epoch_row(epoch, len(self.weights)) for epoch in (1, 2, 3)]
+        return copy.deepcopy(self.histories[key])
 
 
-def ablate(lesson):
+def epoch_row(epoch, run):
+    """A row of a history, with all that a real one has."""
+    return {
+        "epoch": epoch,
+        "loss": run + 1 / epoch,
+        "accuracy": 1 - 1 / (run + epoch),
+        "seconds": 0.5 * epoch,
+        "test_error": 1 / (1 + run),
+    }
+
+
+def ablate(lesson, depths=DEPTHS, seeds=SEEDS):
     """The learner's histories, the stand-in for training, and the call in words."""
-    fit = Fit()
-    call = "run_ablation(fit, depths=(8, 14), seeds=(3, 5))"
+    combinations = list(itertools.product(("plain", "residual"), depths, seeds))
+    fit = Fit(combinations)
+    call = f"run_ablation(fit, depths={depths}, seeds={seeds})"
     with calling(call):
-        histories = lesson.run_ablation(fit, (8, 14), (3, 5))
+        histories = lesson.run_ablation(fit, depths, seeds)
     histories = plain(histories, call, dict)
-    missing = [key for key in COMBINATIONS if key not in fit.weights]
+    missing = [key for key in combinations if key not in fit.weights]
     if missing:
-        calls = [f"fit(network, {kind!r}, {depth}, {seed})" for kind, depth, seed in missing]
-        raise Wrong(f"{call} leaves out combinations: it never called {', '.join(calls)}.")
+        kind, depth, seed = missing[0]
+        cause = left_out(combinations, missing)
+        if set(missing) <= set(histories):
+            cause = "it keeps what an earlier call gave"
+        raise Wrong(
+            f"{call} leaves out {len(missing)} of {len(combinations)} combinations: "
+            f"it never called fit(network, {kind!r}, {depth}, {seed}), for instance.",
+            cause,
+        )
     return histories, fit, call
+
+
+def left_out(combinations, missing):
+    """Which kinds, depths or seeds are missing altogether, in words, or None."""
+    trained = [key for key in combinations if key not in missing]
+    for place, name in enumerate(("kind", "depth", "seed")):
+        absent = {key[place] for key in combinations} - {key[place] for key in trained}
+        only_these = {key[place] for key in missing} == absent
+        if trained and absent and only_these:
+            values = " and ".join(map(str, sorted(absent)))
+            return f"no network of the {name} {values} is trained"
+    return None
 
 
 @pytest.mark.task("2.3")
 def test_ablation_trains_every_combination(lesson):
-    histories, _, call = ablate(lesson)
+    histories, fit, call = ablate(lesson)
     check_keys(histories, call)
     for key in COMBINATIONS:
         history = histories[key]
-        if not is_history(history):
+        if type(history) not in (list, tuple):
             raise Wrong(
                 f"{call}: at {key} is {in_words(history)}, "
                 "expected the whole history, as fit returned it."
             )
-        kind, depth, seed = key
-        if history[0].get("label") != f"{kind} {depth} {seed}":
+        if list(history) == fit.histories[key]:
+            continue
+        if list(history) in fit.histories.values():
             raise Wrong(f"{call}: the history at {key} is that of another network.")
-
-
-def is_history(value):
-    """Whether a value is a list of two dicts, as Fit returns it."""
-    return type(value) in (list, tuple) and [type(epoch) for epoch in value] == [dict, dict]
+        raise Wrong(f"{call}: the history at {key} is not what fit returned, whole and unchanged.")
 
 
 def check_keys(histories, call):
-    """Raise Wrong unless the keys are (kind, depth, seed), for all eight."""
+    """Raise Wrong unless the keys are (kind, depth, seed), for all eighteen."""
     names = ("kind", "depth", "seed")
     orders = list(itertools.permutations(range(3)))
     for order in orders[1:]:
@@ -602,6 +713,7 @@ def test_ablation_gives_each_kind_its_network(lesson):
                 f"{depth} have skip={others[0]!r}, expected {expected} for all."
             )
         convs = [weight for weight in fit.weights[kind, depth, seed] if weight.ndim == 4]
+        check_sizes(fit.weights[kind, depth, seed], f"{call}: the {kind} network of depth {depth}")
         blocks = (len(convs) - 1) // 2
         expected_blocks = (depth - 2) // 2
         if blocks != expected_blocks:
@@ -609,6 +721,17 @@ def test_ablation_gives_each_kind_its_network(lesson):
                 f"{call}: the network of depth {depth} has {blocks} blocks, "
                 f"expected {expected_blocks}."
             )
+
+
+def check_sizes(weights, what):
+    """Raise Wrong unless a network has the width and the classes that build_network gives it."""
+    matrices = [weight for weight in weights if weight.ndim in (2, 4)]
+    width = len(matrices[0])
+    if width != WIDTHS[0]:
+        raise Wrong(f"{what} has the width {width}. Leave width at its default, {WIDTHS[0]}.")
+    classes = len(matrices[-1])
+    if classes != 10:
+        raise Wrong(f"{what} has {classes} classes. Leave num_classes at its default, 10.")
 
 
 def is_switch(value):
@@ -622,7 +745,7 @@ def all_equal(tensors, others):
 
 
 @pytest.mark.task("2.3")
-def test_ablation_starts_plain_and_residual_from_the_same_weights(lesson):
+def test_ablation_initialises_both_kinds_to_the_same_weights(lesson):
     _, fit, call = ablate(lesson)
     for key, weights in fit.weights.items():
         if any(bool((tensor == TRAINED).all()) for tensor in weights):
@@ -630,24 +753,53 @@ def test_ablation_starts_plain_and_residual_from_the_same_weights(lesson):
                 f"{call}: the network for {key} starts from weights that fit has trained before. "
                 "Build a new network for every call of fit."
             )
-    for depth in (8, 14):
-        for seed in (3, 5):
-            plain_weights = fit.weights["plain", depth, seed]
-            residual_weights = fit.weights["residual", depth, seed]
-            if not all_equal(plain_weights, residual_weights):
-                raise Wrong(
-                    f"{call}: plain and residual of depth {depth}, seed {seed} start from "
-                    "different weights. Call torch.manual_seed(seed) right before each network is "
-                    "built."
-                )
-        if equal(fit.weights["plain", depth, 3][0], fit.weights["plain", depth, 5][0]):
+        check_initialised(weights, f"{call}: the network for {key}")
+    for depth, seed in itertools.product(DEPTHS, SEEDS):
+        plain_weights = fit.weights["plain", depth, seed]
+        residual_weights = fit.weights["residual", depth, seed]
+        if all_equal(plain_weights, residual_weights):
+            continue
+        advice = "Call torch.manual_seed(seed) right before each network is built."
+        if equal(plain_weights[0], residual_weights[0]):
+            advice = "Their first layers are the same: do to the one what you do to the other."
+        raise Wrong(
+            f"{call}: plain and residual of depth {depth}, seed {seed} start from "
+            f"different weights. {advice}"
+        )
+
+
+@pytest.mark.task("2.3")
+def test_ablation_starts_each_seed_from_its_own_weights(lesson):
+    _, fit, call = ablate(lesson)
+    check_seeds_differ(fit, fit, SEEDS, call)
+    histories, other_fit, other_call = ablate(lesson, depths=(14,), seeds=(5, 2))
+    if set(histories) - set(other_fit.weights):
+        raise Wrong(f"{other_call} gives histories of an earlier call, too. Start from none.")
+    for kind in ("plain", "residual"):
+        if not all_equal(fit.weights[kind, 14, 5], other_fit.weights[kind, 14, 5]):
             raise Wrong(
-                f"{call}: seeds 3 and 5 give the same weights. Seed torch with the seed of the run."
+                f"{call} and {other_call} start {kind} of depth 14, seed 5 from different "
+                "weights. Seed torch with the seed itself right before each network is built: "
+                "neither its place in seeds nor what ran before may count."
+            )
+    check_seeds_differ(fit, other_fit, (3, 2), f"{call} and {other_call}")
+
+
+def check_seeds_differ(fit, other_fit, seeds, call):
+    """Raise Wrong if two of these seeds give the same weights; the last one is other_fit's."""
+    *first_seeds, last_seed = seeds
+    weights = {seed: fit.weights["plain", 14, seed][0] for seed in first_seeds}
+    weights[last_seed] = other_fit.weights["plain", 14, last_seed][0]
+    for seed, other_seed in itertools.combinations(seeds, 2):
+        if equal(weights[seed], weights[other_seed]):
+            raise Wrong(
+                f"{call}: seeds {seed} and {other_seed} give the same weights. "
+                "Seed torch with the seed of the run."
             )
 
 
 @pytest.mark.task("2.3")
-def test_ablation_repeats_itself_and_initialises(lesson):
+def test_ablation_repeats_itself(lesson):
     _, first_fit, _ = ablate(lesson)
     _, second_fit, _ = ablate(lesson)
     for key, weights in first_fit.weights.items():
@@ -656,87 +808,167 @@ def test_ablation_repeats_itself_and_initialises(lesson):
                 f"run_ablation: called twice, it starts {key} from different weights. "
                 "Seed torch for each network."
             )
-    convs = [weight for weight in first_fit.weights["plain", 14, 3] if weight.ndim == 4]
+
+
+def check_initialised(weights, what):
+    """Raise Wrong unless a network starts as initialise and torch make it."""
+    convs = [weight for weight in weights if weight.ndim == 4]
     deviation = convs[-1].std()
     expected = (2 / (9 * len(convs[-1]))) ** 0.5  # He et al.: fan-out
     if not 0.8 * expected < deviation < 1.2 * expected:
         raise Wrong(
-            f"run_ablation: a convolution's weights have the standard deviation {deviation:.3f}, "
+            f"{what} starts with convolution weights of standard deviation {deviation:.3f}, "
             f"expected {expected:.3f}. Apply initialise to each network: "
             "network.apply(initialise)."
         )
+    in_norms = [weight for weight in weights[:-2] if weight.ndim == 1]
+    if any(bool((weight != 0).any() and (weight != 1).any()) for weight in in_norms):
+        raise Wrong(f"{what} does not start with the batch norms that torch makes.")
 
 
 # Task 2.4
 
 
 def made_up(final):
-    """Histories of two epochs that end with these losses: {(kind, depth, seed): loss}."""
+    """Histories of four epochs that end with these losses: {(kind, depth, seed): loss}.
+
+    Their rows have all that real ones have. The loss falls and rises, and no two wrong ways of
+    reading it agree.
+    """
     histories = {}
-    for key, loss in final.items():
-        histories[key] = [{"epoch": 1, "loss": 9.0}, {"epoch": 2, "loss": loss}]
+    for run, (key, loss) in enumerate(final.items()):
+        odd = run % 3 + run / 7  # other runs, other curves
+        losses = [9 + odd, loss * (0.7 + 0.03 * odd), loss + 1.3 + odd / 3, loss]
+        histories[key] = []
+        for epoch, value in enumerate(losses, 1):
+            row = {
+                "epoch": epoch,
+                "loss": value,
+                "accuracy": 0.1 * epoch + 0.01 * odd,
+                "seconds": 1 + 0.1 * run,
+                "test_error": 0.9 - 0.11 * epoch + 0.02 * odd,
+            }
+            names = list(row) if run % 2 else sorted(row)  # in no certain order
+            histories[key].append({name: row[name] for name in names})
     return histories
 
 
 def four_depths():
-    """Last losses for four depths in no order, and three seeds."""
+    """Last losses for four depths in no order, and four seeds."""
     losses = {}
-    runs = list(itertools.product((32, 8, 110, 20), (0, 1, 4)))
+    runs = list(itertools.product((32, 14, 110, 20), (1, 4, 0, 2)))
     for depth, seed in runs:
         losses["plain", depth, seed] = depth / 70 + seed + depth * seed
     for depth, seed in runs:
-        losses["residual", depth, seed] = depth / 70 + seed
+        losses["residual", depth, seed] = depth / 90 + (0.3 + depth / 200) * seed
     return losses
 
 
 ONE_SEED = {
     ("plain", 20, 0): 0.5,
+    ("plain", 44, 0): 0.7,
     ("plain", 56, 0): 2.0,
     ("residual", 20, 0): 0.4,
+    ("residual", 44, 0): 0.45,
     ("residual", 56, 0): 0.1,
 }
 ANOTHER_ORDER = {
-    ("residual", 56, 0): 1.0,
-    ("plain", 56, 0): 1.25,
-    ("residual", 20, 0): 0.5,
-    ("plain", 20, 0): 1.0,
+    ("residual", 56, 3): 1.0,
+    ("plain", 56, 3): 1.25,
+    ("residual", 110, 3): 1.5,
+    ("plain", 110, 3): 1.9,
+    ("residual", 20, 3): 0.5,
+    ("plain", 20, 3): 1.03,
+}
+TWO_DEPTHS = {
+    ("plain", 8, 7): 0.21,
+    ("residual", 8, 7): 0.17,
+    ("plain", 14, 7): 0.6,
+    ("residual", 14, 7): 0.11,
 }
 DEGRADATIONS = [  # the last losses, and the degradation that they show
     pytest.param(
         four_depths(),
-        {"plain": 102 / 70 + 102 * 5 / 3, "residual": 102 / 70},  # not round: rounding shows
-        id="four depths, three seeds",
+        {"plain": 96 / 70 + 96 * 7 / 4, "residual": 96 / 90 + 96 / 200 * 7 / 4},
+        id="four depths, four seeds",
     ),
     pytest.param(ONE_SEED, {"plain": 1.5, "residual": -0.3}, id="one seed"),
-    pytest.param(ANOTHER_ORDER, {"plain": 0.25, "residual": 0.5}, id="another order"),
+    pytest.param(ANOTHER_ORDER, {"plain": 0.87, "residual": 1.0}, id="another order"),
+    pytest.param(TWO_DEPTHS, {"plain": 0.39, "residual": -0.06}, id="two depths"),
 ]
 
 
 def known_degradations(final, kind, value):
     """What the known wrong ways give for a kind of network, where the learner's gives value."""
-    losses = {}
-    for (own_kind, depth, _), loss in final.items():
-        if own_kind == kind:
-            losses.setdefault(depth, []).append(loss)
-    means = {depth: sum(runs) / len(runs) for depth, runs in losses.items()}
-    depths = list(means)
-    deepest = losses[max(depths)]
-    shallowest = losses[min(depths)]
-    deep = means[max(depths)]
-    shallow = means[min(depths)]
+    histories = made_up(final)
+    depths = list(dict.fromkeys(depth for _, depth, _ in final))
+    deep = max(depths)
+    shallow = min(depths)
+
+    def read(depth, read_history=last_loss, over_seeds=mean, kind=kind):
+        """What a way of reading a history and of joining the seeds makes of a kind and depth."""
+        runs = [history for key, history in histories.items() if key[:2] == (kind, depth)]
+        return over_seeds([read_history(history) for history in runs])
+
+    def gap(read_history=last_loss, over_seeds=mean, deep=deep, shallow=shallow, kind=kind):
+        settings = (read_history, over_seeds, kind)
+        return read(deep, *settings) - read(shallow, *settings)
+
+    other = "residual" if kind == "plain" else "plain"
+    in_order = sorted(depths)
+    as_text = sorted(depths, key=str)
     return {
-        "it is shallow minus deep; take deep minus shallow": shallow - deep,
-        "it is rounded; return the number as it is": rounded_like(value, deep - shallow, 5),
-        "it looks at the first epoch, not at the last": 0,
-        "it is deep divided by shallow; take the difference": deep / shallow,
+        "it is shallow minus deep; take deep minus shallow": -gap(),
+        "it is rounded; return the number as it is": rounded_like(value, gap(), 5),
+        "it looks at the first epoch, not at the last": gap(lambda rows: rows[0]["loss"]),
+        "it looks at the second epoch, not at the last": gap(lambda rows: rows[1]["loss"]),
+        "it takes the best epoch; take the last one": gap(
+            lambda rows: min(row["loss"] for row in rows)
+        ),
+        "it takes the mean over the epochs; take the last one": gap(
+            lambda rows: mean([row["loss"] for row in rows])
+        ),
+        "it is deep divided by shallow; take the difference": read(deep) / read(shallow),
         "the depths are taken in the order in which they come; "
-        "take the largest and the smallest": means[depths[-1]] - means[depths[0]],
-        "it sums over the seeds, where it should average": sum(deepest) - sum(shallowest),
-        "it looks at the first seed only": deepest[0] - shallowest[0],
-        "it looks at the last seed only": deepest[-1] - shallowest[-1],
-        "it is the loss of the deepest networks alone; subtract the loss of the shallowest": deep,
-        "the best seed counts, where all should be averaged": min(deepest) - min(shallowest),
+        "take the largest and the smallest": gap(deep=depths[-1], shallow=depths[0]),
+        "the depths are sorted as text, where '110' comes before '20'": gap(
+            deep=as_text[-1], shallow=as_text[0]
+        ),
+        "it takes the second deepest for the shallowest": gap(shallow=in_order[-2]),
+        "it takes the second shallowest for the deepest": gap(deep=in_order[1]),
+        "it sums over the seeds, where it should average": gap(over_seeds=sum),
+        "it looks at the first seed only": gap(over_seeds=lambda runs: runs[0]),
+        "it looks at the last seed only": gap(over_seeds=lambda runs: runs[-1]),
+        "it takes the median over the seeds; take the mean": gap(over_seeds=statistics.median),
+        "the best seed counts, where all should be averaged": gap(over_seeds=min),
+        "the worst seed counts, where all should be averaged": gap(over_seeds=max),
+        "it is the loss of the deepest networks alone; subtract the loss of the shallowest": read(
+            deep
+        ),
+        "it compares plain and residual; compare deep and shallow of one kind": (
+            read(deep) - read(deep, kind=other)
+        ),
+        "the two kinds are swapped": gap(kind=other),
+        "both are the degradation of the plain networks": gap(kind="plain"),
+        "both are the degradation of the residual networks": gap(kind="residual"),
+        "it reads the test error; take the loss": gap(lambda rows: rows[-1]["test_error"]),
+        "it reads the accuracy; take the loss": gap(lambda rows: rows[-1]["accuracy"]),
+        "it is in bits; the losses are in nats, so leave them as they are": gap() / math.log(2),
+        "it is divided by the number of layers that are added": gap() / (deep - shallow),
+        "it is in percent; return nats": 100 * gap(),
+        "its sign is lost; it should be below 0 where depth helps": abs(gap()),
+        "it is 0 where depth helps; it should be below 0": max(0, gap()),
     }
+
+
+def last_loss(history):
+    """The loss of a history's last epoch."""
+    return history[-1]["loss"]
+
+
+def mean(values):
+    """The mean of a list of numbers."""
+    return sum(values) / len(values)
 
 
 @pytest.mark.task("2.4")
@@ -757,20 +989,41 @@ def test_degradation_by_hand(lesson, final, expected):
     if set(got) != set(expected):
         keys = sorted(map(str, got))
         raise Wrong(f'{what} returned the keys {keys}, expected "plain" and "residual".')
-    values = {kind: number(got[kind], f"{what}[{kind!r}]") for kind in expected}
+    values = {kind: number(got[kind], f"{what}[{kind!r}]", whole=False) for kind in expected}
     wrong_kinds = [kind for kind in expected if not is_near(values[kind], expected[kind])]
-    for kind in wrong_kinds:
-        mistakes = known_degradations(final, kind, values[kind])
-        if expected[kind] < 0 and len(wrong_kinds) == 1:  # so the order of the depths is right
-            mistakes.pop("it is shallow minus deep; take deep minus shallow")
-            lost_sign = "its sign is lost; it should be below 0 where depth helps"
-            mistakes = {lost_sign: -expected[kind], **mistakes}
-        losses = {key: round(loss, 4) for key, loss in final.items() if key[0] == kind}
-        cause = likeliest(mistakes, lambda known, value=values[kind]: abs(value - known) < 1e-6)
-        raise Wrong(
-            f"{what}[{kind!r}] is {values[kind]:.3f}, expected {expected[kind]:.3f} "
-            f"for the last losses {losses}.{cause}"
-        )
+    if not wrong_kinds:
+        return
+    kind = wrong_kinds[0]
+    losses = {key: round(loss, 4) for key, loss in final.items() if key[0] == kind}
+    raise Wrong(
+        f"{what}[{kind!r}] is {values[kind]:.4g}, expected {expected[kind]:.4g}.",
+        degradation_mistake(final, values),
+        f"\nThe last losses: {losses}",
+    )
+
+
+def degradation_mistake(final, values):
+    """The one mistake that gives what the learner's code gave for both kinds, or None."""
+    explained = []
+    for kind, value in values.items():
+        mistakes = known_degradations(final, kind, value)
+        explained.append({words for words, known in mistakes.items() if is_near(value, known)})
+    common = set.intersection(*explained)
+    return common.pop() if len(common) == 1 else None
+
+
+@pytest.mark.task("2.4")
+def test_degradation_called_twice(lesson):
+    for param in (DEGRADATIONS[1], DEGRADATIONS[3]):
+        final, expected = param.values
+        with calling("degradation(histories)"):
+            got = lesson.degradation(made_up(final))
+        for kind, value in expected.items():
+            if not is_near(number(got[kind], "degradation(histories)", whole=False), value):
+                raise Wrong(
+                    "degradation(histories), called twice with other histories, gives wrong "
+                    "numbers. Keep nothing from call to call."
+                )
 
 
 def is_near(value, expected):
@@ -818,62 +1071,70 @@ def wrong_lookup(error, final):
 @SKIPS
 @pytest.mark.parametrize("index", [2, 1, 0, 5])
 def test_lesion_leaves_only_the_shortcut(lesson, skip, index):
+    network = make_network(lesson, skip, seed=index)
+    check_lesion(lesson, network, index)
+
+
+@pytest.mark.task("2.5")
+def test_lesions_of_one_network_one_after_the_other(lesson):
+    network = make_network(lesson, skip=True, seed=7)
+    for index in (4, 1):
+        check_lesion(lesson, network, index)
+    check_lesion(lesson, make_network(lesson, skip=True, seed=8), 4)
+
+
+def check_lesion(lesson, network, index):
+    """Raise Wrong unless the learner's without_block does what its docstring says."""
     call = f"without_block(network, {index})"
-    torch.manual_seed(0)
-    network = make_network(lesson, skip)
-    original = copy.deepcopy(network)
-    settings = settings_of(network)
-    x = torch.randn(2, 3, 16, 16)
-    with calling("Block, in a network that still has every block,"), torch.no_grad():
-        output_before = original(x)
+    original = copy.deepcopy(network).eval()
+    disturb(network)
+    before = Everything(network)
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with calling(call):
         lesioned = lesson.without_block(network, index)
-    for name, value in settings_of(network).items():
-        if value != settings[name]:
-            raise Wrong(
-                f"{call} changed the network itself: {name}. Build a new one from its parts."
-            )
-    if not isinstance(lesioned, nn.Module):
-        raise Wrong(f"{call} returned {type(lesioned).__name__}, expected a network.")
+    before.check(call, "random state")
+    check_module(lesioned, call)
+    check_form(lesioned, call)
+    lesioned = copy.deepcopy(lesioned).eval()
     try:
         with calling(f"{call}(images)"), torch.no_grad():
-            got = lesioned.eval()(x)
+            got = lesioned(x)
     except Wrong as wrong:
-        raise Wrong(f"{wrong}{lesion_hint(index)}") from None
+        raise wrong.because(lesion_crash(str(wrong), index)) from None
     with torch.no_grad():
-        output_after = network.eval()(x)
-        expected = lesioned_by_hand(original, x, {index})
+        with calling("Block, in a network that still has every block,"):
+            expected = lesioned_by_hand(original, x, {index})
         check_tensor(got, expected, f"{call}(images)")
-        if not is_close(output_after, output_before):
-            raise Wrong(
-                f"{call} changed the network itself: its weights. Build a new one from its parts."
-            )
         if not is_close(got, expected):
             mistakes = known_lesions(original, x, index)
             cause = likeliest(mistakes, functools.partial(is_close, got))
             raise Wrong(f"{call} gives wrong numbers.{cause}")
 
 
-def lesion_hint(index):
+def check_form(lesioned, call):
+    """Raise Wrong unless a network is of the form nn.Sequential(stem, blocks, head)."""
+    parts = list(lesioned.children())
+    if len(parts) != 3 or not isinstance(lesioned, nn.Sequential):
+        raise Wrong(
+            f"{call} has {len(parts)} parts, expected 3, as the network has: "
+            "nn.Sequential(stem, blocks, head)."
+        )
+    count = len(list(parts[1].children()))
+    if count != 6:
+        raise Wrong(
+            f"{call} has {count} blocks, expected 6: "
+            "a shortcut stands in the missing block's place."
+        )
+
+
+def lesion_crash(error, index):
     """The likeliest mistake where a network without the block with this index does not run."""
-    if index != 2:
-        return ""
+    if index not in (2, 4) or "but got" not in error:
+        return None
     return (
-        "\nThe likeliest mistake: nothing is in the block's place, or nn.Identity(). "
-        "Block 2 halves the size and doubles the channels; its shortcut does that, too, "
-        "so put block.shortcut there."
+        f"what stands in the block's place does not change the shape. Block {index} halves the "
+        "size and doubles the channels; its shortcut does that, too, so put block.shortcut there"
     )
-
-
-def settings_of(network):
-    """What without_block should leave as it is, but for the numbers."""
-    modules = list(network.modules())
-    return {
-        "its modules": [id(module) for module in modules],
-        "train or eval mode": [module.training for module in modules],
-        "requires_grad": [parameter.requires_grad for parameter in network.parameters()],
-        "skip": [getattr(module, "skip", None) for module in modules],
-    }
 
 
 def known_lesions(network, x, index):
@@ -881,7 +1142,8 @@ def known_lesions(network, x, index):
     blocks = set(range(6))
     missing = {"no block is missing": set()}
     for other in blocks - {index}:
-        missing[f"block {other} is missing; blocks count from 0"] = {other}
+        from_0 = "; blocks count from 0" if other == index - 1 else ""
+        missing[f"block {other} is missing, not block {index}{from_0}"] = {other}
     if index > 0:
         missing[f"all blocks up to block {index} are missing"] = set(range(index + 1))
     if index < 5:
@@ -890,6 +1152,15 @@ def known_lesions(network, x, index):
     mistakes = {}
     for words, gone in missing.items():
         mistakes[words] = functools.partial(lesioned_by_hand, network, x, gone)
+
+    def branch_only(x):
+        stem, blocks, head = copy.deepcopy(network)
+        blocks[index] = blocks[index].branch
+        return head(blocks(stem(x)))
+
+    mistakes["the block's shortcut went and its branch stayed, without the last ReLU"] = (
+        functools.partial(branch_only, x)
+    )
     if getattr(network[1][index], "skip", False):
         without_shortcut = copy.deepcopy(network)
         without_shortcut[1][index].skip = False
@@ -917,7 +1188,7 @@ def lesioned_by_hand(network, x, gone):
 def test_lesion_drops_the_blocks_parameters_and_no_others(lesson):
     network = make_network(lesson, skip=True)
     with calling("without_block(network, 2)"):
-        lesioned = lesson.without_block(network, 2)
+        lesioned = check_module(lesson.without_block(network, 2), "without_block(network, 2)")
         count = sum(parameter.numel() for parameter in lesioned.parameters())
     whole = sum(parameter.numel() for parameter in network.parameters())
     block = sum(parameter.numel() for parameter in network[1][2].parameters())

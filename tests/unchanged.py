@@ -85,6 +85,15 @@ def own_attributes(module):
     return names
 
 
+def settings_of(module):
+    """A module's attributes that are plain values, but for its mode: {name: value}."""
+    settings = {}
+    for name, value in vars(module).items():
+        if type(value) in (bool, int, float, str, tuple) and name != "training":
+            settings[name] = value
+    return settings
+
+
 class Everything:
     """All that a call could change: of a network, of the tensors that it is given, of torch."""
 
@@ -97,6 +106,7 @@ class Everything:
         self.hooks = {name: hooks_of(module) for name, module in self.modules.items()}
         self.global_hooks = hooks_everywhere()
         self.attributes = {name: own_attributes(module) for name, module in self.modules.items()}
+        self.settings = {name: settings_of(module) for name, module in self.modules.items()}
         self.parameters = dict(model.named_parameters())
         self.tensors = {**self.parameters, **dict(model.named_buffers())}
         self.values = {name: frozen_copy(tensor) for name, tensor in self.tensors.items()}
@@ -204,6 +214,12 @@ class Everything:
                     f"{what} leaves another attribute on {part(name)} "
                     f"({', '.join(sorted(changed))}): keep it elsewhere, or delete it."
                 )
+            for key, value in self.settings[name].items():
+                if getattr(module, key, value) != value:
+                    raise Wrong(
+                        f"{what} changes {key} of {part(name)} from {value} to "
+                        f"{getattr(module, key)}."
+                    )
         buffers = dict(self.model.named_buffers())
         new = set(buffers) - set(self.tensors)
         if new:
@@ -236,7 +252,9 @@ class Everything:
         now = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         for name, value in self.values.items():
             tensor = now.get(name)
-            if tensor is not None and tensor.dtype != value.dtype:
+            if tensor is None:
+                raise Wrong(f"{what} takes {name} away from the model.")
+            if tensor.dtype != value.dtype:
                 raise Wrong(
                     f"{what} leaves {name} in {str(tensor.dtype).removeprefix('torch.')}; "
                     f"it was in {str(value.dtype).removeprefix('torch.')}."

@@ -7,7 +7,7 @@ nn.Conv2d, its subclasses, lazy layers and F.conv2d on plain parameters all look
 from types import SimpleNamespace
 
 import torch
-from messages import Wrong, calling, is_close, shape
+from messages import Wrong, calling, is_close, is_finite, shape
 from torch.overrides import TorchFunctionMode
 
 ARGUMENTS = {
@@ -373,6 +373,49 @@ def check_each_used_once(model, ops, what):
     return used
 
 
+def check_start(ops, what, may_be_zero=()):
+    """Raise Wrong unless layers that were just made can learn from where they start.
+
+    A batch norm starts with weight 1, bias 0, mean 0 and variance 1, as torch makes it; one of
+    may_be_zero may start with weight 0. A convolution starts with random weights, of any spread.
+    """
+    for op in ops:
+        kind = op.kind.replace("_", " ")
+        for name, value in tensors(op).items():
+            if not is_finite(value):
+                raise Wrong(f"{what}: the {name} of a {kind} starts with NaN or infinity.")
+        if op.kind == "batch_norm":
+            check_norm_start(op, what, any(op is norm for norm in may_be_zero))
+        elif op.kind == "conv2d" and bool((op.weight == op.weight.flatten()[0]).all()):
+            raise Wrong(
+                f"{what}: all weights of its {conv_name(op)} start with the same value, so its "
+                "channels can never come to differ. Leave them as torch makes them."
+            )
+
+
+def check_norm_start(op, what, may_be_zero):
+    """Raise Wrong unless a batch norm starts as torch makes it, or with weight 0 if it may."""
+    for name, value in tensors(op).items():
+        expected = 1 if name in ("weight", "running_var") else 0
+        is_zero = name == "weight" and may_be_zero and not value.any()
+        if not is_zero and not bool((value == expected).all()):
+            raise Wrong(
+                f"{what}: the {name} of a batch norm starts at {value.flatten()[0]:g}, "
+                f"expected {expected}. Leave it as torch makes it."
+            )
+
+
+def check_shares_nothing(network, other, call):
+    """Raise Wrong if two networks that a call made have a parameter or a buffer in common."""
+    tensors_of_other = {id(tensor) for tensor in (*other.parameters(), *other.buffers())}
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if id(tensor) in tensors_of_other:
+            raise Wrong(
+                f"{call}, called twice, gives the same layer both times ({name}). "
+                "Make new layers in every call: what one network learns would change the other."
+            )
+
+
 def randomise(ops, seed=0):
     """Give the tensors of every op random values, so that no layer is by chance the identity."""
     generator = torch.Generator().manual_seed(seed)
@@ -408,12 +451,14 @@ def run_backwards(model, x, weights, what):
     The gradients are those with respect to x and to each of the weights; None for one without.
     """
     x = x.clone().requires_grad_()
-    output = model(x)
+    with calling(what):
+        output = model(x)
     if not output.requires_grad:
         raise Wrong(
             f"{what}: no gradient comes back through it. Is something detached or under no_grad?"
         )
     direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
     combination = (output * direction).sum()
-    gradients = torch.autograd.grad(combination, [x, *weights], allow_unused=True)
+    with calling(f"the backward pass through {what}"):
+        gradients = torch.autograd.grad(combination, [x, *weights], allow_unused=True)
     return output.detach(), gradients
