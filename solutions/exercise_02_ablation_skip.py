@@ -23,6 +23,7 @@ Run:    python exercise_02_ablation_skip.py     (--help lists the flags; --dry-r
 import argparse
 import contextlib
 import errno
+import io
 import itertools
 import json
 import math
@@ -32,7 +33,6 @@ import socket
 import sys
 import tempfile
 import time
-import tokenize
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -703,33 +703,65 @@ def read_cifar10(args):
     None if it is not on disk and nobody has asked for the download. Ends the script with one
     sentence if it can be neither read nor fetched.
     """
-    folder = args.data_dir / CIFAR10.base_folder
-    if args.data == "auto" and not folder.exists():
-        return None
-    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    root = args.data_dir.resolve()
+    if root.name == CIFAR10.base_folder:  # torchvision asks for the folder that holds this one
+        root = root.parent
+    if args.data == "cifar10":
+        fetch_cifar10(root)
     try:
-        download = args.data == "cifar10"
-        train_set = CIFAR10(args.data_dir, train=True, download=download)
-        test_set = CIFAR10(args.data_dir, train=False)
-    except Exception as error:  # torchvision, urllib, tarfile and pickle each raise their own
-        sys.exit(f"{why_no_cifar10(error, args.data_dir)}, or use --data shapes")
+        if not (root / CIFAR10.base_folder).exists():
+            print(f"No {CIFAR10.base_folder} in {root}: this run takes the built-in shapes")
+            return None
+        train_set = CIFAR10(root, train=True)
+        test_set = CIFAR10(root, train=False)
+    except OSError as error:
+        sys.exit(
+            f"CIFAR-10 in {root} cannot be read ({error.strerror}): name another --data-dir, or "
+            "use --data shapes"
+        )
+    except Exception:  # torchvision and pickle each raise their own
+        sys.exit(
+            f"CIFAR-10 in {root} is incomplete or damaged: run this with --data cifar10, which "
+            "fetches what is missing, or use --data shapes"
+        )
     return [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
         for part in (train_set, test_set)
     ]
 
 
-def why_no_cifar10(error, folder):
-    """What an error from read_cifar10 means, and what to do about it, in one sentence."""
+def fetch_cifar10(root):
+    """Download and unpack CIFAR-10, unless it is in root already.
+
+    Its files come to their place whole, even while another run fetches the same ones.
+    """
+    with contextlib.suppress(Exception):  # torchvision and pickle each raise their own
+        CIFAR10(root)
+        return
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            if (root / CIFAR10.filename).is_file():
+                shutil.copy(root / CIFAR10.filename, folder)
+            CIFAR10(folder, download=True)
+            (root / CIFAR10.base_folder).mkdir(exist_ok=True)
+            for path in Path(folder, CIFAR10.base_folder).iterdir():
+                os.replace(path, root / CIFAR10.base_folder / path.name)
+    except Exception as error:  # urllib and tarfile, too
+        why = why_not_fetched("CIFAR-10", error, CIFAR10.url, root, "--data-dir")
+        sys.exit(f"{why}, or use --data shapes")
+
+
+def why_not_fetched(what, error, url, folder, setting):
+    """What an error from a download into a folder means, and what to do, in one sentence.
+
+    setting is what names the folder.
+    """
     refused = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
     if isinstance(error, OSError) and error.errno in refused:
-        return f"CIFAR-10 cannot be kept in {folder} ({error.strerror}): name another --data-dir"
-    if isinstance(error, OSError):
-        return f"CIFAR-10 cannot be downloaded ({error}): get online and run this again"
-    return (
-        f"CIFAR-10 in {folder} is incomplete or damaged: unless another run is just fetching it, "
-        "run this with --data cifar10, which fetches what is missing"
-    )
+        return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
+    return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
 
 
 def draw_shapes(count, seed, style="filled"):
@@ -1000,6 +1032,13 @@ def written_whole(path):
     print(f"Wrote {path}")
 
 
+def save_tensors(content, path):
+    """torch.save, but for a full disk: then torch raises no OSError, and this does."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
 def save_numbers(args, numbers):
     """Write what a run has measured, and how, to OUT/exercise_0N.json."""
     settings = {name: value for name, value in vars(args).items() if name != "start"}
@@ -1044,11 +1083,13 @@ def finished_before(args, label, compute):
             print(f"{label}: finished before the run was interrupted")
             return kept["result"]
     result = compute()
-    path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out) as folder:
         unfinished = Path(folder, path.name)
-        torch.save({"settings": settings, "result": result}, unfinished)
-        os.replace(unfinished, path)
+        save_tensors({"settings": settings, "result": result}, unfinished)
+        # Another run into OUT that ends at this moment removes what is kept.
+        with contextlib.suppress(FileNotFoundError):
+            path.parent.mkdir(exist_ok=True)
+            os.replace(unfinished, path)
     return result
 
 
@@ -1162,7 +1203,7 @@ def choose_device(name, parser):
 
 def check_folders(args, parser):
     """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
-    if args.data_dir.is_file():
+    if os.path.isfile(args.data_dir):  # false where one may not look
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -1191,11 +1232,10 @@ def stop_if_unwritten(exercise):
     path = Path(globals().get("__file__", ""))
     if not path.is_file():  # the cells of a notebook have no file
         return
-    with tokenize.open(path) as file:
-        lines = file.readlines()
+    lines = path.read_bytes().splitlines()  # bytes, for the file may be in any encoding
     for number, line in enumerate(lines, 1):
-        if line.strip().startswith('raise NotImplementedError("TODO'):
-            task = line.split('"')[1]
+        if line.strip().startswith(b'raise NotImplementedError("TODO'):
+            task = line.split(b'"')[1].decode()
             sys.exit(
                 f"{task} is not written yet ({path.name}, line {number}). "
                 f"Check it with: pytest tests/test_{exercise}.py"
@@ -1216,7 +1256,7 @@ def main(run, exercise, budgets, add_flags=None):
     except torch.OutOfMemoryError:
         sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
     if args.dry_run:

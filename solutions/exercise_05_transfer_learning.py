@@ -27,16 +27,19 @@ import argparse
 import contextlib
 import copy
 import errno
+import hashlib
+import io
 import json
 import math
 import os
 import pickle
 import random
+import shutil
 import socket
 import sys
 import tempfile
 import time
-import tokenize
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -47,9 +50,10 @@ import torchvision
 import torchvision.transforms.functional as TF
 from matplotlib import rcParams
 from matplotlib.figure import Figure
+from PIL import Image, ImageOps
 from torch import nn
-from torchvision.datasets import CIFAR10, ImageFolder
-from torchvision.datasets.folder import default_loader
+from torchvision.datasets import CIFAR10
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock, resnet18
 from tqdm import tqdm
@@ -85,6 +89,8 @@ FINE_TUNING_RATE = 0.002  # AdamW's
 RATE_FACTOR = 0.6  # between the learning rates of a stage and of the one behind it
 BATCH_SIZE = 32  # of fine-tuning
 ADAPTATION_IMAGES = 1_000  # unlabelled ones to adapt to, and as many to test on
+TEST_FOLDERS = ("test", "val", "valid", "validation")  # beside train, in lower case
+SYSTEM_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found")
 SLOW_STEPS = 40  # of a fine-tuning with large images on a CPU
 STANDARD_ERRORS = 3  # a larger difference is luck less than once in 20 times, with 5 seeds
 
@@ -95,7 +101,7 @@ def add_flags(add):
         "--images",
         type=Path,
         metavar="DIR",
-        help="your images: a folder per class, or DIR/train and DIR/test with such folders",
+        help="your images: a folder per class, or DIR/train and DIR/test (or val) with them",
     )
     add(
         "--weights",
@@ -405,9 +411,18 @@ def labelled_batches(images, labels, data):
 def read_folders(args, form):
     """Your images: DIR/train and DIR/test, or DIR split class by class; no more than are used.
 
-    Ends the script with one sentence if the folders cannot be used.
+    Prints what is skipped. Ends the script with one sentence if the folders cannot be used.
     """
-    train_files, test_files = find_files(args)
+    choice = Choice(args.images)
+    try:
+        train_files, test_files = find_files(args, choice)
+        return read_files(args, form, train_files, test_files, choice)
+    finally:
+        choice.show_skipped()
+
+
+def read_files(args, form, train_files, test_files, choice):
+    """The images of find_files; without test_files three in ten images are for testing."""
     classes = list(train_files)
     train_limit = LABELS_PER_CLASS[-1]
     test_limit = max(1, args.test_images // len(classes))
@@ -415,10 +430,10 @@ def read_folders(args, form):
     test_set = ImageList()
     for label, name in enumerate(tqdm(classes, desc="reading images", unit="class")):
         if test_files:
-            train_images = read_images(train_files[name], form, train_limit)
-            test_images = read_images(test_files[name], form, test_limit)
+            train_images = read_images(train_files[name], form, train_limit, choice)
+            test_images = read_images(test_files[name], form, test_limit, choice)
         else:
-            images = read_images(train_files[name], form, train_limit + test_limit)
+            images = read_images(train_files[name], form, train_limit + test_limit, choice)
             test_count = min(test_limit, max(1, round(0.3 * len(images))))
             train_images = images[test_count:][:train_limit]
             test_images = images[:test_count]
@@ -435,33 +450,39 @@ def read_folders(args, form):
     return make_data(args, name, classes, train_set.stack(), test_set.stack(), form)
 
 
-def find_files(args):
-    """The files of the training set and of the test set, each {class: paths in random order}.
+class Choice:
+    """Which files and folders of yours are read, and how many are skipped, by the reason why."""
 
-    The latter is None if there is no test folder. Ends the script with one sentence if the folders
-    cannot be used.
-    """
-    train_folder = args.images / "train"
-    test_folder = args.images / "test"
-    if train_folder.is_dir() and test_folder.is_dir():
-        train_files = list_files(train_folder, args.seed)
-        test_files = list_files(test_folder, args.seed)
-    else:
-        train_folder = args.images
-        train_files = list_files(train_folder, args.seed)
-        test_files = None
-    classes = list(train_files)
-    if test_files and list(test_files) != classes:
-        sys.exit(
-            f"--images {args.images}: train and test have different classes: {classes} and "
-            f"{list(test_files)}"
-        )
-    if len(classes) < 2:
-        sys.exit(
-            f"--images {train_folder}: has one class, {classes[0]}; a classifier needs two "
-            "folders or more"
-        )
-    return train_files, test_files
+    def __init__(self, folder):
+        images = folder.resolve()
+        self.seen = {images, *images.parents}  # to which a link may lead back
+        self.first = {}
+        self.count = Counter()
+
+    def takes(self, path):
+        """Whether to read a path: not if it is hidden, nor if a link has led to the same before."""
+        real_path = path.resolve()
+        if path.name.startswith(".") or path.name in SYSTEM_FOLDERS:
+            self.skip(path, "hidden, or the system's own")
+        elif real_path in self.seen:
+            self.skip(path, "a link to what is read elsewhere")
+        else:
+            self.seen.add(real_path)
+            return True
+        return False
+
+    def skip(self, path, why, kind=None):
+        """Count a path; kind stands for reasons that differ in details only."""
+        kind = kind or why
+        self.first.setdefault(kind, (path, why))
+        self.count[kind] += 1
+
+    def show_skipped(self):
+        """Print a line for each kind."""
+        for kind, (path, why) in self.first.items():
+            others = self.count[kind] - 1
+            more = f" and {others} more" if others else ""
+            print(f"Skipped {path}{more}: {why}")
 
 
 class ImageList:
@@ -480,42 +501,116 @@ class ImageList:
         return torch.stack(self.images), torch.tensor(self.labels)
 
 
-def list_files(folder, seed):
-    """The image files of each class in random order: {class: paths}.
+def find_files(args, choice):
+    """The files of the training set and of the test set, each {class: paths in random order}.
 
-    Ends the script with one sentence if there is no folder per class.
+    The latter is None if there is no test folder. Ends the script with one sentence if the folders
+    cannot be used.
     """
-    try:
-        image_folder = ImageFolder(folder, allow_empty=True)
-    except OSError:
+    folders = list_folders(args.images, choice)
+    by_name = {folder.name.lower(): folder for folder in folders}
+    train_folder = by_name.get("train")
+    test_folders = [by_name[name] for name in TEST_FOLDERS if name in by_name]
+    test_files = None
+    if train_folder and test_folders:
+        folders = list_folders(train_folder, choice)
+        classes = [folder.name for folder in folders]
+        test_files = list_files(find_test_folders(test_folders, classes, choice), args.seed, choice)
+    if not folders:
         sys.exit(
-            f"--images {folder}: needs a folder for each class, with that class's images in it"
+            f"--images {args.images}: needs a folder for each class, with that class's images in it"
         )
-    files = {name: [] for name in image_folder.classes}
-    for path, label in image_folder.samples:
-        files[image_folder.classes[label]].append(path)
-    for paths in files.values():
+    if len(folders) == 1:
+        sys.exit(
+            f"--images {args.images}: has one class, {folders[0].name}; a classifier needs two "
+            "folders or more"
+        )
+    return list_files(folders, args.seed, choice), test_files
+
+
+def find_test_folders(candidates, classes, choice):
+    """The class folders in the first candidate that has the classes of the training set."""
+    for candidate in candidates:
+        folders = list_folders(candidate, choice)
+        test_classes = [folder.name for folder in folders]
+        if test_classes == classes:
+            print(f"The images to test on are those in {candidate}")
+            return folders
+    sys.exit(
+        f"--images {candidate.parent}: train and {candidate.name} have different classes: "
+        f"{classes} and {test_classes}"
+    )
+
+
+def list_folders(folder, choice):
+    """The folders in a folder, by name."""
+    try:
+        folders = [path for path in folder.iterdir() if path.is_dir()]
+    except OSError as error:
+        sys.exit(f"--images {folder}: cannot be read ({error.strerror})")
+    folders.sort(key=lambda path: path.name)
+    return [path for path in folders if choice.takes(path)]
+
+
+def list_files(class_folders, seed, choice):
+    """The image files of each class in random order: {class: paths}."""
+    files = {}
+    for folder in class_folders:
+        paths = list_images(folder, choice)
         random.Random(seed).shuffle(paths)
+        files[folder.name] = paths
     return files
 
 
-def read_images(paths, form, limit):
-    """The first images that can be read, at most limit, as a list of uint8 (3, size, size).
+def list_images(class_folder, choice):
+    """The image files in a folder and in the folders below it."""
 
-    Prints which files cannot be read, and why.
-    """
+    def skip(error):
+        choice.skip(error.filename, error.strerror)
+
+    images = []
+    for root, folders, files in os.walk(class_folder, onerror=skip, followlinks=True):
+        below = [Path(root, name) for name in sorted(folders)]
+        folders[:] = [path.name for path in below if choice.takes(path)]
+        for name in sorted(files):
+            path = Path(root, name)
+            suffix = path.suffix.lower()
+            if suffix in IMG_EXTENSIONS and choice.takes(path):
+                images.append(path)
+            elif suffix not in IMG_EXTENSIONS:
+                choice.skip(path, f"not one of {' '.join(IMG_EXTENSIONS)}", suffix)
+    return images
+
+
+def read_images(paths, form, limit, choice):
+    """The first images that can be read, at most limit, as a list of uint8 (3, size, size)."""
     images = []
     for path in paths:
         if len(images) == limit:
             break
         try:
-            image = default_loader(path)
+            image = read_image(path)
             image = TF.resize(image, form.resize, antialias=True)
             image = TF.center_crop(image, form.size)
             images.append(TF.pil_to_tensor(image))
         except Exception as error:  # Pillow raises many kinds
-            print(f"Skipped {path}: {first_line(error)}")
+            choice.skip(path, first_line(error), type(error))
     return images
+
+
+def read_image(path):
+    """An image file as an RGB image, turned as the camera was held.
+
+    Values of more than 8 bits are scaled: the image's lowest becomes 0, its highest 255.
+    """
+    with Image.open(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            image = image.convert("F")
+            low, high = image.getextrema()
+            factor = 255 / ((high - low) or 1)
+            image = image.point(lambda value: value * factor - low * factor)
+        return image.convert("RGB")
 
 
 def first_line(error):
@@ -577,7 +672,7 @@ def pretrain(args, source):
     test_accuracy = accuracy(network, test_batches(source))
     print(f"Pretrained on {source.name}: {test_accuracy:.1%} of its test images are correct")
     with written_whole(args.out / f"{args.exercise}_source.pt") as path:
-        torch.save(network.state_dict(), path)
+        save_tensors(network.state_dict(), path)
     return network
 
 
@@ -589,30 +684,66 @@ def load_weights(name):
     """
     if name == "imagenet":
         return download_resnet18()
-    state = read_state(name)
-    for make_network in (SmallResNet, make_resnet18):
-        # What does not fit raises one of these, which one depends on what the file holds.
-        with contextlib.suppress(RuntimeError, KeyError, TypeError, AttributeError):
-            network = make_network(len(state["fc.bias"]), width=len(state["conv1.weight"]))
-            network.load_state_dict(state)
+    state = find_state(read_state(name))
+    try:
+        stem = state["conv1.weight"]
+        num_classes = len(state["fc.bias"]) if "fc.bias" in state else 1
+        if stem.shape[2:] == (3, 3):
+            network = SmallResNet(num_classes, width=len(stem))
+        else:
+            network = resnet18(num_classes=num_classes)
+        missing, unexpected = network.load_state_dict(state, strict=False)
+        # The head may be any, for every transfer replaces it.
+        outside_head = [key for key in missing + unexpected if not key.startswith("fc.")]
+        if not outside_head:
             return network
-    sys.exit(f"--weights {name}: fits neither torchvision's resnet18 nor this script's network")
+        why = f"one has {outside_head[0]}, and the other has not"
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        why = str(error).splitlines()[-1].strip()
+    sys.exit(
+        f"--weights {name}: fits neither torchvision's resnet18 nor this script's network: {why}"
+    )
 
 
-def make_resnet18(num_classes, width):
-    """torchvision's ResNet-18, which has one width only."""
-    return resnet18(num_classes=num_classes)
+def find_state(content):
+    """The state_dict of a ResNet in what a training script has saved; {} if it has none.
+
+    It may be nested, as in {"epoch": 3, "model": state_dict}, and its names may all begin alike, as
+    in module.conv1.weight.
+    """
+    if not isinstance(content, dict):
+        return {}
+    for name in content:
+        prefix, place, rest = str(name).partition("layer4.0.conv1.weight")
+        if place and not rest:
+            length = len(prefix)
+            return {key[length:]: content[key] for key in content if key.startswith(prefix)}
+    for part in content.values():
+        state = find_state(part)
+        if state:
+            return state
+    return {}
 
 
 def download_resnet18():
     """torchvision's ResNet-18 with its ImageNet weights, from the web or from torch's cache."""
+    weights = ResNet18_Weights.IMAGENET1K_V1
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
     try:
-        return resnet18(weights=ResNet18_Weights.IMAGENET1K_V1)
+        return resnet18(weights=weights)
     except Exception as error:  # torch and urllib each raise their own
-        sys.exit(
-            f"--weights imagenet: cannot be loaded ({first_line(error)}); get online once, or "
-            "leave --weights out"
-        )
+        if is_damaged(path):
+            sys.exit(f"--weights imagenet: {path} is damaged: delete it, and run this again")
+        why = why_not_fetched("ResNet-18", error, weights.url, path.parent, "TORCH_HOME")
+        sys.exit(f"--weights imagenet: {why}, or leave --weights out")
+
+
+def is_damaged(path):
+    """Whether a file of torch's cache is there, but not what its name says: NAME-CHECKSUM.pth."""
+    if not path.is_file():
+        return False
+    checksum = path.stem.rpartition("-")[2]
+    return not hashlib.sha256(path.read_bytes()).hexdigest().startswith(checksum)
 
 
 def read_state(name):
@@ -1180,33 +1311,65 @@ def read_cifar10(args):
     None if it is not on disk and nobody has asked for the download. Ends the script with one
     sentence if it can be neither read nor fetched.
     """
-    folder = args.data_dir / CIFAR10.base_folder
-    if args.data == "auto" and not folder.exists():
-        return None
-    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    root = args.data_dir.resolve()
+    if root.name == CIFAR10.base_folder:  # torchvision asks for the folder that holds this one
+        root = root.parent
+    if args.data == "cifar10":
+        fetch_cifar10(root)
     try:
-        download = args.data == "cifar10"
-        train_set = CIFAR10(args.data_dir, train=True, download=download)
-        test_set = CIFAR10(args.data_dir, train=False)
-    except Exception as error:  # torchvision, urllib, tarfile and pickle each raise their own
-        sys.exit(f"{why_no_cifar10(error, args.data_dir)}, or use --data shapes")
+        if not (root / CIFAR10.base_folder).exists():
+            print(f"No {CIFAR10.base_folder} in {root}: this run takes the built-in shapes")
+            return None
+        train_set = CIFAR10(root, train=True)
+        test_set = CIFAR10(root, train=False)
+    except OSError as error:
+        sys.exit(
+            f"CIFAR-10 in {root} cannot be read ({error.strerror}): name another --data-dir, or "
+            "use --data shapes"
+        )
+    except Exception:  # torchvision and pickle each raise their own
+        sys.exit(
+            f"CIFAR-10 in {root} is incomplete or damaged: run this with --data cifar10, which "
+            "fetches what is missing, or use --data shapes"
+        )
     return [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
         for part in (train_set, test_set)
     ]
 
 
-def why_no_cifar10(error, folder):
-    """What an error from read_cifar10 means, and what to do about it, in one sentence."""
+def fetch_cifar10(root):
+    """Download and unpack CIFAR-10, unless it is in root already.
+
+    Its files come to their place whole, even while another run fetches the same ones.
+    """
+    with contextlib.suppress(Exception):  # torchvision and pickle each raise their own
+        CIFAR10(root)
+        return
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            if (root / CIFAR10.filename).is_file():
+                shutil.copy(root / CIFAR10.filename, folder)
+            CIFAR10(folder, download=True)
+            (root / CIFAR10.base_folder).mkdir(exist_ok=True)
+            for path in Path(folder, CIFAR10.base_folder).iterdir():
+                os.replace(path, root / CIFAR10.base_folder / path.name)
+    except Exception as error:  # urllib and tarfile, too
+        why = why_not_fetched("CIFAR-10", error, CIFAR10.url, root, "--data-dir")
+        sys.exit(f"{why}, or use --data shapes")
+
+
+def why_not_fetched(what, error, url, folder, setting):
+    """What an error from a download into a folder means, and what to do, in one sentence.
+
+    setting is what names the folder.
+    """
     refused = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
     if isinstance(error, OSError) and error.errno in refused:
-        return f"CIFAR-10 cannot be kept in {folder} ({error.strerror}): name another --data-dir"
-    if isinstance(error, OSError):
-        return f"CIFAR-10 cannot be downloaded ({error}): get online and run this again"
-    return (
-        f"CIFAR-10 in {folder} is incomplete or damaged: unless another run is just fetching it, "
-        "run this with --data cifar10, which fetches what is missing"
-    )
+        return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
+    return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
 
 
 def draw_shapes(count, seed, style="filled"):
@@ -1468,6 +1631,13 @@ def written_whole(path):
     print(f"Wrote {path}")
 
 
+def save_tensors(content, path):
+    """torch.save, but for a full disk: then torch raises no OSError, and this does."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
 def save_numbers(args, numbers):
     """Write what a run has measured, and how, to OUT/exercise_0N.json."""
     settings = {name: value for name, value in vars(args).items() if name != "start"}
@@ -1597,7 +1767,7 @@ def choose_device(name, parser):
 
 def check_folders(args, parser):
     """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
-    if args.data_dir.is_file():
+    if os.path.isfile(args.data_dir):  # false where one may not look
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -1626,11 +1796,10 @@ def stop_if_unwritten(exercise):
     path = Path(globals().get("__file__", ""))
     if not path.is_file():  # the cells of a notebook have no file
         return
-    with tokenize.open(path) as file:
-        lines = file.readlines()
+    lines = path.read_bytes().splitlines()  # bytes, for the file may be in any encoding
     for number, line in enumerate(lines, 1):
-        if line.strip().startswith('raise NotImplementedError("TODO'):
-            task = line.split('"')[1]
+        if line.strip().startswith(b'raise NotImplementedError("TODO'):
+            task = line.split(b'"')[1].decode()
             sys.exit(
                 f"{task} is not written yet ({path.name}, line {number}). "
                 f"Check it with: pytest tests/test_{exercise}.py"
@@ -1651,7 +1820,7 @@ def main(run, exercise, budgets, add_flags=None):
     except torch.OutOfMemoryError:
         sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
     if args.dry_run:

@@ -5,12 +5,12 @@ A test belongs to a task: @pytest.mark.task("1.1"). Its fixture `lesson` is the 
 
 import importlib.util
 import inspect
-import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
-import tokenize
+import time
 import traceback
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -26,7 +26,9 @@ OWN_ARGUMENT = "tests/conftest.py"  # see addopts in pyproject.toml
 
 
 TARGET = pytest.StashKey()
-RESULTS = pytest.StashKey()
+BEGINNING = pytest.StashKey()
+COMPUTING_LIMIT = 30  # seconds of the processor; those of the clock are in pyproject.toml
+DRY_RUN_LIMIT = 100  # seconds
 
 
 def pytest_addoption(parser):
@@ -51,7 +53,6 @@ def pytest_configure(config):
     if not target.is_dir():
         raise pytest.UsageError(f"--target {target}: there is no such folder")
     config.stash[TARGET] = target.resolve()
-    config.stash[RESULTS] = {}
 
 
 # The learner's file
@@ -99,12 +100,13 @@ class DryRun:
         environment = {
             **os.environ,
             "PYTHONIOENCODING": "utf-8",
+            "PYTHONBREAKPOINT": "0",  # nobody can answer it
             "OMP_NUM_THREADS": "1",  # it must not crowd the tests
         }
         self.process = subprocess.Popen(
             [sys.executable, script, "--dry-run", "--data", "shapes", "--out", folder],
             cwd=folder,
-            stdin=subprocess.DEVNULL,  # a breakpoint() would read what is meant for pytest
+            stdin=subprocess.DEVNULL,  # what comes in is meant for pytest
             stdout=subprocess.DEVNULL,
             stderr=self.errors,
             env=environment,
@@ -112,7 +114,15 @@ class DryRun:
 
     def finish(self):
         """Wait for the end. Returns the folder with the results; raises Wrong if the run failed."""
-        if self.process.wait(timeout=100) != 0:
+        computed_before = seconds_computed_by_children()
+        try:
+            status = self.process.wait(DRY_RUN_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            computed = seconds_computed_by_children() - computed_before
+            raise Wrong(f"the dry run {too_long(DRY_RUN_LIMIT, computed)}") from None
+        if status != 0:
             raise Wrong(self.last_line())
         return self.folder / "dry_run"
 
@@ -122,6 +132,12 @@ class DryRun:
         text = self.errors.read().decode(errors="replace").strip()
         lines = [line for line in re.split(r"[\r\n]+", text) if not re.search(r"\d+%\|", line)]
         return ([line for line in lines if line] or ["the script ended without a message"])[-1]
+
+
+def seconds_computed_by_children():
+    """The processor time of the processes that were started here and have ended; 0 on Windows."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +186,43 @@ def cifar10_dir(request, tmp_path_factory):
             yield make_archive(tmp_path_factory.mktemp("cifar10"), monkeypatch)
 
 
+# The limits of time
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Stop a learner's code that computes for too long; other programs do not count.
+
+    pytest-timeout's limit, by the clock, is for code that waits, and for Windows.
+    """
+    item.stash[BEGINNING] = time.process_time()
+    if not item.get_closest_marker("task") or not hasattr(signal, "setitimer"):
+        return (yield)
+    own = item.get_closest_marker("timeout")
+    seconds = own.args[0] if own else COMPUTING_LIMIT
+
+    def stop(*arguments):
+        pytest.fail(f"Timeout of computing >{seconds}s")
+
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def too_long(limit, computed):
+    """What to say of something that was stopped after limit seconds, computed of them computing."""
+    sentence = f"took longer than {limit:g} s, {computed:.0f} s of them computing: "
+    if computed > limit / 2:
+        return sentence + "look for a loop that does not end"
+    return sentence + (
+        "either other programs kept the computer busy, then run it again; or your code waits for "
+        "something, or is in a loop that does not end"
+    )
+
+
 # The report
 
 
@@ -184,8 +237,8 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         report.when = "call"  # a file that cannot be imported fails its tests; they have no error
         status, report.longrepr = explain(item, call.excinfo, task)
-    result = (status, item.name, str(report.longrepr or ""))
-    item.config.stash[RESULTS].setdefault(task, []).append(result)
+    report.task = task  # what is a report's own goes with it from pytest-xdist's processes
+    report.task_result = (status, item.name, str(report.longrepr or ""))
     return report
 
 
@@ -230,20 +283,15 @@ def unwritten_sentence(path, error, todo):
 
 def timeout_sentence(item, message):
     """What to say of a test that took too long."""
-    named = re.search(r"[\d.]+", message)
-    limit = float(named[0]) if named else float(item.config.getini("timeout"))
-    return (
-        f"took longer than {limit:g} s: look for a loop that does not end, "
-        "or run it again while nothing else keeps the computer busy"
-    )
+    limit = float(re.search(r">([\d.]+)", message)[1])
+    return too_long(limit, time.process_time() - item.stash[BEGINNING])
 
 
 def is_left_over(path, number):
     """Whether code stands between a task's TODO comment and the line that raises its error."""
-    with tokenize.open(path) as file:
-        lines = [line.strip() for line in file.readlines()[: number - 1]]
-    code = [line for line in lines if line]
-    return not code or not code[-1].startswith("#")
+    lines = path.read_bytes().splitlines()[: number - 1]  # in whatever encoding they are
+    code = [line.strip() for line in lines if line.strip()]
+    return not code or not code[-1].startswith(b"#")
 
 
 def first_line(error):
@@ -262,8 +310,29 @@ def line_in(path, error):
     return lines[-1] if lines else None
 
 
+def pytest_sessionfinish(session):
+    """If nobody has asked for tracebacks, pytest_terminal_summary prints something shorter."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or session.config.option.tbstyle != "auto":
+        return
+    failed = [*reporter.stats.get("failed", []), *reporter.stats.get("error", [])]
+    if failed and all(hasattr(report, "task") for report in failed):
+        session.config.option.tbstyle = "no"
+        reporter.reportchars = ""
+
+
+def results_by_task(reporter):
+    """What has come out: {task: [(status, name of the test, message), ...]}."""
+    results = {}
+    for reports in reporter.stats.values():
+        for report in reports:
+            if hasattr(report, "task"):
+                results.setdefault(report.task, []).append(report.task_result)
+    return results
+
+
 def pytest_terminal_summary(terminalreporter, config):
-    results = config.stash[RESULTS]
+    results = results_by_task(terminalreporter)
     if not results:
         return
     if config.option.tbstyle == "no":
@@ -276,10 +345,13 @@ def pytest_terminal_summary(terminalreporter, config):
 
 def write_messages(terminalreporter, task, results):
     """What is wrong with a task: one message per test, as a test's other cases say the same."""
+    messages_by_test = {}
+    for status, name, message in results:
+        if status == "wrong":
+            messages_by_test.setdefault(name.partition("[")[0], []).append(message)
     told = set()
-    for test, cases in itertools.groupby(results, key=lambda result: result[1].partition("[")[0]):
-        messages = [message for status, _, message in cases if status == "wrong"]
-        if messages and messages[0] not in told:
+    for test, messages in messages_by_test.items():
+        if messages[0] not in told:
             told.add(messages[0])
             count = f" ({len(messages)} cases)" if len(messages) > 1 else ""
             terminalreporter.write_sep("-", f"{task} {TASKS.get(task, '')}: {test}{count}")
@@ -308,7 +380,7 @@ def write_row(terminalreporter, task, results):
     )
 
 
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(items):
     """Exercise by exercise, task by task, so that pytest -x stops at the next thing to do."""
 
     def place(item):
@@ -320,8 +392,3 @@ def pytest_collection_modifyitems(config, items):
         if takes_lesson and item.get_closest_marker("task") is None:
             raise pytest.UsageError(f"{item.nodeid}: says no @pytest.mark.task")
     items.sort(key=place)
-    all_have_tasks = all(item.get_closest_marker("task") for item in items)
-    if config.option.tbstyle == "auto" and all_have_tasks:
-        # Nobody asked for tracebacks, and pytest_terminal_summary prints something shorter.
-        config.option.tbstyle = "no"
-        config.pluginmanager.get_plugin("terminalreporter").reportchars = ""

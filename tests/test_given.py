@@ -5,9 +5,12 @@ import errno
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,10 +110,81 @@ def test_a_disk_that_takes_nothing_is_not_called_a_network(tmp_path, monkeypatch
     def refuse(*args, **kwargs):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(given, "CIFAR10", refuse)
-    monkeypatch.setattr(refuse, "base_folder", "batches", raising=False)
-    with pytest.raises(SystemExit, match=f"cannot be kept in .*{os.strerror(number)}"):
+    monkeypatch.setattr(CIFAR10, "download", refuse)
+    expected = f"cannot be kept in .*{os.strerror(number)}.*name another --data-dir"
+    with pytest.raises(SystemExit, match=expected):
         given.load_data(arguments(tmp_path, data="cifar10"))
+
+
+def test_a_folder_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, no_network):
+    make_archive(tmp_path, monkeypatch)
+    given.load_data(arguments(tmp_path, data="cifar10"))
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(CIFAR10, "_check_integrity", refuse)
+    with pytest.raises(SystemExit, match="cannot be read .Permission denied.: name another"):
+        given.load_data(arguments(tmp_path, data="auto"))
+
+
+def test_the_folder_of_the_batches_will_do(tmp_path, monkeypatch, no_network):
+    make_archive(tmp_path, monkeypatch)
+    given.load_data(arguments(tmp_path, data="cifar10"))
+    for data in ("auto", "cifar10"):
+        folder = tmp_path / CIFAR10.base_folder
+        assert given.load_data(arguments(folder, data=data)).name == "CIFAR-10"
+        monkeypatch.chdir(folder)
+        assert given.load_data(arguments(Path("."), data=data)).name == "CIFAR-10"
+
+
+def test_auto_says_where_it_has_looked_for_cifar10(tmp_path, capsys):
+    given.load_data(arguments(tmp_path, data="auto"))
+    assert f"No cifar-10-batches-py in {tmp_path}" in capsys.readouterr().out
+
+
+class SlowResponse:
+    """An archive that comes through the net in pieces, each with a pause before it."""
+
+    url = CIFAR10.url
+
+    def __init__(self, content):
+        self.rest = content
+        self.length = len(content)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def read(self, size=-1):
+        size = self.length // 5 + 1
+        time.sleep(0.1)
+        piece = self.rest[:size]
+        self.rest = self.rest[size:]
+        return piece
+
+
+def test_two_runs_may_fetch_cifar10_into_one_folder(tmp_path, monkeypatch):
+    archive = make_archive(tmp_path, monkeypatch) / CIFAR10.filename
+    content = archive.read_bytes()
+    archive.unlink()
+    second_may_start = threading.Event()
+
+    def urlopen(request, *args, **kwargs):
+        second_may_start.set()
+        return SlowResponse(content)
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(given.load_data, arguments(tmp_path, data="cifar10"))
+        second_may_start.wait(timeout=10)
+        time.sleep(0.3)  # the first is in the middle of its download
+        second = pool.submit(given.load_data, arguments(tmp_path, data="cifar10"))
+        errors = [first.exception(), second.exception()]  # a SystemExit would end the test, too
+    assert errors == [None, None]
+    assert [path.name for path in tmp_path.iterdir()] == [CIFAR10.base_folder]
 
 
 def test_a_truncated_archive_gets_one_sentence_and_stays(tmp_path, monkeypatch, no_network):
@@ -127,13 +201,15 @@ def test_a_truncated_archive_gets_one_sentence_and_stays(tmp_path, monkeypatch, 
     [b"", b"garbage", pickle.dumps({"labels": [1]})],
     ids=["empty", "garbage", "partial"],
 )
-@pytest.mark.parametrize("data", ["auto", "cifar10"])
-def test_a_damaged_folder_gets_one_sentence(tmp_path, monkeypatch, no_network, content, data):
+def test_a_damaged_folder_gets_true_advice(tmp_path, monkeypatch, no_network, content):
     make_archive(tmp_path, monkeypatch)
     given.load_data(arguments(tmp_path, data="cifar10"))
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(content)
-    with pytest.raises(SystemExit, match="incomplete or damaged: .* use --data shapes"):
-        given.load_data(arguments(tmp_path, data=data))
+    advice = "incomplete or damaged: run this with --data cifar10, .* use --data shapes"
+    with pytest.raises(SystemExit, match=advice):
+        given.load_data(arguments(tmp_path, data="auto"))
+    given.load_data(arguments(tmp_path, data="cifar10"))
+    assert given.load_data(arguments(tmp_path, data="auto")).name == "CIFAR-10"
 
 
 # Images
@@ -281,6 +357,13 @@ def test_what_is_written_is_written_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no disk that is always full")
+def test_a_full_disk_is_called_so_when_tensors_are_written():
+    with pytest.raises(OSError) as stopped:
+        given.save_tensors({"weights": torch.zeros(100)}, Path("/dev/full"))
+    assert stopped.value.errno == errno.ENOSPC
+
+
 def test_numbers_are_saved_with_settings_and_without_nan(tmp_path):
     args = SimpleNamespace(out=tmp_path, start=time.perf_counter(), exercise="exercise_09", seed=4)
     given.save_numbers(args, {"loss": [1.5, float("nan")]})
@@ -323,6 +406,18 @@ def test_what_was_finished_is_not_computed_again(tmp_path):
     args.epochs = 4
     given.finished_before(args, "plain-8", compute)
     assert calls == [3, 4], "with other settings it is computed again"
+
+
+def test_another_run_may_end_while_a_result_is_kept(tmp_path, monkeypatch):
+    args = SimpleNamespace(out=tmp_path, exercise="exercise_09", start=0.0, device=CPU)
+    replace = os.replace
+
+    def replace_late(source, target):
+        shutil.rmtree(given.kept_folder(args))  # as the other run does at its end
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", replace_late)
+    assert given.finished_before(args, "plain-8", lambda: {"loss": 0.5}) == {"loss": 0.5}
 
 
 # The command line

@@ -1,10 +1,14 @@
 """The harness as learners and instructors meet it: pytest's command line, on edited solutions."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import conftest
 import pytest
 from course import ROOT, SOLUTIONS
 
@@ -17,10 +21,16 @@ FORWARD_HOLE = '        raise NotImplementedError("TODO 1.1: BasicBlock.forward"
 pytestmark = pytest.mark.timeout(120)  # most tests start a pytest of their own
 
 
-def run_pytest(*flags, cwd=ROOT):
+def run_pytest(*flags, cwd=ROOT, python_flags=(), **environment):
     """Returns (exit status, everything that pytest printed)."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, flags)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    command = [sys.executable, *python_flags, "-m", "pytest", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *map(str, flags)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -141,6 +151,20 @@ def test_a_file_that_cannot_be_imported_gets_one_sentence(make_target, text, exp
     assert output.count(expected) <= 4, "at most once per task"
 
 
+def test_a_file_may_have_a_byte_that_is_no_utf_8(tmp_path):
+    """Python itself imports such a file, if the byte is in a comment."""
+    copy_stub(tmp_path, SOLUTION)
+    path = tmp_path / SOLUTION.name
+    comment = b"        # TODO 1.1: "
+    text = path.read_bytes()
+    assert comment in text
+    path.write_bytes(text.replace(comment, b"        # for my caf\xe9\n" + comment))
+    status, output = run_pytest("--target", tmp_path, TEST, *FAST)
+    assert status == 1
+    assert "INTERNALERROR" not in output
+    assert "TODO 1.1: BasicBlock.__init__ is not written yet" in table_row(output, "1.1")
+
+
 def test_a_missing_file_is_named(tmp_path):
     status, output = run_pytest("--target", tmp_path, TEST, *FAST)
     assert status == 1
@@ -162,6 +186,7 @@ def test_an_endless_loop_ends_at_its_task(make_target):
     status, output = run_pytest("--target", folder, "--timeout", 2, TEST, "-k", tests)
     assert status == 1
     assert "took longer than 2 s" in output
+    assert "a loop that does not end" in output
     assert table_row(output, "1.3").endswith("done")
     assert "wrong" in table_row(output, "1.4")
 
@@ -171,6 +196,81 @@ def test_an_endless_loop_at_import_ends(make_target):
     status, output = run_pytest("--target", folder, "--timeout", 3, TEST, *FAST)
     assert status == 1
     assert "took longer than 3 s" in output
+
+
+def test_waiting_is_not_called_a_loop(make_target):
+    first_lines = "    model.eval()\n    correct = 0\n"
+    wait = "    import time; time.sleep(60)\n"
+    folder = make_target((first_lines, wait + first_lines))
+    _, output = run_pytest("--target", folder, "--timeout", 3, TEST, "-x", "-k", "accuracy")
+    assert re.search("took longer than 3 s, [01] s of them computing: either other", output)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="cannot measure computing")
+def test_computing_has_a_limit_of_its_own():
+    class Item:
+        stash = {}
+
+        def get_closest_marker(self, name):
+            return SimpleNamespace(args=[0.3])
+
+    hook = conftest.pytest_runtest_protocol(Item())
+    next(hook)
+    with pytest.raises(pytest.fail.Exception, match="Timeout of computing >0.3s"):
+        while True:
+            pass
+    hook.close()
+    assert signal.getitimer(signal.ITIMER_PROF)[0] == 0
+    assert "look for a loop that does not end" in conftest.too_long(0.3, 0.3)
+
+
+def test_a_dry_run_that_does_not_end_is_stopped(tmp_path, monkeypatch):
+    script = tmp_path / "exercise_09_endless.py"
+    script.write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(conftest, "DRY_RUN_LIMIT", 2)
+    run = conftest.DryRun(script, tmp_path)
+    with pytest.raises(conftest.Wrong, match="the dry run took longer than 2 s, [01] s of them"):
+        run.finish()
+    assert run.process.returncode
+    run.errors.close()
+
+
+def test_a_breakpoint_in_the_script_does_not_stop_its_dry_run(tmp_path):
+    script = tmp_path / "exercise_09_breakpoint.py"
+    script.write_text("breakpoint()\n")
+    run = conftest.DryRun(script, tmp_path)
+    assert run.finish() == tmp_path / "dry_run"
+    run.errors.close()
+
+
+@pytest.mark.parametrize(
+    "environment, python_flags, flags",
+    [
+        ({}, ["-OO"], []),
+        ({"PYTHONSAFEPATH": "1"}, [], []),
+        ({}, [], ["--import-mode=importlib"]),
+        ({}, [], ["-n", "2"]),
+    ],
+    ids=["-OO", "PYTHONSAFEPATH", "importlib", "-n 2"],
+)
+def test_other_ways_to_run_it_give_the_same_table(make_target, environment, python_flags, flags):
+    folder = make_target(("return correct / total", "return 100 * correct / total"))
+    flags = ["--target", folder, TEST, "-k", "accuracy or shortcut_is", *flags]
+    status, output = run_pytest(*flags, python_flags=python_flags, **environment)
+    assert status == 1
+    assert "it is a percentage" in output
+    assert "FAILURES" not in output
+    assert table_row(output, "1.3").endswith("done")
+    assert table_row(output, "1.4").endswith("hints: EXERCISES.md, 1.4")
+
+
+def test_an_editor_finds_the_learners_tests_and_no_others():
+    for place in (".", "tests"):
+        status, output = run_pytest("--collect-only", "-q", place)
+        assert status == 0
+        files = {line.partition("::")[0] for line in output.splitlines() if "::" in line}
+        assert len(files) == 5
+        assert all(file.startswith("tests/test_exercise_0") for file in files)
 
 
 def test_an_exception_names_the_learners_line(make_target):

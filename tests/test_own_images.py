@@ -1,7 +1,10 @@
 """Exercise 5 on your own images and weights: what it reads, what it refuses, and what it prints."""
 
+import errno
+import hashlib
 import importlib.util
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -13,7 +16,7 @@ import pytest
 import torch
 from course import SOLUTIONS
 from PIL import Image
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet18_Weights, resnet18, resnet34, resnet50
 
 SOLUTION = SOLUTIONS["5"]
 WEIGHTS = ResNet18_Weights.IMAGENET1K_V1
@@ -82,21 +85,178 @@ def test_train_and_test_folders_are_taken_as_they_are(transfer, tmp_path, capsys
     assert "Split" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "train, test, others",
+    [
+        ("train", "val", []),
+        ("Train", "Valid", []),
+        ("train", "validation", []),
+        ("train", "test", ["val"]),
+        ("train", "val", ["annotations", ".git"]),
+    ],
+)
+def test_other_names_of_the_test_folder(transfer, tmp_path, capsys, train, test, others):
+    for name in ("a", "b"):
+        make_images(tmp_path / train / name, 5)
+        make_images(tmp_path / test / name, 3, first_seed=100)
+    for folder in others:
+        make_images(tmp_path / folder / "a", 7, first_seed=200)
+        make_images(tmp_path / folder / "b", 7, first_seed=200)
+    data = read(transfer, tmp_path)
+    assert data.classes == ["a", "b"]
+    assert images_per_class(data.train_labels) == [5, 5]
+    assert images_per_class(data.test_labels) == [3, 3]
+    assert str(tmp_path / test) in capsys.readouterr().out
+
+
+def test_a_test_set_without_labels_is_passed_over_for_one_with_labels(transfer, tmp_path):
+    for name in ("a", "b"):
+        make_images(tmp_path / "train" / name, 5)
+        make_images(tmp_path / "val" / name, 3, first_seed=100)
+    make_images(tmp_path / "test", 6, first_seed=200)
+    assert images_per_class(read(transfer, tmp_path).test_labels) == [3, 3]
+
+
+def test_classes_may_be_called_train_and_plane(transfer, tmp_path):
+    make_images(tmp_path / "plane", 4)
+    make_images(tmp_path / "train", 4)
+    assert read(transfer, tmp_path).classes == ["plane", "train"]
+
+
+def test_hidden_and_system_folders_are_no_classes(transfer, tmp_path, capsys):
+    for name in ("cats", "dogs", "cats/.thumbnails", ".ipynb_checkpoints", "__MACOSX/cats"):
+        make_images(tmp_path / name, 10, first_seed=len(name))
+    (tmp_path / "dogs" / "._image9.jpg").write_bytes(b"what macOS writes beside a file")
+    data = read(transfer, tmp_path)
+    assert data.classes == ["cats", "dogs"]
+    assert images_per_class(data.train_labels) == [7, 7]
+    printed = capsys.readouterr().out
+    assert f"Skipped {tmp_path / '.ipynb_checkpoints'} and 3 more: hidden" in printed
+    assert printed.count("Skipped") == 1
+
+
+def test_what_is_read_elsewhere_is_not_read_again_through_a_link(transfer, tmp_path, capsys):
+    images = tmp_path / "images"
+    make_images(images / "cats", 10)
+    make_images(images / "dogs", 10, first_seed=10)
+    (images / "cats" / "all").symlink_to(images, target_is_directory=True)
+    (images / "dogs" / "all").symlink_to(images, target_is_directory=True)
+    (images / "dogs" / "above").symlink_to(tmp_path, target_is_directory=True)
+    (images / "dogs" / "others").symlink_to(images / "cats", target_is_directory=True)
+    (images / "dogs" / "copy.png").symlink_to(images / "dogs" / "image10.png")
+    data = read(transfer, images)
+    all_images = torch.cat([data.train_images, data.test_images])
+    assert len(all_images) == len(all_images.unique(dim=0)) == 20
+    assert "Skipped" in capsys.readouterr().out
+
+
+def test_a_test_folder_that_is_a_link_to_the_training_set_is_refused(transfer, tmp_path):
+    make_images(tmp_path / "train" / "a", 3)
+    make_images(tmp_path / "train" / "b", 3)
+    (tmp_path / "test").symlink_to(tmp_path / "train", target_is_directory=True)
+    with pytest.raises(SystemExit):
+        read(transfer, tmp_path)
+
+
+def test_folders_that_are_links_are_read(transfer, tmp_path):
+    make_images(tmp_path / "elsewhere" / "one", 4)
+    make_images(tmp_path / "elsewhere" / "two", 4)
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("one", "two"):
+        (images / name).symlink_to(tmp_path / "elsewhere" / name, target_is_directory=True)
+    assert images_per_class(read(transfer, images).train_labels) == [3, 3]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("kind, largest", [(np.uint16, 65_535), (np.uint16, 4_095), (float, 0.8)])
+def test_images_with_more_than_8_bits_are_scaled(transfer, tmp_path, suffix, kind, largest):
+    if kind is float:
+        suffix = ".tif"
+    pixels = np.linspace(0, largest, 32 * 32).reshape(32, 32)
+    pixels = pixels.astype(np.float32 if kind is float else kind)
+    Image.fromarray(pixels).save(tmp_path / f"deep{suffix}")
+    image = np.asarray(transfer.read_image(tmp_path / f"deep{suffix}"))
+    assert image.shape == (32, 32, 3)
+    assert np.abs(image[..., 0] - np.linspace(0, 255, 32 * 32).reshape(32, 32)).max() < 1.1
+
+
+def test_an_image_of_one_value_with_16_bits_is_read(transfer, tmp_path):
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "flat.png")
+    assert transfer.read_image(tmp_path / "flat.png").size == (8, 8)
+
+
+def test_images_are_turned_as_the_camera_was_held(transfer, tmp_path):
+    upright = Image.new("RGB", (20, 10), "white")
+    upright.paste("black", (0, 0, 5, 10))
+    exif = Image.Exif()
+    exif[0x0112] = 8  # the orientation: turned to the right
+    upright.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "turned.png", exif=exif)
+    assert transfer.read_image(tmp_path / "turned.png").tobytes() == upright.tobytes()
+
+
 def test_unreadable_files_are_skipped_and_named(transfer, tmp_path, capsys):
     make_images(tmp_path / "a", 6)
     make_images(tmp_path / "b", 6)
     (tmp_path / "a" / "broken.png").write_bytes(b"not an image")
     whole_file = (tmp_path / "a" / "image0.png").read_bytes()
     (tmp_path / "b" / "cut.png").write_bytes(whole_file[: len(whole_file) // 2])
-    (tmp_path / "b" / "notes.txt").write_text("no image, and not named")
+    (tmp_path / "b" / "notes.txt").write_text("no image")
     Image.new("L", (20, 20), 7).save(tmp_path / "a" / "grey.png")
     Image.new("RGBA", (20, 20)).save(tmp_path / "b" / "transparent.png")
     data = read(transfer, tmp_path)
     printed = capsys.readouterr().out
-    assert printed.count("Skipped") == 2
-    assert "broken.png" in printed
+    assert printed.count("Skipped") == 3
+    assert "broken.png: cannot identify image file" in printed
     assert "cut.png" in printed
+    assert "notes.txt: not one of .jpg .jpeg .png" in printed
     assert len(data.train_labels) + len(data.test_labels) == 14
+
+
+def test_what_is_skipped_gets_one_line_a_kind(transfer, tmp_path, capsys):
+    for name in ("a", "b"):
+        make_images(tmp_path / name, 6)
+        for number in range(5):
+            pixels = Image.new("L", (9, 9), number)
+            pixels.save(tmp_path / name / f"moving{number}.gif")
+            (tmp_path / name / f"{number}.jpg").write_bytes(b"not an image")
+            (tmp_path / name / f"{number}.HEIC").write_bytes(b"from a telephone")
+    read(transfer, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    skipped = [line for line in lines if line.startswith("Skipped")]
+    assert len(skipped) == 3
+    for name in ("moving0.gif and 9 more: not one of", "0.HEIC and 9 more", ".jpg and 9 more"):
+        assert sum(name in line for line in skipped) == 1, name
+
+
+def test_a_class_folder_that_may_not_be_read_is_named(transfer, tmp_path, capsys, monkeypatch):
+    make_images(tmp_path / "a", 6)
+    make_images(tmp_path / "b", 6)
+    (tmp_path / "b" / "closed").mkdir()
+    refuse_to_list(monkeypatch, tmp_path / "b" / "closed")
+    read(transfer, tmp_path)
+    assert f"Skipped {tmp_path / 'b' / 'closed'}: Permission denied" in capsys.readouterr().out
+
+
+def refuse_to_list(monkeypatch, closed):
+    """Make a folder one that may not be read, which no folder is to a superuser."""
+
+    def refuse(function):
+        def list_another(folder="."):
+            if Path(folder) == closed:
+                raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+            return function(folder)
+
+        return list_another
+
+    monkeypatch.setattr("os.scandir", refuse(os.scandir))
+    monkeypatch.setattr("os.listdir", refuse(os.listdir))
+
+
+def test_a_folder_that_may_not_be_read_gets_one_sentence(transfer, tmp_path, monkeypatch):
+    refuse_to_list(monkeypatch, tmp_path)
+    with pytest.raises(SystemExit, match="cannot be read .Permission denied."):
+        read(transfer, tmp_path)
 
 
 def test_two_images_per_class_are_enough(transfer, tmp_path):
@@ -157,7 +317,7 @@ def different_classes(folder):
         (empty_class, "class none has too few images"),
         (no_class_folders, "needs a folder for each class"),
         (empty_folder, "needs a folder for each class"),
-        (no_folder, "needs a folder for each class"),
+        (no_folder, "cannot be read (No such file or directory)"),
         (different_classes, "train and test have different classes"),
     ],
 )
@@ -228,6 +388,81 @@ def test_a_checkpoint_is_read_back(transfer, tmp_path):
         assert torch.equal(loaded.layer4[0].conv1.weight, saved.layer4[0].conv1.weight)
 
 
+@pytest.mark.parametrize("part", [0, 0.5])
+def test_a_damaged_file_in_torchs_cache_is_named(transfer, cached_resnet18, tmp_path, part):
+    (path,) = tmp_path.glob("cache/hub/checkpoints/*.pth")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(SystemExit, match=f"{path} is damaged: delete it"):
+        transfer.load_weights("imagenet")
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (OSError("no network"), "cannot be downloaded .no network.: try again, or put https://"),
+        (OSError(errno.EROFS, "Read-only"), "cannot be kept .*Read-only.*another TORCH_HOME"),
+        (RuntimeError("not enough memory"), "not enough memory"),
+    ],
+)
+def test_weights_that_cannot_be_fetched_say_why(transfer, tmp_path, monkeypatch, error, expected):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    checkpoints = tmp_path / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    good = b"a whole file"
+    checksum = hashlib.sha256(good).hexdigest()[:8]
+    monkeypatch.setattr(WEIGHTS.value, "url", f"https://x.org/resnet18-{checksum}.pth", False)
+    (checkpoints / f"resnet18-{checksum}.pth").write_bytes(good)
+
+    def refuse(**arguments):
+        raise error
+
+    monkeypatch.setattr(transfer, "resnet18", refuse)
+    with pytest.raises(SystemExit, match=expected) as stopped:
+        transfer.load_weights("imagenet")
+    assert "delete" not in stopped.value.code, "the file is good"
+
+
+def data_parallel(state):
+    return {f"module.{name}": tensor for name, tensor in state.items()}
+
+
+def training_script(state):
+    return {"epoch": 3, "arch": "resnet18", "state_dict": data_parallel(state), "best": 0.5}
+
+
+def lightning(state):
+    weights = {f"model.{name}": tensor for name, tensor in state.items()}
+    return {"state_dict": {**weights, "loss.weight": torch.ones(2)}, "hparams": {}}
+
+
+def compiled(state):
+    return {"model": {f"_orig_mod.{name}": tensor for name, tensor in state.items()}}
+
+
+def other_head(state):
+    weights = {name.replace("fc.", "fc.1."): tensor for name, tensor in state.items()}
+    return {"net": weights, "optimizer": {"state": {}}}
+
+
+def without_head(state):
+    return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+
+
+@pytest.mark.parametrize(
+    "form", [data_parallel, training_script, lightning, compiled, other_head, without_head]
+)
+def test_checkpoints_of_other_peoples_scripts_are_taken(transfer, tmp_path, form):
+    torch.manual_seed(0)
+    path = tmp_path / "checkpoint.pt"
+    for saved in (transfer.SmallResNet(7, width=8), resnet18(num_classes=3)):
+        torch.save(form(saved.state_dict()), path)
+        loaded = transfer.load_weights(str(path))
+        for name, tensor in saved.state_dict().items():
+            if not name.startswith("fc."):
+                assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
 class Malicious:
     """An object that writes the file harm, beside a path, when it is unpickled."""
 
@@ -266,6 +501,14 @@ def one_stage(path):
     torch.save(resnet18(num_classes=4).layer1.state_dict(), path)
 
 
+def deeper_network(path):
+    torch.save({"model": resnet34(num_classes=4).state_dict()}, path)
+
+
+def bottlenecks(path):
+    torch.save(resnet50(num_classes=4).state_dict(), path)
+
+
 def no_file(path):
     assert not path.exists()
 
@@ -280,6 +523,8 @@ def no_file(path):
         (other_tensors, "fits neither"),
         (list_of_numbers, "fits neither"),
         (one_stage, "fits neither"),
+        (deeper_network, "this script's network: one has layer1.2.conv1.weight"),
+        (bottlenecks, "this script's network: size mismatch for "),
         (no_file, "there is no such file"),
     ],
 )
