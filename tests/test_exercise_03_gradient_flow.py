@@ -7,6 +7,7 @@ import itertools
 import math
 import statistics
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -1253,11 +1254,23 @@ def shape_cause(size, network, count):
 
 def as_table(got, what):
     """What record_training returned, as a tensor of float64."""
-    if type(got) not in (torch.Tensor, nn.Parameter):
-        question = " Does it end with a return?" if got is None else " Say torch.tensor(rows)."
+    if type(got) is list and got and all(type(row) is torch.Tensor for row in got):
+        with contextlib.suppress(RuntimeError):
+            got = torch.stack(got)
+    if type(got) not in (torch.Tensor, nn.Parameter, numpy.ndarray, list):
+        question = " Does it end with a return?" if got is None else ""
         raise Wrong(
             f"{what} returned {in_words(got)}, expected a tensor (steps, convolutions).{question}"
         )
+    if type(got) is list:
+        try:
+            got = torch.tensor(got, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise Wrong(
+                f"{what} returned a list that is no table: "
+                "expected a row for each step, and a number for each convolution in it."
+            ) from None
+    got = torch.as_tensor(got)
     if got.dtype not in (torch.float32, torch.float64):
         name = str(got.dtype).removeprefix("torch.")
         raise Wrong(
