@@ -169,8 +169,11 @@ def gradient_norms(model, images, labels):
 
     Section 4.1. The convolutions are the nn.Conv2d in the order of model.modules(). The loss is the
     mean cross-entropy, in train mode, of images, normalised (count, 3, height, width), and labels
-    (count,). A gradient can be as small as 1e-24; its norm is not 0 then: see norm. Leaves no
-    trace: every .grad stays as it was, and undisturbed restores modes and running statistics.
+    (count,). A gradient can be as small as 1e-24; its norm is not 0 then: see norm. If a gradient
+    is not finite, neither is its norm.
+    Leaves no trace: the model's weights, gradients (.grad, None or a tensor), requires_grad, hooks,
+    buffers and each module's mode stay as they were, and so do images, labels and torch's random
+    state. undisturbed takes care of modes and buffers.
     """
     # TODO 3.1: the loss of model(images) while the model is undisturbed, its gradients, and the
     # norm of each.
@@ -181,7 +184,8 @@ def signal_norms(model, images, labels):
     """The norm of the loss's gradient with respect to each block's output, a list of numbers.
 
     From the first block to the last. model is nn.Sequential(stem, blocks, head). Images, labels,
-    loss and precision are those of gradient_norms. Leaves no trace either, and no hook.
+    loss and precision are those of gradient_norms. Leaves no trace either. Its own hooks are gone
+    even if the forward pass raises an error; other people's hooks stay.
     """
     # TODO 3.2: catch each block's output with a forward hook, remove the hooks, and differentiate
     # the loss with respect to the outputs.
@@ -193,7 +197,8 @@ def change_per_layer(norms):
 
     It is e to the slope of the line that fits the norms' logarithms best (least squares) against
     their places 0, 1, 2, ... Norms that are 0, NaN or infinite are left out, and the others keep
-    their places. NaN if fewer than two are left. The list norms itself stays as it was.
+    their places. NaN if fewer than two are left. Norms have the range of Python's floats, from
+    5e-324 to 1e308. The list norms itself stays as it was.
     """
     # TODO 3.3: the slope of the line through the points (place, logarithm).
     raise NotImplementedError("TODO 3.3: change_per_layer")
@@ -204,9 +209,9 @@ def gradient_correlation(model, images, neighbours):
 
     Balduzzi et al., 2017. The gradient is that of the summed logits with respect to the input, in
     eval mode, where no image changes another image's logits. images and neighbours are normalised
-    (count, 3, height, width). 1 for a linear model; NaN if any gradient is 0. Leaves no trace, and
-    images and neighbours stay as they were. Deep networks have tiny gradients: divide each by its
-    norm, in float64, before you multiply.
+    (count, 3, height, width). Returns a number: 1 for a linear model; NaN if any gradient is 0.
+    Leaves no trace, as gradient_norms; images and neighbours stay as they were, too. Deep networks
+    have tiny gradients: divide each by its norm, in float64, before you multiply.
     """
     # TODO 3.4: the gradients at both inputs, each image's scaled to norm 1; the mean of their inner
     # products.
@@ -216,8 +221,12 @@ def gradient_correlation(model, images, neighbours):
 def record_training(model, batches, optimizer):
     """Train the model, one step per batch, and return the norms as a tensor (steps, convolutions).
 
-    Row t holds the norms of gradient_norms for batch t, before step t. batches yields (images,
-    labels), once. The model trains in train mode.
+    Row t holds the norms of gradient_norms for batch t, before step t, in float32 or float64. (A
+    list of rows will do, too.) batches yields (images, labels); it may be an iterator, so go
+    through it only once. The model trains in train mode, and its running statistics move once per
+    batch. Gradients that .grad held before do not count. A batch whose loss is not finite is no
+    exception: its row holds norms that are not finite, and the step is taken. Leaves no hook on the
+    model, does not seed torch, and changes no batch.
     """
     model.train()
     # TODO 3.5: for each batch the loss, its gradients, a row of norms, and a step.

@@ -138,6 +138,8 @@ class Bottleneck(nn.Module):
     Returns (batch, 4 * channels, height / stride, width / stride), rounded up.
     The 3x3 convolution takes the stride, as in torchvision. The paper gives it to the first 1x1
     convolution; that is correct as well.
+    A new block starts as its shortcut: the weight of the branch's last batch norm is zero, and
+    training changes it. All other batch norms start as torch makes them, with weight one.
     """
 
     expansion = 4
@@ -184,7 +186,8 @@ def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
     The network takes images (batch, 3, height, width) and returns logits (batch, num_classes).
     stem is a kind of make_stem. The blocks of stage i, from 0 to 3, have channels = width * 2**i;
     LAYERS says how many they are. The first block of stages 1 to 3 has stride 2, all others
-    stride 1. The head is the mean over all positions and a linear layer.
+    stride 1. The head is the mean over all positions and a linear layer. Every call makes new
+    layers, in train mode, and batch norms start as the blocks make them.
     ValueError for a depth that is not in LAYERS.
     """
     if depth not in LAYERS:
@@ -196,7 +199,10 @@ def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
 
 
 def count_parameters(model):
-    """How many numbers the model's parameters hold, frozen ones too; shared ones count once."""
+    """How many numbers the model's parameters hold, a whole number.
+
+    Frozen parameters count, too. A parameter that several layers share counts once.
+    """
     # TODO 4.3: add up the sizes of all parameters.
     raise NotImplementedError("TODO 4.3: count_parameters")
 
@@ -204,9 +210,10 @@ def count_parameters(model):
 def count_macs(model, shape=(3, 32, 32)):
     """The multiply-adds of all nn.Conv2d and nn.Linear layers for one image of this shape.
 
-    Every run of a layer counts; biases do not. Runs the model once, in eval mode and without
-    gradients, on an image of zeros. The model stays as it was: no new hooks, the same mode, the
-    same statistics.
+    A whole number. Every run of a layer counts; biases do not. Runs the model once, in eval mode
+    and without gradients, on an image of zeros. The model stays as it was: weights, gradients,
+    requires_grad, hooks, running statistics, and the mode of each module. So does torch's random
+    state.
     """
     # TODO 4.3: put a forward hook on each of these layers. Each number that a layer puts out is a
     # sum over one row of its weight.
@@ -217,9 +224,11 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
     """Train a network of every depth from every seed: {(depth, seed): what fit returned, ...}.
 
     fit(network, depth, seed) trains a network and returns a row of results, a dict. Networks of
-    the same depth and seed start from the same weights, whatever was trained before. Where
-    world_size processes share the trainings, this one, number rank (from 0), does only its own
-    share: every training is done by exactly one process, and the shares differ by at most one.
+    the same depth and seed start from the same weights, whatever was trained before and whatever
+    other depths and seeds there are; other seeds give other weights.
+    The list of trainings goes through the seeds for each depth, or through the depths for each
+    seed. Where world_size processes share it, this one, number rank (from 0), does every
+    world_size-th training, from number rank on, so that each gets small and large networks.
     """
     # TODO 4.4: go through this process's share of the trainings. For each, seed torch, build the
     # network, apply initialise to it, and fit it.
@@ -231,7 +240,8 @@ def marginal_gains(rows):
 
     rows has a dict per network, in any order, with "accuracy" (0 to 1) and "macs"; no two have the
     same "macs". Returns a list, one shorter than rows, from the smallest network upwards; a number
-    in it is negative where the larger network is less accurate. rows stays as it was.
+    in it is negative where the larger network is less accurate. The list rows and its dicts stay as
+    they were.
     """
     # TODO 4.5: sort by multiply-adds. Divide each difference in percentage points by the
     # difference in GMACs, that is, in 10^9 multiply-adds.
@@ -358,7 +368,7 @@ def measure(args, network, data, seed, label):
     seconds = statistics.median(row["seconds"] for row in history)
     return {
         "macs": macs,
-        "parameters": count_parameters(network),
+        "parameters": int(count_parameters(network)),
         "megabytes": megabytes,
         "seconds": seconds,
         "images_per_second": len(data.train_labels) / seconds,

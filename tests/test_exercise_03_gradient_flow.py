@@ -3,7 +3,9 @@
 import contextlib
 import copy
 import functools
+import itertools
 import math
+import statistics
 
 import numpy
 import pytest
@@ -21,9 +23,11 @@ from messages import (
     number,
     numbers,
 )
-from torch import allclose, equal, nn
+from torch import allclose, nn
+from unchanged import Everything, disturb
 
-COUNT = 6  # images in a batch
+COUNT = 6  # images in most batches
+MANY = 100  # as many as the script measures on
 KINDS = pytest.mark.parametrize(
     "skip, batch_norm",
     [(False, False), (False, True), (True, False), (True, True)],
@@ -34,19 +38,19 @@ START = pytest.mark.parametrize(
 )
 
 
-def make_batch(size=8, seed=0):
+def make_batch(size=8, seed=0, count=COUNT):
     """Normalised images of odd width, and labels."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(COUNT, 3, size, size + 1, generator=generator)
-    labels = torch.randint(10, (COUNT,), generator=generator)
+    images = torch.randn(count, 3, size, size + 1, generator=generator)
+    labels = torch.randint(10, (count,), generator=generator)
     return images, labels
 
 
-def make_network(lesson, skip=True, batch_norm=True, training=True):
+def make_network(lesson, skip=True, batch_norm=True, training=True, depth=14):
     """A network of the learner's file with random batch-norm weights and statistics."""
     torch.manual_seed(0)
-    with calling("build_network(14, ...), which is given"):
-        network = lesson.build_network(14, skip, batch_norm, width=4)
+    with calling(f"build_network({depth}, ...), which is given"):
+        network = lesson.build_network(depth, skip, batch_norm, width=4)
     return randomised(network).train(training)
 
 
@@ -120,9 +124,8 @@ def differentiating(what):
         with calling(what):
             yield
     except Wrong as wrong:
-        message = str(wrong)
-        cause = likeliest(TORCH_SAYS, lambda words: words in message)
-        raise Wrong(f"{message}{cause}") from None
+        causes = [cause for cause, words in TORCH_SAYS.items() if words in wrong.message]
+        raise wrong.because(causes[0] if causes else None) from None
 
 
 def numbers_of(got, what, count, others=None):
@@ -141,8 +144,14 @@ def agree(got, expected, tolerance=1e-4):
     """Whether two lists of numbers are the same to within a share of each."""
     if len(got) != len(expected):
         return False
-    pairs = zip(got, expected)
-    return all(math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-35) for a, b in pairs)
+    return all(same_number(a, b, tolerance) for a, b in zip(got, expected))
+
+
+def same_number(got, expected, tolerance):
+    """Whether two numbers are the same to within a share; any two that are not finite are."""
+    if not math.isfinite(expected):
+        return not math.isfinite(got)
+    return math.isclose(got, expected, rel_tol=tolerance, abs_tol=1e-35)
 
 
 def first_disagreement(got, expected, tolerance=1e-4):
@@ -254,12 +263,16 @@ def weight_mistakes(network, batch):
             lambda logits, labels: F.cross_entropy(logits.softmax(dim=1), labels)
         ),
         "the norms are clipped at 1; return them as they are": [min(norm, 1) for norm in norms],
-        "gradients add up: those of an earlier backward() are still there": [
+        "all is counted twice: do the gradients of two backward() add up?": [
             2 * norm for norm in norms
         ],
+        "the norms are sorted by size; they belong in the order of model.modules()": sorted(norms),
         "the gradients are divided by the norms of the weights": [
             norm / weight_norm for norm, weight_norm in zip(norms, norms_of_weights)
         ],
+        "the labels are smoothed; take the plain cross-entropy": lambda: of(
+            functools.partial(F.cross_entropy, label_smoothing=0.1)
+        ),
     }
 
 
@@ -280,6 +293,10 @@ def other_weights(network, batch):
         convs = [conv for conv in convolutions_of(twin) if conv.kernel_size != (1, 1)]
         return [conv.weight for conv in convs]
 
+    def without_strides(twin):
+        convs = [conv for conv in convolutions_of(twin) if conv.stride == (1, 1)]
+        return [conv.weight for conv in convs]
+
     return {
         "linear layers are among them; take nn.Conv2d only": of(with_linear),
         "the stem is left out; take the convolutions of the whole model": of(
@@ -290,6 +307,7 @@ def other_weights(network, batch):
         ),
         "convolutions' biases are among them; take the weights only": of(with_biases),
         "1x1 convolutions are left out; take all of nn.Conv2d": of(without_1x1),
+        "convolutions with a stride are left out; take all of nn.Conv2d": of(without_strides),
         "convolutions within other modules are left out; go through model.modules()": [],
     }
 
@@ -420,6 +438,7 @@ def signal_mistakes(network, batch):
         "the norms come from the last block to the first; backward hooks fire in that order": norms[
             ::-1
         ],
+        "the norms are sorted by size; they belong in the order of the blocks": sorted(norms),
         "they are the gradients at the blocks' inputs, not at their outputs": norms_at_inputs,
         "they are the gradients at the blocks' inputs, from the last block to the first; "
         "a backward hook's grad_output is the gradient at the output": norms_at_inputs[::-1],
@@ -449,26 +468,17 @@ def signal_mistakes(network, batch):
     }
 
 
-@pytest.mark.task("3.2")
-def test_signal_norms_twice_are_the_same(lesson):
-    network = make_network(lesson)
-    batch = make_batch()
-    with differentiating("signal_norms(model, images, labels)"):
-        first = lesson.signal_norms(network, *batch)
-        second = lesson.signal_norms(network, *batch)
-    what = "signal_norms(model, images, labels), called a second time,"
-    if not agree(numbers_of(second, what, 6), numbers_of(first, what, 6)):
-        raise Wrong(
-            f"{what} gives other numbers. Does it leave hooks, gradients or statistics behind?"
-        )
-
-
 # Task 3.3
 
 
 def usable(values):
     """The values that have a logarithm."""
     return [value for value in values if 0 < value < math.inf]
+
+
+def usable_start(values):
+    """The values before the first that has no logarithm."""
+    return list(itertools.takewhile(lambda value: 0 < value < math.inf, values))
 
 
 def log_points(values):
@@ -478,7 +488,11 @@ def log_points(values):
 
 def fitted(values):
     """The slope of the least-squares line through the logarithms of the values that have one."""
-    points = log_points(values)
+    return slope_through(log_points(values))
+
+
+def slope_through(points):
+    """The slope of the least-squares line through points (x, y)."""
     x_mean = sum(x for x, _ in points) / len(points)
     y_mean = sum(y for _, y in points) / len(points)
     covariance = sum((x - x_mean) * (y - y_mean) for x, y in points)
@@ -494,7 +508,7 @@ def call_change(lesson, values):
         with calling(what):
             got = lesson.change_per_layer(given)
     except Wrong as wrong:
-        raise Wrong(f"{wrong}{advice(change_crash(str(wrong), values))}") from None
+        raise wrong.because(change_crash(wrong.message, values)) from None
     if got is None and len(usable(values)) < 2:
         raise Wrong(f"{what} returned None, expected NaN: return math.nan.")
     if given != list(values):
@@ -504,11 +518,11 @@ def call_change(lesson, values):
 
 def change_crash(message, values):
     """The likeliest mistake behind an exception in change_per_layer, in words, or None."""
-    if "Error" not in message:
-        return None
-    if len(usable(values)) < len(values):
+    without_logarithm = ("math domain", "infinity", "infinite", "nan", "NaN", "inf", "SVD")
+    too_few = ("ZeroDivision", "IndexError", "empty", "at least two", "StatisticsError")
+    if len(usable(values)) < len(values) and any(word in message for word in without_logarithm):
         return "norms that are 0, NaN or infinite are not left out; they have no logarithm"
-    if len(values) < 2:
+    if len(usable(values)) < 2 and any(word in message for word in too_few):
         return "with fewer than two norms there is no line; return NaN"
     return None
 
@@ -516,14 +530,19 @@ def change_crash(message, values):
 def check_change(lesson, values, expected):
     """Raise Wrong unless change_per_layer gives the expected factor."""
     what, got = call_change(lesson, values)
-    if agree([got], [expected]):  # to 4 digits, which float32 gives
+    if math.isfinite(got) and agree([got], [expected]):  # to 4 digits, which float32 gives
         return
+    message = f"{what} is {got:.6g}, expected {expected:.6g}."
+    if not math.isfinite(got):
+        raise Wrong(message, not_finite_cause(values, got))
     mistakes = change_mistakes(values)
-    if math.isnan(got):
-        mistakes = {nan_cause(values): got}
-    mistakes |= added_constants(values)
-    cause = likeliest(mistakes, lambda known: got is known or agree([got], [known]))
-    raise Wrong(f"{what} is {got:.6g}, expected {expected:.6g}.{cause}")
+    cause = likeliest(mistakes, lambda known: agree([got], [known]))
+    if not cause and any(agree([got], [known]) for known in with_constants(values)):
+        cause = advice(
+            "a small constant is added to each norm, or stands in for small ones, which changes "
+            "the line; leave out those that are 0, and take the others as they are"
+        )
+    raise Wrong(f"{message}{cause}")
 
 
 def change_mistakes(values):
@@ -533,10 +552,31 @@ def change_mistakes(values):
     whole_change = norms[-1] / norms[0]
     slope = fitted(values)
     points = log_points(values)
+    logarithms = [y for _, y in points]
     slope_from_origin = sum(x * y for x, y in points) / sum(x * x for x, _ in points)
+    steps = [(b - a) / (i - h) for (h, a), (i, b) in itertools.pairwise(points)]
+    slope_of_norms = slope_through([(place, math.exp(y)) for place, y in points])
+    start = usable_start(values)
+    if len(set(logarithms)) > 1:
+        # The line for the places as a function of the logarithms, turned round.
+        correlation = statistics.correlation([x for x, _ in points], logarithms)
+        slope_of_places = slope / correlation**2
+    else:
+        slope_of_places = math.nan
     return {
+        "the line gives places for logarithms; it should give logarithms for places": math.exp(
+            slope_of_places
+        ),
+        "it is the median of the ratios, not a line through the logarithms": math.exp(
+            statistics.median_low(steps)
+        ),
         "it is the factor from each layer to the one before; turn it round": math.exp(-slope),
+        "the slope's sign is dropped": math.exp(abs(slope)),
         "it is the slope itself; e to the slope is the factor": slope,
+        "the line goes through the norms themselves; take their logarithms": slope_of_norms,
+        "norms after one that is 0, NaN or infinite are left out as well": (
+            lambda: math.exp(fitted(start))
+        ),
         "the logarithm has base 10, but e is raised to the slope": math.exp(slope / math.log(10)),
         "the logarithm has base 2, but e is raised to the slope": math.exp(slope / math.log(2)),
         "norms that are left out should keep their places: do not count the others anew": math.exp(
@@ -558,33 +598,35 @@ def change_mistakes(values):
     }
 
 
-def added_constants(values):
-    """What change_per_layer gives where a small constant is added to each norm."""
-    mistakes = {}
-    for power in range(4, 17):
+def with_constants(values):
+    """What change_per_layer gives where a small constant is added to each norm, or replaces it."""
+    results = []
+    for power in (*range(4, 41), 100, 200, 300):
         constant = 10.0**-power
         moved = [value + constant if value >= 0 else value for value in values]
-        words = (
-            f"{constant:g} is added to each norm, which changes small ones; "
-            "leave out those that are 0"
-        )
-        mistakes[words] = math.exp(fitted(moved))
-    return mistakes
+        raised = [max(value, constant) if value >= 0 else value for value in values]
+        results.append(math.exp(fitted(moved)))
+        results.append(math.exp(fitted(raised)))
+    return results
 
 
-def nan_cause(values):
-    """Why change_per_layer gives NaN where it should not, in words."""
+def not_finite_cause(values, got):
+    """Why change_per_layer gives NaN or infinity where it should not, in words, or None."""
     norms = usable(values)
-    cause = "norms that are 0, NaN or infinite are not left out"
-    if len(norms) == len(values):
-        cause = f"NaN is for fewer than two norms, and here are {len(norms)}"
-    if norms and min(norms) < 1e-20:
-        cause += "; or small norms are left out, and only those that are 0 should be"
-    return cause
+    if len(norms) < len(values):
+        return "norms that are 0, NaN or infinite are not left out" if min(norms) > 1e-9 else None
+    if min(norms) < 1e-30 or max(norms) > 1e30:
+        return (
+            "norms beyond float32's range are taken for 0 or infinite; "
+            "Python's floats and float64 hold them"
+        )
+    if math.isnan(got) and max(norms) > min(norms):
+        return f"NaN is for fewer than two norms, and here are {len(norms)}"
+    return None
 
 
 @pytest.mark.task("3.3")
-@pytest.mark.parametrize("factor", [0.41, 1.0, 1.21, 30.0])
+@pytest.mark.parametrize("factor", [1.21, 0.41, 1.0, 30.0])
 @pytest.mark.parametrize("start", [1.0, 3e-9, 2e5])
 def test_change_of_a_geometric_series_is_exact(lesson, factor, start):
     check_change(lesson, [start * factor**i for i in range(9)], factor)
@@ -592,15 +634,44 @@ def test_change_of_a_geometric_series_is_exact(lesson, factor, start):
 
 @pytest.mark.task("3.3")
 def test_change_is_that_of_the_best_line(lesson):
-    for values in ([1.0, 3.0, 2.0, 8.0, 5.0], [9.0, 4.0, 4.5, 0.3], [2.0, 6.0]):
+    for values in ([1.0, 3.0, 2.0, 8.0, 5.0], [4.0, 9.0, 4.5, 0.3, 1.1, 0.7], [2.0, 6.0]):
         check_change(lesson, values, math.exp(fitted(values)))
 
 
 @pytest.mark.task("3.3")
 def test_change_leaves_out_what_has_no_logarithm(lesson):
-    check_change(lesson, [0.0, 0.0, 1e-40, 1e-38, 1e-36], 100)
     check_change(lesson, [1.0, 2.0, math.nan, 8.0, math.inf, 32.0], 2)
     check_change(lesson, [5.0, 0.0, 0.05, 0.0, 0.0005], 0.1)
+    check_change(lesson, [7.0, 0.0, 1.0, math.inf, 6.0, 9.0], math.exp(fitted([7, 0, 1, 0, 6, 9])))
+    check_change(lesson, [0.0, 0.0, 1e-40, 1e-38, 1e-36], 100)
+
+
+@pytest.mark.task("3.3")
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1e-36, 2e-38, 1e-40, 5e-41, 3e-44],
+        [1e-310, 1e-200, 1e-195],
+        [3e-24, 5e-23, 1e-24, 2e-25, 8e-24],
+        [1e30, 1e45, 1e80, 2e90],
+        [1e308, 1e280, 1e290],
+    ],
+    ids=str,
+)
+def test_change_of_norms_of_any_size(lesson, values):
+    check_change(lesson, values, math.exp(fitted(values)))
+
+
+@pytest.mark.task("3.3")
+def test_change_of_as_many_norms_as_deep_networks_have(lesson):
+    norms = [0.9**place for place in range(110)] + [0.9**110 * 1.2**place for place in range(53)]
+    given = list(norms)
+    what = "change_per_layer(norms) of 163 norms, which fall and then rise,"
+    with calling(what):
+        got = float(number(lesson.change_per_layer(given), what))
+    expected = math.exp(fitted(norms))
+    if not agree([got], [expected]):
+        raise Wrong(f"{what} is {got:.6g}, expected {expected:.6g}. All of them count.")
 
 
 @pytest.mark.task("3.3")
@@ -665,6 +736,24 @@ def correlation_mistakes(lesson, network, images, neighbours):
     def over_channels():
         return F.cosine_similarity(first_images, second_images, dim=1)
 
+    def of_each_channel():
+        return cosines(
+            first_images.flatten(2).flatten(0, 1), second_images.flatten(2).flatten(0, 1)
+        )
+
+    def of_channel_means():
+        return cosines(first_images.mean((2, 3)), second_images.mean((2, 3)))
+
+    def of_each_logit():
+        count = twin(images).shape[1]
+        similarities = []
+        for index in range(count):
+            pick = functools.partial(sum_of_logit, index=index)
+            at_images = input_gradients(twin, images, pick)
+            at_neighbours = input_gradients(twin, neighbours, pick)
+            similarities.append(cosines(at_images, at_neighbours))
+        return torch.stack(similarities).mean()
+
     def of(reduce):
         """The value for another number of the logits than their sum."""
         first = input_gradients(twin, images, reduce)
@@ -688,6 +777,30 @@ def correlation_mistakes(lesson, network, images, neighbours):
         "take one over an image's whole gradient, flattened": lambda: over_channels().mean(),
         "the mean of each gradient is subtracted; "
         "the cosine similarity is that of the gradients as they are": of_centred,
+        "it is the median of the cosine similarities; take their mean": lambda: cosines(
+            first, second
+        ).median(),
+        "the squares of the cosine similarities are averaged": lambda: (
+            cosines(first, second).square().mean()
+        ),
+        "a cosine similarity is taken for each logit, and these are averaged; "
+        "differentiate the sum of the logits": of_each_logit,
+        "each channel of an image is compared by itself; flatten the whole gradient": lambda: (
+            of_each_channel().mean()
+        ),
+        "each channel's gradient is averaged over the positions; flatten it": lambda: (
+            of_channel_means().mean()
+        ),
+        "only the first channel of the gradient counts": lambda: cosines(
+            first_images[:, 0].flatten(1), second_images[:, 0].flatten(1)
+        ).mean(),
+        "the logits are squared; take their sum": lambda: of(lambda logits: logits.square().sum()),
+        "the logits go through softmax; take the logits themselves": lambda: of(
+            lambda logits: logits.softmax(dim=1).square().sum()
+        ),
+        "the loss is differentiated; take the sum of the logits": lambda: of(
+            lambda logits: F.cross_entropy(logits, logits.argmax(dim=1))
+        ),
         "the absolute values of the cosine similarities are averaged": lambda: (
             cosines(first, second).abs().mean()
         ),
@@ -729,6 +842,11 @@ def correlation_mistakes(lesson, network, images, neighbours):
         "the gradients of different images are compared, "
         "not those of an image and its neighbour": lambda: cosines(first[:-1], first[1:]).mean(),
     }
+
+
+def sum_of_logit(logits, index):
+    """The sum over the images of one of the logits."""
+    return logits[:, index].sum()
 
 
 def is_constant(lesson, got):
@@ -822,7 +940,7 @@ def tiny_gradients_cause(got):
     if math.isnan(got) or got == 1:
         return float32
     if abs(got) < 1e-5:
-        return f"{eps}; or {float32}"
+        return eps
     return None
 
 
@@ -868,11 +986,12 @@ def of_tasks(*tasks):
     return pytest.mark.parametrize("task", cases)
 
 
-def given_to(task):
+def given_to(task, count=COUNT):
     """What a task's measure takes beside the model: {its name: tensor}."""
-    images, labels = make_batch()
+    images, labels = make_batch(count=count)
     if task == "3.4":
-        return {"images": images, "neighbours": images + 0.1}
+        noise, _ = make_batch(seed=7, count=count)
+        return {"images": images, "neighbours": images + 0.1 * noise}
     return {"images": images, "labels": labels}
 
 
@@ -886,119 +1005,34 @@ def measure(lesson, task, network, given):
     return getattr(lesson, MEASURES[task])(network, *given.values())
 
 
+def expected_of(task, network, given):
+    """What a task's measure should give, as a list of numbers."""
+    if task == "3.1":
+        return weight_norms(network, tuple(given.values()))
+    if task == "3.2":
+        return euclid(block_gradients(network, *given.values())[1:])
+    return [expected_correlation(network, *given.values())]
+
+
+def measured(lesson, task, network, given, what):
+    """What a task's measure gives, as a list of numbers."""
+    with differentiating(what):
+        got = measure(lesson, task, network, given)
+    if task == "3.4":
+        return [float(number(got, what))]
+    return numbers(got, what)
+
+
 @START
 @of_tasks("3.1", "3.2", "3.4")
 def test_measuring_leaves_no_trace(lesson, task, training):
     what = call_of(task)
-    network = make_network(lesson, training=training)
-    network[1][0].train(not training)  # one block is in the other mode, as when a part is frozen
+    network = disturb(make_network(lesson, training=training))
     given = given_to(task)
-    copies = {name: tensor.clone() for name, tensor in given.items()}
-    before = state(network)
+    before = Everything(network, **given)
     with differentiating(what):
         measure(lesson, task, network, given)
-    check_no_trace(before, state(network), what)
-    for name, tensor in given.items():
-        if not equal(tensor, copies[name]):
-            raise Wrong(f"{what} changes the {name} that it is given.")
-        if tensor.requires_grad or tensor.grad is not None:
-            raise Wrong(
-                f"{what} leaves requires_grad or a gradient on {name}. "
-                f"Work on {name}.detach().clone()."
-            )
-
-
-def state(network):
-    """Everything that a measurement should leave alone."""
-    modules = list(network.modules())
-    parameters = list(network.parameters())
-    tensors = network.state_dict()
-    return {
-        "modes": [module.training for module in modules],
-        "hooks": [count_hooks(module) for module in modules],
-        "weight hooks": [len(parameter._backward_hooks or ()) for parameter in parameters],
-        "hooks everywhere": hooks_everywhere(),
-        "attributes": [own_attributes(module) for module in modules],
-        "tensors": {name: tensor.detach().clone() for name, tensor in tensors.items()},
-        "grads": [has_gradient(parameter) for parameter in parameters],
-        "required": [parameter.requires_grad for parameter in parameters],
-    }
-
-
-def count_hooks(module):
-    """How many hooks of any kind a module has."""
-    return sum(len(getattr(module, name)) for name in vars(module) if name.endswith("hooks"))
-
-
-def hooks_everywhere():
-    """How many hooks there are for every module of any kind."""
-    count = 0
-    for name, hooks in vars(torch.nn.modules.module).items():
-        if name.startswith("_global") and "hooks" in name:
-            count += len(hooks)
-    return count
-
-
-def own_attributes(module):
-    """The names of a module's attributes; a method of its class that was put back is none."""
-    names = set()
-    for name, value in vars(module).items():
-        function = getattr(value, "__func__", name)
-        if function is not getattr(type(module), name, None):
-            names.add(name)
-    return names
-
-
-def has_gradient(parameter):
-    """Whether a gradient that is not 0 lies in .grad."""
-    return parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
-
-
-def check_no_trace(before, after, what):
-    """Raise Wrong, naming what has changed, unless two states of a network are the same."""
-    if before["modes"] != after["modes"]:
-        raise Wrong(
-            f"{what} leaves the model in another mode: "
-            "use undisturbed, or put train and eval mode back."
-        )
-    if before["hooks"] != after["hooks"]:
-        left = sum(after["hooks"]) - sum(before["hooks"])
-        raise Wrong(
-            f"{what} leaves {left} hooks on the model: "
-            "call remove() on each handle that registering one returns."
-        )
-    if before["weight hooks"] != after["weight hooks"]:
-        raise Wrong(
-            f"{what} leaves hooks on the model's weights: "
-            "call remove() on what register_hook returns."
-        )
-    if before["hooks everywhere"] != after["hooks everywhere"]:
-        raise Wrong(
-            f"{what} leaves a hook that runs for every module there is (register_module_...): "
-            "call remove() on its handle, or register it on the blocks only."
-        )
-    for names_before, names_after in zip(before["attributes"], after["attributes"]):
-        if names_before != names_after:
-            changed = ", ".join(sorted(names_before ^ names_after))
-            raise Wrong(
-                f"{what} leaves another attribute on a module ({changed}): "
-                "keep it elsewhere, or delete it."
-            )
-    for name, tensor in before["tensors"].items():
-        if equal(tensor, after["tensors"][name]):
-            continue
-        if "running" in name or "batches" in name:
-            raise Wrong(
-                f"{what} moves the model's running statistics ({name}). Run it within undisturbed."
-            )
-        raise Wrong(f"{what} changes the model's weights ({name}). Measure, and take no step.")
-    if before["grads"] != after["grads"]:
-        raise Wrong(
-            f"{what} leaves gradients in p.grad. "
-            "Use torch.autograd.grad, or clear them: model.zero_grad()."
-        )
-    if before["required"] != after["required"]:
-        raise Wrong(f"{what} changes requires_grad of the model's parameters.")
+    before.check(what)
 
 
 @of_tasks("3.1", "3.2", "3.4")
@@ -1006,17 +1040,83 @@ def test_measuring_thaws_nothing(lesson, task):
     what = call_of(task)
     network = make_network(lesson)
     network[1][0].branch[1].requires_grad_(False)
-    before = [parameter.requires_grad for parameter in network.parameters()]
+    before = Everything(network, **given_to(task))
     try:
         with calling(what):
             measure(lesson, task, network, given_to(task))
     except Wrong:  # nobody said that it can be done for a model of which a part is frozen
         return
-    if before != [parameter.requires_grad for parameter in network.parameters()]:
+    before.check_requires_grad(what)
+
+
+@of_tasks("3.2")
+def test_hooks_go_even_if_the_forward_pass_raises(lesson, task):
+    network = make_network(lesson)
+    before = Everything(network)
+    images, labels = make_batch()
+    what = f"{call_of(task)} with images of one channel, which raises an error,"
+    with contextlib.suppress(Exception):
+        lesson.signal_norms(network, images[:, :1], labels)
+    for check in (before.check_hooks, before.check_modes):
+        try:
+            check(what)
+        except Wrong as wrong:
+            raise wrong.because("what cleans up is not within try ... finally") from None
+
+
+@of_tasks("3.1", "3.2", "3.4")
+def test_measuring_again_gives_the_new_numbers(lesson, task):
+    what = f"{call_of(task)}, called a second time, with other weights,"
+    network = make_network(lesson)
+    given = given_to(task)
+    first = list(measured(lesson, task, network, given, call_of(task)))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.1)
+    expected = expected_of(task, network, given)
+    second = measured(lesson, task, network, given, what)
+    if len(second) != len(expected):
         raise Wrong(
-            f"{what} changes requires_grad of the model's parameters: "
-            "some were frozen before, and are not now."
+            f"{what} returned {len(second)} numbers, expected {len(expected)}.",
+            "a list keeps what an earlier call put in; make a new one in each call",
         )
+    mistakes = {"what an earlier call found is kept and returned again": first}
+    check_numbers(second, expected, what, mistakes)
+
+
+@of_tasks("3.1", "3.2", "3.4")
+def test_measuring_as_many_images_as_the_script(lesson, task):
+    network = make_network(lesson, depth=32)
+    given = given_to(task, count=MANY)
+    what = f"{call_of(task)} of {MANY} images and a network of 32 layers"
+    expected = expected_of(task, network, given)
+    got = measured(lesson, task, network, given, what)
+    if len(got) != len(expected):
+        raise Wrong(f"{what} returned {len(got)} numbers, expected {len(expected)}.")
+    mistakes = {}
+    for count in (1, 5, 8, 10, 16, 20, 25, 32, 50, 64):
+        few = {name: tensor[:count] for name, tensor in given.items()}
+        words = f"only the first {count} images count"
+        mistakes[words] = functools.partial(expected_of, task, network, few)
+    check_numbers(got, expected, what, mistakes)
+
+
+@of_tasks("3.1", "3.2")
+def test_gradients_that_are_not_finite_have_no_finite_norm(lesson, task):
+    network = make_network(lesson)
+    given = given_to(task)
+    given["images"][0, 0, 0, 0] = math.inf
+    what = f"{call_of(task)} with a pixel that is infinite"
+    got = measured(lesson, task, network, given, what)
+    expected = expected_of(task, network, given)
+    if len(got) != len(expected):
+        raise Wrong(f"{what} returned {len(got)} numbers, expected {len(expected)}.")
+    for index, (value, expected_value) in enumerate(zip(got, expected)):
+        if math.isfinite(value) and not math.isfinite(expected_value):
+            raise Wrong(
+                f"{what} gives {value:.4g} at index {index}, where the gradient is NaN: "
+                "expected NaN. Return the norms as they are."
+            )
 
 
 @of_tasks("3.1", "3.2")
@@ -1041,6 +1141,7 @@ def test_tiny_gradients_have_norms(lesson, task):
 # Task 3.5
 
 STEPS = 5
+SIZES = (6, 6, 4, 6, 3)  # of its batches
 
 
 def train_by_hand(
@@ -1052,6 +1153,7 @@ def train_by_hand(
     steps=1,
     extra_passes=0,
     freeze_statistics=False,
+    clip=None,
     **loss_options,
 ):
     """What record_training should do, on a copy, or something wrong, as the switches say.
@@ -1070,7 +1172,11 @@ def train_by_hand(
         F.cross_entropy(twin(images), labels, **loss_options).backward()
         if freeze_statistics:
             twin.load_state_dict(statistics, strict=False)
+        if clip == "before the norms":
+            nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
         rows.append(euclid(weight.grad for weight in conv_weights(twin)))
+        if clip == "after the norms":
+            nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
         for _ in range(steps):
             optimizer.step()
     return twin, rows
@@ -1115,17 +1221,35 @@ def record(lesson, network, batches, optimizer, count):
         got = lesson.record_training(network, batches, optimizer)
     table = as_table(got, what)
     size = tuple(table.shape)
-    if size == (count, STEPS):
-        raise Wrong(f"{what} has the shape {size}: steps and layers are swapped.")
-    if size in ((1, count), (count,)):
-        raise Wrong(
-            f"{what} has the shape {size}: it is the row of one step. Keep a row for each step."
-        )
-    if len(table) == 0:
-        raise Wrong(f"{what} has no rows, expected {STEPS}.", USED_UP)
-    if size != (STEPS, count):
-        raise Wrong(f"{what} has the shape {size}, expected {(STEPS, count)}: a row for each step.")
-    return table, what
+    if size == (STEPS, count):
+        return table, what
+    message = f"{what} has the shape {size}, expected (steps, convolutions), {(STEPS, count)}."
+    raise Wrong(message, shape_cause(size, network, count))
+
+
+def shape_cause(size, network, count):
+    """Why a table of norms has another shape, in words, or None."""
+    parameters = len(list(network.parameters()))
+    linear = sum(isinstance(module, nn.Linear) for module in network.modules())
+    narrow = sum(conv.kernel_size == (1, 1) for conv in convolutions_of(network))
+    full = SIZES.count(SIZES[0])
+    causes = {
+        (count, STEPS): "steps and layers are swapped",
+        (1, count): "it is the row of one step; keep a row for each step",
+        (count,): "it is the row of one step; keep a row for each step",
+        (full, count): "batches that are smaller than the first are left out; each one counts",
+        (STEPS - 1, count): "the row of one step is missing; there is one for each batch",
+        (2 * STEPS, count): "the rows of an earlier call are kept; make a new list in each call",
+    }
+    if len(size) == 2 and size[0] == 0 or size == (0,):
+        return USED_UP
+    if len(size) == 2 and size[1] == parameters:
+        return "all parameters are among them; take the weights of nn.Conv2d only"
+    if len(size) == 2 and size[1] == count + linear:
+        return "linear layers are among them; take nn.Conv2d only"
+    if narrow and len(size) == 2 and size[1] == count - narrow:
+        return "1x1 convolutions are left out; take all of nn.Conv2d"
+    return causes.get(size)
 
 
 def as_table(got, what):
@@ -1134,16 +1258,31 @@ def as_table(got, what):
         with contextlib.suppress(RuntimeError):
             got = torch.stack(got)
     if type(got) not in (torch.Tensor, nn.Parameter, numpy.ndarray, list):
+        question = " Does it end with a return?" if got is None else ""
         raise Wrong(
-            f"{what} returned {in_words(got)}, expected a tensor (steps, layers). "
-            "Does it end with a return?"
+            f"{what} returned {in_words(got)}, expected a tensor (steps, convolutions).{question}"
         )
-    try:
-        return torch.as_tensor(got, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
+    if type(got) is list:
+        try:
+            got = torch.tensor(got, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise Wrong(
+                f"{what} returned a list that is no table: "
+                "expected a row for each step, and a number for each convolution in it."
+            ) from None
+    got = torch.as_tensor(got)
+    if got.dtype not in (torch.float32, torch.float64):
+        name = str(got.dtype).removeprefix("torch.")
         raise Wrong(
-            f"{what} returned rows of different lengths, expected a tensor (steps, layers)."
-        ) from None
+            f"{what} returned a tensor of {name}, expected float32 or float64: "
+            "others do not hold norms of 1e-24."
+        )
+    return got.detach().cpu().double()
+
+
+def make_batches(first_seed=0):
+    """A training's batches, which are not equally large."""
+    return [make_batch(seed=first_seed + i, count=count) for i, count in enumerate(SIZES)]
 
 
 @pytest.mark.task("3.5")
@@ -1151,19 +1290,27 @@ def as_table(got, what):
 @START
 def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optimizer, training):
     network = make_network(lesson, training=training)
-    batches = [make_batch(seed=seed) for seed in range(STEPS)]
+    batches = make_batches()
     twin, expected = train_by_hand(network, batches, make_optimizer)
     untouched = copy.deepcopy(network)
+    disturb(network)
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)  # left over from something else
+    inputs = {}
+    for i, (images, labels) in enumerate(batches):
+        inputs |= {f"images of batch {i}": images, f"labels of batch {i}": labels}
+    before = Everything(network, **inputs)
     table, what = record(lesson, network, iter(batches), make_optimizer(network), 13)
+    before.check(what, "mode", "values", "grad")
     rows = table.tolist()
     for step, (row, expected_row) in enumerate(zip(rows, expected)):
         layer = first_disagreement(row, expected_row, 1e-3)
         if layer is not None:
             mistakes = recording_mistakes(untouched, batches, make_optimizer, expected)
-            mistakes[no_gradients_cause(network, untouched)] = [[0.0] * 13] * STEPS
-            cause = likeliest(mistakes, functools.partial(same_rows, rows))
+            if not any(map(any, rows)):
+                cause = advice(no_gradients_cause(network, untouched))
+            else:
+                cause = likeliest(mistakes, functools.partial(same_rows, rows))
             raise Wrong(
                 f"{what}: row {step}, layer {layer} is {row[layer]:.4g}, "
                 f"expected {expected_row[layer]:.4g}.{cause}"
@@ -1186,7 +1333,42 @@ def recording_mistakes(network, batches, make_optimizer, expected):
         _, rows = train_by_hand(network, batches, make_optimizer, **switches)
         return rows
 
+    def of_tensors(choose):
+        """The rows of what choose(twin, weights before the step) gives after each step."""
+        return lambda: tensors_of_steps(network, batches, make_optimizer, choose)
+
+    sizes = [weight.numel() for weight in conv_weights(network)]
+    others = [batches[0], *batches[:-1]]
     return {
+        "the norms are squared": [[norm**2 for norm in row] for row in expected],
+        "it is the root of the mean square; the norm is the root of the sum": [
+            [norm / size**0.5 for norm, size in zip(row, sizes)] for row in expected
+        ],
+        "it is the sum of the absolute values, not the Euclidean norm": of_tensors(
+            lambda weight, old: weight.grad.double().abs().sum().item()
+        ),
+        "the norms are those of the weights, not of their gradients": of_tensors(
+            lambda weight, old: norm_of(old)
+        ),
+        "the norms are those of the weights after the step, not of the gradients": of_tensors(
+            lambda weight, old: norm_of(weight)
+        ),
+        "the norms are those of the steps that the weights take, not of the gradients": of_tensors(
+            lambda weight, old: norm_of(weight - old)
+        ),
+        "the gradients are divided by the norms of the weights": of_tensors(
+            lambda weight, old: norm_of(weight.grad) / norm_of(old)
+        ),
+        "the gradients are clipped before their norms are taken": lambda: train(
+            clip="before the norms"
+        ),
+        "the gradients are clipped before the step": lambda: train(clip="after the norms"),
+        "each row belongs to the batch before": lambda: norms_on_the_way(
+            network, batches, make_optimizer, others
+        ),
+        "every row is measured on the first batch; take each batch's own": lambda: norms_on_the_way(
+            network, batches, make_optimizer, [batches[0]] * STEPS
+        ),
         "gradients add up from batch to batch; clear them before each": train(clear=False),
         "the model is in eval mode while it trains": train(training=False),
         "the optimizer takes no step": [weight_norms(network, batch) for batch in batches],
@@ -1206,6 +1388,39 @@ def recording_mistakes(network, batches, make_optimizer, expected):
             on_top_of_ones(network, batches[0])
         ),
     }
+
+
+def norm_of(tensor):
+    """The Euclidean norm of one tensor."""
+    return euclid([tensor])[0]
+
+
+def tensors_of_steps(network, batches, make_optimizer, choose):
+    """The rows of choose(weight, the weight before the step), in a correct training."""
+    twin = copy.deepcopy(network).train()
+    optimizer = make_optimizer(twin)
+    rows = []
+    for images, labels in batches:
+        weights = conv_weights(twin)
+        old = [weight.detach().clone() for weight in weights]
+        optimizer.zero_grad()
+        F.cross_entropy(twin(images), labels).backward()
+        optimizer.step()
+        rows.append([choose(*pair) for pair in zip(weights, old)])
+    return rows
+
+
+def norms_on_the_way(network, batches, make_optimizer, measured_on):
+    """The norms for another batch than the one that is trained on, before each step."""
+    twin = copy.deepcopy(network).train()
+    optimizer = make_optimizer(twin)
+    rows = []
+    for (images, labels), other in zip(batches, measured_on):
+        rows.append(weight_norms(twin, other))
+        optimizer.zero_grad()
+        F.cross_entropy(twin(images), labels).backward()
+        optimizer.step()
+    return rows
 
 
 def no_gradients_cause(network, untouched):
@@ -1231,6 +1446,7 @@ def other_trainings(network, batches, make_optimizer):
             lambda: train(freeze_statistics=True)
         ),
         "the optimizer takes two steps for each batch": lambda: train(steps=2),
+        "the gradients are clipped before the step": lambda: train(clip="after the norms"),
     }
 
 
@@ -1247,6 +1463,70 @@ def first_difference(network, twin):
         if not allclose(tensor.double(), other.double(), rtol=1e-3, atol=1e-5):
             return name
     return None
+
+
+@pytest.mark.task("3.5")
+def test_recording_tiny_gradients(lesson):
+    network = shrunk(make_network(lesson))
+    batches = make_batches()
+    _, expected = train_by_hand(network, batches, momentum)
+    table, what = record(lesson, network, iter(batches), momentum(network), 13)
+    # From the second step on, weight decay alone moves the weights.
+    row = table[0].tolist()
+    cause = None
+    if not any(row):
+        cause = "the norms are computed in float32, where the square of 1e-25 is 0; use norm"
+    layer = first_disagreement(row, expected[0], 1e-3)
+    if layer is not None:
+        raise Wrong(
+            f"{what} whose gradients are about 1e-25: row 0, layer {layer} is {row[layer]:.4g}, "
+            f"expected {expected[0][layer]:.4g}.",
+            cause,
+        )
+
+
+@pytest.mark.task("3.5")
+def test_recording_goes_on_where_the_loss_is_not_finite(lesson):
+    network = make_network(lesson)
+    batches = make_batches()
+    batches[2][0][0, 0, 0, 0] = math.inf
+    twin, expected = train_by_hand(network, batches, momentum)
+    what = f"record_training of {STEPS} batches, of which number 2 (from 0) has an infinite pixel,"
+    with differentiating(what):
+        got = lesson.record_training(network, iter(batches), momentum(network))
+    rows = as_table(got, what).tolist()
+    if len(rows) != STEPS:
+        cause = None
+        if len(rows) in (2, 3):
+            cause = "the training stops where the loss is not finite; it should go on"
+        if len(rows) == STEPS - 1:
+            cause = "the batch whose loss is not finite has no row; each batch has one"
+        raise Wrong(f"{what} has {len(rows)} rows, expected {STEPS}.", cause)
+    for step, (row, expected_row) in enumerate(zip(rows, expected)):
+        layer = first_disagreement(row, expected_row, 1e-3)
+        if layer is not None:
+            cause = None
+            if step == 2:
+                cause = "norms that are not finite are replaced; return them as they are"
+            elif step > 2 and math.isfinite(row[layer]):
+                cause = "no step is taken with the batch whose loss is not finite"
+            raise Wrong(
+                f"{what} gives {row[layer]:.4g} at row {step}, layer {layer}, "
+                f"expected {expected_row[layer]:.4g}.",
+                cause,
+            )
+
+
+@pytest.mark.task("3.5")
+def test_recording_twice(lesson):
+    for first_seed in (0, 10):
+        network = make_network(lesson)
+        batches = make_batches(first_seed)
+        _, expected = train_by_hand(network, batches, momentum)
+        table, what = record(lesson, network, iter(batches), momentum(network), 13)
+        for step, (row, expected_row) in enumerate(zip(table.tolist(), expected)):
+            if not agree(row, expected_row, 1e-3):
+                raise Wrong(f"{what}: row {step} is not what it is in a training by hand.")
 
 
 @pytest.mark.task("3.5")

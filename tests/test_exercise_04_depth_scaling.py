@@ -27,6 +27,7 @@ from diagnosis import (
 )
 from messages import (
     Wrong,
+    advice,
     calling,
     check_close,
     check_dry_run,
@@ -42,6 +43,7 @@ from messages import (
 from torch import equal, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import Bottleneck
+from unchanged import Everything, disturb
 from what_ran import (
     check_registered,
     convolutions,
@@ -53,6 +55,7 @@ from what_ran import (
     randomise,
     record,
     run_backwards,
+    tensors,
 )
 
 DEPTHS = (18, 34, 50, 101)
@@ -124,7 +127,9 @@ def block_twins(lesson, case, training):
     check_tensor(output, expected, what, hint)
     check_registered(block, ops, what)
     randomise(ops)
+    before = weights_of(ops)
     _, ops = record(block, x.clone(), what)
+    check_weights_stay(before, what)
     pairs = pair_ops(ops, oracle_ops, what)
     copy_to_oracle(pairs)
     return SimpleNamespace(
@@ -136,6 +141,29 @@ def block_twins(lesson, case, training):
         ops=ops,
         channels=channels,
     )
+
+
+def weights_of(ops):
+    """The weights and biases of what ran, each with a copy."""
+    pairs = []
+    for op in ops:
+        for name, tensor in tensors(op).items():
+            if name in ("weight", "bias"):
+                pairs.append((op.kind, name, tensor, tensor.detach().clone()))
+    return pairs
+
+
+def check_weights_stay(before, what):
+    """Raise Wrong if a forward pass has changed weights."""
+    for kind, name, tensor, value in before:
+        if not equal(tensor, value):
+            cause = None
+            if kind == "batch_norm" and not tensor.any():
+                cause = "forward sets it to zero each time, so it never learns; do it in __init__"
+            raise Wrong(
+                f"{what} changes the {name} of a {kind.replace('_', ' ')} in its forward pass.",
+                cause,
+            )
 
 
 def record_block(block, x, what, case):
@@ -237,9 +265,101 @@ def test_bottleneck_stride_is_1_unless_given(lesson):
     check_tensor(output, torch.empty(2, 8, 6, 6), "Bottleneck(8, 2) on an input (2, 8, 6, 6)")
 
 
+def check_start(ops, oracle_ops, what):
+    """Raise Wrong unless new batch norms start as the oracle's: the last of a branch at zero."""
+    pairs = [pair for pair in pair_ops(ops, oracle_ops, what) if pair[0].kind == "batch_norm"]
+    own_zeros = 0
+    zeros = 0
+    wrong = []
+    for own, oracle in pairs:
+        own_zeros += not own.weight.any()
+        zeros += not oracle.weight.any()
+        if not equal(own.weight, oracle.weight):
+            wrong.append((own.weight, oracle.weight))
+        if not equal(own.bias, oracle.bias):
+            raise Wrong(
+                f"{what}: the bias of a new batch norm is {own.bias[0].item():.4g}, expected 0."
+            )
+    if not wrong:
+        return
+    got, expected = wrong[0]
+    message = (
+        f"{what}: the weight of a new batch norm is {got[0].item():.4g}, "
+        f"expected {expected[0].item():.4g}. Of {len(pairs)} batch norms {own_zeros} start at "
+        f"zero, expected {zeros}: the last one of each residual branch."
+    )
+    raise Wrong(message, start_cause(wrong, own_zeros, zeros))
+
+
+def start_cause(wrong, own_zeros, zeros):
+    """Why new batch norms do not start as they should, in words, or None."""
+    if own_zeros == 0 and all((got == 1).all() for got, _ in wrong):
+        return "the weight of the last batch norm is not set to zero; see BasicBlock"
+    if own_zeros > zeros and len(wrong) == own_zeros - zeros:
+        return "more batch norms start at zero than the branches' last ones"
+    if own_zeros == zeros and len(wrong) == 2 * zeros:
+        return "another batch norm starts at zero, not the last one of the branch"
+    return None
+
+
+@pytest.mark.task("4.1")
+@pytest.mark.parametrize("case", CASES[2:4])
+def test_new_bottleneck_is_its_shortcut(lesson, case):
+    in_channels, channels, stride, height, width = case
+    call = f"Bottleneck({in_channels}, {channels}, stride={stride}), new,"
+    torch.manual_seed(0)
+    with calling(call):
+        block = lesson.Bottleneck(in_channels, channels, stride=stride)
+    if not isinstance(block, nn.Module):
+        raise Wrong(f"{call} is a {type(block).__name__}, not an nn.Module.")
+    conv = nn.Conv2d(in_channels, 4 * channels, 1, stride, bias=False)
+    projection = nn.Sequential(conv, nn.BatchNorm2d(4 * channels))
+    oracle = Bottleneck(in_channels, channels, stride, projection)
+    nn.init.zeros_(oracle.bn3.weight)
+    if any(module.training is not True for module in block.modules()):
+        raise Wrong(f"{call} has parts in eval mode. New modules are in train mode: leave it.")
+    x = torch.randn(4, in_channels, height, width)
+    output, ops = record_block(block, x.clone(), call, case)
+    expected, oracle_ops = record(oracle, x, "")
+    check_tensor(output, expected, call)
+    check_registered(block, ops, call)
+    check_start(ops, oracle_ops, call)
+    for op in of_kind(ops, "conv2d"):
+        if not op.weight.any():
+            raise Wrong(
+                f"{call}: the weights of a {kernel(op)}x{kernel(op)} convolution are all zero.",
+                "only the last batch norm's weight starts at zero; "
+                "with a zero before it nothing in the branch can learn",
+            )
+
+
+@pytest.mark.task("4.1")
+def test_bottlenecks_share_nothing(lesson):
+    with calling("Bottleneck(8, 4)"):
+        blocks = [lesson.Bottleneck(8, 4) for _ in range(2)]
+    check_share_nothing(blocks, "Bottleneck(8, 4), called twice,")
+
+
+def check_share_nothing(modules, what):
+    """Raise Wrong if two new modules share a parameter, or start from the same random weights."""
+    first_one, second_one = [list(module.parameters()) for module in modules]
+    ids = {id(parameter) for parameter in first_one}
+    if any(id(parameter) in ids for parameter in second_one):
+        raise Wrong(
+            f"{what} gives two that share weights.",
+            "what was made before is kept and returned again; make new layers in every call",
+        )
+    drawn = [pair for pair in zip(first_one, second_one) if pair[0].ndim == 4]
+    if drawn and all(equal(a, b) for a, b in drawn):
+        raise Wrong(
+            f"{what} gives the same random weights both times.", "it seeds torch; leave that out"
+        )
+
+
 # Task 4.2
 
 BLOCKS = {  # for each stage
+    10: (1, 1, 1, 1),
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -349,7 +469,9 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, 
         check_tensor(output, expected, what)
         check_registered(model, ops, what)
         randomise(ops)
+        before = weights_of(ops)
         _, ops = record_network(model, x, what)
+        check_weights_stay(before, what)
         copy_to_oracle(pair_ops(ops, oracle_ops, what))
         got, ops = record_network(model, x, what)
         expected, oracle_ops = record(oracle, x, "")
@@ -411,6 +533,37 @@ def test_network_takes_a_width(lesson, depth):
             f"{call}: its 3x3 convolutions put out {channels} channels, expected {expected}: "
             "width * 2**i in stage i."
         )
+
+
+@pytest.mark.task("4.2")
+@pytest.mark.parametrize("depth", [18, 50])
+def test_new_network_starts_from_its_shortcuts(lesson, depth):
+    call = f"build_resnet({depth}), new,"
+    make = getattr(torchvision.models, f"resnet{depth}")
+    oracle = make(num_classes=10, zero_init_residual=True)
+    oracle.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    oracle.maxpool = nn.Identity()
+    with calling(call):
+        model = lesson.build_resnet(depth)
+    if any(module.training is not True for module in model.modules()):
+        raise Wrong(f"{call} has parts in eval mode. New modules are in train mode: leave it.")
+    x = torch.randn(2, 3, 9, 8)
+    with torch.no_grad():
+        logits, ops = record_network(model, x, call)
+        expected, oracle_ops = record(oracle, x, "")
+    check_tensor(logits, expected, call)
+    if not logits.isfinite().all():
+        raise Wrong(f"{call} puts out logits that are not finite. Leave the layers as they start.")
+    check_registered(model, ops, call)
+    check_start(ops, oracle_ops, call)
+
+
+@pytest.mark.task("4.2")
+def test_networks_share_nothing(lesson):
+    call = "build_resnet(18, width=16)"
+    with calling(call):
+        networks = [lesson.build_resnet(18, width=16) for _ in range(2)]
+    check_share_nothing(networks, f"{call}, called twice,")
 
 
 @pytest.mark.task("4.2")
@@ -497,6 +650,12 @@ def with_square_kernel(layer, x, y):
     return multiply_adds(layer, x, y) * height // width
 
 
+def with_positions_of_input(layer, x, y):
+    if x.dim() < 4:
+        return multiply_adds(layer, x, y)
+    return layer.weight.numel() * x[0, 0].numel()
+
+
 def with_linear_once(layer, x, y):
     positions = y[0, 0].numel() if y.dim() == 4 else 1
     return layer.weight.numel() * positions
@@ -524,8 +683,20 @@ def mac_mistakes(model, size, expected):
     def counting_norms():
         return expected + layer_sum(model, size, lambda layer, x, y: y.numel(), norms)
 
+    def with_bias_once():
+        return expected + sum(layer.bias.numel() for layer in layers if layer.bias is not None)
+
     return {
         "it counts operations, two for each multiply-add": 2 * expected,
+        "the result is divided by a million; return multiply-adds": expected / 1e6,
+        "the result is divided by 10^9; return multiply-adds": expected / 1e9,
+        "it adds the sizes of the biases; they are left out": with_bias_once,
+        "it counts the additions only, one fewer in each row": of(
+            lambda layer, x, y: y.numel() * (layer.weight[0].numel() - 1)
+        ),
+        "it takes the positions of what reaches a convolution; take those of what it puts out": of(
+            with_positions_of_input
+        ),
         "it multiplies by the whole weight; take one row, weight[0]": of(
             lambda layer, x, y: y.numel() * layer.weight.numel()
         ),
@@ -559,6 +730,14 @@ def mac_mistakes(model, size, expected):
     }
 
 
+def whole_number(value, what):
+    """A count that the learner's code returned, as an int."""
+    count = number(value, what)
+    if type(count) is float:
+        raise Wrong(f"{what} returned a float, {count:.10g}, expected a whole number.")
+    return count
+
+
 def check_macs(lesson, model, size, name):
     """Raise Wrong unless count_macs gives what torch's flop counter does."""
     what = f"count_macs({name}, {size})"
@@ -567,7 +746,7 @@ def check_macs(lesson, model, size, name):
         lambda model, inputs: batch_sizes.append(len(inputs[0]))
     )
     with calling(what):
-        got = number(lesson.count_macs(model, size), what)
+        got = whole_number(lesson.count_macs(model, size), what)
     watch.remove()
     expected = expected_macs(model, size)
     if got == expected:
@@ -587,8 +766,12 @@ def test_parameters_are_all_and_each_once(lesson):
     model = Odd()
     model.last.weight.requires_grad_(False)
     model.again = model.tokens
+    model.other = nn.Linear(8, 12, bias=False)
+    model.other.weight = model.tokens.weight  # one parameter of two layers
+    before = Everything(disturb(model))
     with calling("count_parameters(model)"):
-        got = number(lesson.count_parameters(model), "count_parameters(model)")
+        got = whole_number(lesson.count_parameters(model), "count_parameters(model)")
+    before.check("count_parameters(model)")
     expected = sum(parameter.numel() for parameter in model.parameters())
     if got == expected:
         return
@@ -596,14 +779,22 @@ def test_parameters_are_all_and_each_once(lesson):
     tokens = sum(parameter.numel() for parameter in model.tokens.parameters())
     mistakes = {
         "it leaves out what is frozen": expected - model.last.weight.numel(),
+        "a parameter that two layers share counts twice": expected + model.tokens.weight.numel(),
+        "a parameter counts once for each layer that has it, and a layer that the model holds "
+        "twice counts twice": expected + tokens + model.tokens.weight.numel(),
+        "it counts weights of two dimensions and more only": sum(
+            parameter.numel() for parameter in model.parameters() if parameter.ndim > 1
+        ),
+        "it counts bytes, four for each number": 4 * expected,
         "it counts buffers, too": expected + buffers,
         "it counts a layer twice that the model holds twice": expected + tokens,
         "it leaves out what is in no layer; take model.parameters()": (
             expected - model.scale.numel()
         ),
         "it counts tensors, not the numbers in them": len(list(model.parameters())),
-        "it counts all of state_dict(): buffers, too, "
-        "and twice a layer that the model holds twice": expected + buffers + tokens,
+        "it counts all of state_dict(): buffers, too, and shared parameters twice": sum(
+            tensor.numel() for tensor in model.state_dict().values()
+        ),
     }
     cause = likeliest(mistakes, lambda known: got == known)
     raise Wrong(f"count_parameters(model) is {got}, expected {expected}.{cause}")
@@ -634,48 +825,43 @@ def test_macs_of_odd_networks(lesson, size):
 def test_counting_leaves_no_trace(lesson, training):
     model = Odd().train(training)
     model.tokens.weight.requires_grad_(False)
-    state = copy.deepcopy(model.state_dict())
-    attributes = [set(vars(module)) for module in model.modules()]
-    trained = [parameter.requires_grad for parameter in model.parameters()]
-    with calling("count_macs(model)"):
-        first_count = number(lesson.count_macs(model), "count_macs(model)")
-        second_count = number(lesson.count_macs(model), "count_macs(model)")
-    if not torch.is_grad_enabled():
-        raise Wrong(
-            "count_macs(model) leaves gradients switched off for good. Say: with torch.no_grad():"
-        )
+    model.first.bias.requires_grad_(False)
+    disturb(model)
+    before = Everything(model)
+    images = []
+    watch = model.register_forward_pre_hook(lambda model, inputs: images.append(inputs[0].clone()))
+    before.hooks[""]["_forward_pre_hooks"] = list(model._forward_pre_hooks.values())
+    what = "count_macs(model)"
+    with calling(what):
+        counts = [whole_number(lesson.count_macs(model), what) for _ in range(2)]
+    before.check(what)
+    watch.remove()
     if any(gradients for _, gradients in model.runs):
         raise Wrong("count_macs(model) runs the model with gradients. Say: with torch.no_grad():")
-    if trained != [parameter.requires_grad for parameter in model.parameters()]:
+    if counts[0] != counts[1]:
         raise Wrong(
-            "count_macs(model) changes which parameters require gradients. "
-            "Use torch.no_grad() instead."
-        )
-    new_attributes = attributes != [set(vars(module)) for module in model.modules()]
-    if new_attributes or set(model.state_dict()) != set(state):
-        raise Wrong(
-            "count_macs(model) leaves something on the model, a buffer or another attribute. "
-            "Count in a list."
-        )
-    if first_count != second_count:
-        raise Wrong(
-            f"count_macs(model) says {first_count:,} first and {second_count:,} the second time. "
+            f"count_macs(model) says {counts[0]:,} first and {counts[1]:,} the second time. "
             "Start each count at 0, and remove the hooks."
         )
-    if any(torch.nn.modules.module._global_forward_hooks):
-        torch.nn.modules.module._global_forward_hooks.clear()
-        raise Wrong(
-            "count_macs(model) leaves a hook on all modules there are. Call remove() on its handle."
-        )
-    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
-        raise Wrong("count_macs(model) leaves hooks on the model. Call remove() on each handle.")
-    if any(module.training is not training for module in model.modules()):
-        raise Wrong(
-            "count_macs(model) leaves the model in another mode. Put it back: model.train(mode)."
-        )
-    for name, value in model.state_dict().items():
-        if not equal(value, state[name]):
-            raise Wrong(f"count_macs(model) changes {name}: run the model in eval mode.")
+    check_is_run_once(images)
+
+
+def check_is_run_once(images):
+    """Raise Wrong if the model has run more than once, or on something else than zeros."""
+    if len(images) > 2:
+        raise Wrong("count_macs(model) runs the model more than once.")
+    if any(image.any() for image in images):
+        raise Wrong("count_macs(model) runs the model on other images than zeros.")
+
+
+@pytest.mark.task("4.3")
+def test_macs_of_a_model_that_has_grown(lesson):
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)]
+    model = nn.Sequential(*layers)
+    size = (3, 9, 12)
+    check_macs(lesson, model, size, "a model of two convolutions")
+    model.append(nn.Conv2d(4, 7, 1))
+    check_macs(lesson, model, size, "the same model, with a third convolution,")
 
 
 # Task 4.4
@@ -698,6 +884,9 @@ class Fit:
             )
         if (depth, seed) in self.weights:
             raise Wrong(f"train_depths trains depth {depth} from seed {seed} twice.")
+        if not all(module.training for module in network.modules()):
+            raise Wrong(f"{self.call}: fit was given a network with parts in eval mode.")
+        self.check_start(network, depth)
         network.eval()(torch.zeros(1, 3, 16, 16))  # lazy layers take their shapes
         weights = [parameter.detach().clone() for parameter in network.parameters()]
         for weight in weights:
@@ -710,16 +899,27 @@ class Fit:
                 tensor.add_(1)
         return {"row": (depth, seed)}
 
+    def check_start(self, network, depth):
+        """Raise Wrong unless the last batch norm of each block starts at zero."""
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        zeros = sum(not norm.weight.any() for norm in norms)
+        if norms and zeros != sum(BLOCKS[depth]):
+            raise Wrong(
+                f"{self.call}: in the network of depth {depth} that fit is given, {zeros} batch "
+                f"norms start at zero, expected {sum(BLOCKS[depth])}, one per block: "
+                "initialise leaves them alone."
+            )
 
-ALL_RUNS = set(itertools.product((18, 34), (3, 5, 8)))
+
+SWEPT_DEPTHS = (10, 18, 34)
+SWEPT_SEEDS = (3, 5, 8)
+ALL_RUNS = set(itertools.product(SWEPT_DEPTHS, SWEPT_SEEDS))
 
 
-def sweep(lesson, **share):
+def sweep(lesson, depths=SWEPT_DEPTHS, seeds=SWEPT_SEEDS, **share):
     """What train_depths returns with a stand-in for training, that, and the call in words."""
-    depths = (18, 34)
-    seeds = (3, 5, 8)
     more = "".join(f", {name}={value}" for name, value in share.items())
-    call = f"train_depths(fit, {depths}, {seeds}, width=4{more})"
+    call = f"train_depths(fit, {tuple(depths)}, {tuple(seeds)}, width=4{more})"
     fit = Fit(call, depths, seeds)
     with calling(call):
         rows = lesson.train_depths(fit, depths, seeds, width=4, **share)
@@ -762,9 +962,12 @@ def test_sweep_trains_every_depth_from_every_seed(lesson):
     for (depth, _), network_weights in weights.items():
         convs = [weight for weight in network_weights if weight.ndim == 4]
         count = sum(conv.shape[2] == 3 for conv in convs)
-        if count != depth - 1:
+        convs_per_block = 1 if depth == 50 else 2
+        expected_count = 1 + convs_per_block * sum(BLOCKS[depth])
+        if count != expected_count:
             raise Wrong(
-                f"{call}: for depth {depth} fit was given a network with {count} 3x3 convolutions."
+                f"{call}: for depth {depth} fit was given a network with {count} 3x3 convolutions, "
+                f"expected {expected_count}."
             )
         stem = next(conv for conv in convs if conv.shape[1] == 3)
         if len(stem) != 4:
@@ -780,7 +983,7 @@ def test_sweep_trains_every_depth_from_every_seed(lesson):
 
 
 @pytest.mark.task("4.4")
-@pytest.mark.parametrize("world_size", [2, 3, 4, 8])
+@pytest.mark.parametrize("world_size", [2, 4, 10])
 def test_processes_share_the_sweep(lesson, world_size):
     rows_alone, weights_alone, _ = sweep(lesson)
     shares = [sweep(lesson, rank=rank, world_size=world_size) for rank in range(world_size)]
@@ -798,6 +1001,7 @@ def test_processes_share_the_sweep(lesson, world_size):
         raise Wrong(
             f"train_depths: {world_size} processes get {sizes} trainings. Deal them out evenly."
         )
+    check_every_nth(shares, world_size)
     for _, weights, call in shares:
         for key in weights:
             if not all_equal(weights[key], weights_alone[key]):
@@ -805,6 +1009,30 @@ def test_processes_share_the_sweep(lesson, world_size):
                     f"{call}: {key} starts from other weights than in a run by one process. "
                     "Call torch.manual_seed(seed) right before each network is built."
                 )
+
+
+def check_every_nth(shares, world_size):
+    """Raise Wrong unless each process does every world_size-th training, by depth or by seed."""
+    by_depth = list(itertools.product(SWEPT_DEPTHS, SWEPT_SEEDS))
+    by_seed = sorted(by_depth, key=lambda key: SWEPT_SEEDS.index(key[1]))
+    sets = [set(rows) for rows, _, _ in shares]
+    for order in (by_depth, by_seed):
+        if sets == [set(order[rank::world_size]) for rank in range(world_size)]:
+            return
+    _, _, call = shares[0]
+    cause = None
+    for order in (by_depth, by_seed):
+        first_ones = set(order[: len(sets[0])])
+        if sets[0] == first_ones and len(sets[0]) > 1:
+            cause = (
+                "each process takes neighbours in the list, so that one gets all the small "
+                "networks; take every world_size-th"
+            )
+    raise Wrong(
+        f"{call} trains {sorted(sets[0])}, expected every world_size-th training "
+        f"of the list, such as {by_depth[0::world_size]}.",
+        cause,
+    )
 
 
 def all_equal(tensors, others):
@@ -828,10 +1056,34 @@ def test_seeds_differ_and_repeat(lesson):
                 f"train_depths: called twice, it starts {key} from different weights. "
                 "Seed torch for each."
             )
-    if all_equal(weights[18, 3], weights[18, 5]):
+    for one, other in itertools.combinations(SWEPT_SEEDS, 2):
+        if all_equal(weights[10, one], weights[10, other]):
+            raise Wrong(
+                f"train_depths: seeds {one} and {other} give the same weights. "
+                "Seed torch with the seed of the training."
+            )
+
+
+@pytest.mark.task("4.4")
+def test_weights_do_not_depend_on_the_other_trainings(lesson):
+    _, weights, _ = sweep(lesson)
+    depths = {34: "as the script gives them", 10: "the keys of a dict"}
+    _, weights_there, call = sweep(lesson, depths=depths, seeds=range(5, 7))
+    for key in ((34, 5), (10, 5)):
+        if key not in weights_there:
+            raise Wrong(f"{call} does not train {key}.")
+        if all_equal(weights_there[key], weights[key]):
+            continue
+        cause = None
+        if all_equal(weights_there[key], weights[key[0], 3]):
+            cause = (
+                "torch is seeded with the seed's place in the list, so that every --seed gives "
+                "the same run; take the seed itself"
+            )
         raise Wrong(
-            "train_depths: seeds 3 and 5 give the same weights. "
-            "Seed torch with the seed of the training."
+            f"{call}: {key} starts from other weights than in a sweep over other seeds. "
+            "They depend on this depth and seed only.",
+            cause,
         )
 
 
@@ -877,10 +1129,11 @@ def test_gains_by_hand(lesson, points, expected):
     with calling(call):
         got = numbers(lesson.marginal_gains(rows), call)
     if rows != before:
-        raise Wrong(
-            f"{call} changes the rows that it is given. "
-            "Take sorted(rows, ...), which makes a new list."
-        )
+        same_rows = sorted(rows, key=str) == sorted(before, key=str)
+        todo = "Take sorted(rows, ...), which makes a new list."
+        if not same_rows:
+            todo = "Neither the list nor the dicts in it may change."
+        raise Wrong(f"{call} changes the rows that it is given. {todo}")
     if len(got) != len(expected):
         raise Wrong(
             f"{call} returned {len(got)} numbers, expected {len(expected)}: "
@@ -889,7 +1142,14 @@ def test_gains_by_hand(lesson, points, expected):
     if same_gains(got, expected):
         return
     cause = likeliest(gain_mistakes(points, expected), functools.partial(same_gains, got))
+    if not cause and any(are_rounded(got, expected, places) for places in range(5)):
+        cause = advice("the numbers are rounded; return them as they are")
     raise Wrong(f"{call} returned {rounded(got)}, expected {rounded(expected)}.{cause}")
+
+
+def are_rounded(got, expected, places):
+    """Whether the numbers are the expected ones, rounded to so many places."""
+    return same_gains(got, [round(value, places) for value in expected])
 
 
 def same_gains(got, expected):
@@ -911,6 +1171,11 @@ def gain(before, after):
     return 100 * (accuracy - accuracy_before) / ((macs - macs_before) / 1e9)
 
 
+def gain_in_percent(before, after):
+    """The gain per GMAC in per cent of the accuracy before."""
+    return gain(before, after) / before[1]
+
+
 def gain_mistakes(points, expected):
     """What the known wrong ways give for marginal_gains."""
     smallest, *larger = sorted(points)
@@ -921,6 +1186,27 @@ def gain_mistakes(points, expected):
         ),
         "it divides by multiply-adds; a GMAC is 10^9 of them": [value / 1e9 for value in expected],
         "smaller minus larger; take larger minus smaller": [-value for value in expected],
+        "a GMAC is 10^9 multiply-adds; it divides by millions of them": [
+            value / 1e3 for value in expected
+        ],
+        "a GMAC is 10^9 multiply-adds, not 2^30": [value * 2**30 / 1e9 for value in expected],
+        "it counts operations, two for each multiply-add": [value / 2 for value in expected],
+        "it takes two multiply-adds for one": [value * 2 for value in expected],
+        "shares and multiply-adds are in other units; "
+        "a point is a hundredth, a GMAC 10^9 multiply-adds": [value / 1e11 for value in expected],
+        "the quotient is upside down; divide points by GMACs": (
+            [1 / value for value in expected if value]
+        ),
+        "a loss of accuracy counts as 0; it is a negative number": (
+            [max(value, 0.0) for value in expected]
+        ),
+        "it is the change in per cent of the smaller network's accuracy; "
+        "take the difference in percentage points": [
+            gain_in_percent(before, after) for before, after in itertools.pairwise(sorted(points))
+        ],
+        "it divides a network's whole accuracy by its whole cost": [
+            gain((0, 0), point) for point in larger
+        ],
         "the rows are not sorted by multiply-adds": (
             [gain(before, after) for before, after in itertools.pairwise(points)]
         ),
