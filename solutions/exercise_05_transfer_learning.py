@@ -132,7 +132,7 @@ def replace_head(model, num_classes):
     """Give the model, in place, a new last layer fc for num_classes classes. Returns the model.
 
     The new layer takes what the old one took, lies on the same device, and starts from torch's own
-    initialisation. All else stays as it was.
+    initialisation, even if the old one had as many classes. All else stays as it was.
     """
     # Task 5.1: put a linear layer in the place of model.fc.
     model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
@@ -142,9 +142,10 @@ def replace_head(model, num_classes):
 def freeze_backbone(model):
     """Freeze, in place, everything but model.fc. Returns the model.
 
-    The parameters of fc require gradients, the others do not. Batch norms stay in eval mode, even
-    after model.train(): they use their running statistics, and these do not move (He et al. fix
-    them too when they fine-tune, appendix A).
+    The parameters of fc go on requiring gradients, the others stop. Batch norms behave as in eval
+    mode from now on, even after model.train(): they use their running statistics, and no buffer of
+    theirs changes (He et al. fix them too when they fine-tune, appendix A). No weight and no
+    statistic changes.
     """
     # Task 5.2: gradients for the parameters of fc only; batch norms that train() does not wake.
     model.requires_grad_(False)
@@ -161,14 +162,15 @@ def extract_features(model, batches):
     """What reaches fc: (features, labels), in the order of the batches.
 
     batches yields (images, labels), the images normalised. Returns float32
-    (count, fc.in_features) and int64 (count,). In eval mode and without gradients, yet so that a
-    layer can be trained on the features (not in torch.inference_mode). The model stays as it was,
-    fc and mode included.
+    (count, fc.in_features) and int64 (count,), on the devices of the model and of the labels. In
+    eval mode and without gradients, yet so that a layer can be trained on the features (not in
+    torch.inference_mode). All else stays as it was: the model, its hooks, each module's own mode,
+    torch's random state.
     """
     # Task 5.3: catch the input of fc with a forward pre-hook, batch by batch.
     features = []
     labels = []
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
     model.eval()
     with torch.no_grad():
@@ -176,7 +178,8 @@ def extract_features(model, batches):
             model(images)
             labels.append(batch_labels)
     hook.remove()
-    model.train(was_training)
+    for module, mode in modes.items():
+        module.training = mode
     return torch.cat(features), torch.cat(labels)
 
 
@@ -184,8 +187,9 @@ def linear_probe(features, labels, num_classes, penalty=1e-3):
     """A linear layer, trained on features (count, width) and labels (count,).
 
     It takes features and returns logits: nn.Linear, on the features' device. It minimises the mean
-    cross-entropy (nats) plus penalty times the sum of the squared weights. That has one minimum:
-    any optimiser that comes near it will do.
+    cross-entropy (nats) plus penalty times the sum of the squared weights, all images counting
+    alike. That has one minimum if each class has an image: any optimiser that comes near it will
+    do. The features stay as they were.
     """
     # Task 5.3: make the layer and fit it to all features at once, for instance by
     # torch.optim.LBFGS.
@@ -208,9 +212,9 @@ def parameter_groups(model, lr, factor):
 
     Returns a list of dicts with "params" and "lr". The parts, from the head backwards: fc, layer4,
     layer3, layer2, layer1, and the stem, which is conv1 and bn1. So layer4's rate is lr * factor,
-    the stem's lr * factor**5. Every parameter is in one group, even a frozen one. The model stays
-    as it was. (Howard and Ruder, 2018, arXiv:1801.06146, section 3.2, call these rates
-    discriminative.)
+    the stem's lr * factor**5. Every parameter is in one group, even a frozen one; a part may have
+    several groups, and their order is free. The model stays as it was. (Howard and Ruder, 2018,
+    arXiv:1801.06146, section 3.2, call these rates discriminative.)
     """
     # Task 5.4: go through the parts from the head backwards.
     parts = [
@@ -233,24 +237,25 @@ def adapt_batchnorm(model, batches):
 
     After Li et al., section 3. batches yields normalised images (count, 3, height, width) of the
     new domain, no labels. A new statistic is the mean over the batches of each batch's own, as
-    batch norm computes it when its momentum is None. Afterwards the momenta and modes are as they
-    were; parameters do not change. Returns the model.
+    batch norm computes it when its momentum is None. Batch norms that freeze_backbone has frozen
+    are adapted, too, and stay frozen. All else stays as it was, each momentum and each module's own
+    mode included; num_batches_tracked may count these batches or not. Returns the model.
     """
     # Task 5.5: reset the statistics, take the mean instead of a moving one, run the batches in
     # train mode; put everything else back.
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
-    was_training = model.training
+    modes = [norm.training for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-    model.train()
+        norm.training = True  # the train() of a frozen one does nothing
     with torch.no_grad():
         for images in batches:
             model(images)
-    for norm, momentum in zip(norms, momenta):
+    for norm, momentum, mode in zip(norms, momenta, modes):
         norm.momentum = momentum
-    model.train(was_training)
+        norm.training = mode
     return model
 
 

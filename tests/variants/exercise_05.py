@@ -1,6 +1,6 @@
 """Answers to exercise 5, wrong and right."""
 
-from changes import hole, right, wrong
+from changes import before, hole, right, wrong
 
 VARIANTS = [
     wrong(
@@ -175,10 +175,9 @@ for m in model.modules():
 return model""",
         ),
     ),
-    wrong(
+    right(
         "5.2",
         "nohead",
-        "model that was frozen altogether leaves fc frozen. Let fc require",
         hole(
             "freeze_backbone",
             """for n, p in model.named_parameters():
@@ -290,13 +289,13 @@ return model""",
         "the model is in train mode",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda l, i: features.append(i[0]))
 with torch.no_grad():
     for x, y in batches:
         model(x); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
@@ -306,37 +305,37 @@ return torch.cat(features), torch.cat(labels)""",
         "the features carry a graph. Compute them under torch.no_grad",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda l, i: features.append(i[0]))
 model.eval()
 if True:
     for x, y in batches:
         model(x); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
     wrong(
         "5.3",
         "hookleft",
-        "leaves a hook on the model. Call remove",
+        "is left with a hook",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda l, i: features.append(i[0]))
 model.eval()
 with torch.no_grad():
     for x, y in batches:
         model(x); labels.append(y)
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
     wrong(
         "5.3",
         "modeleft",
-        "leaves the model in another mode",
+        "put each one's back",
         hole(
             "extract_features",
             """features, labels, mode = [], [], model.training
@@ -355,14 +354,14 @@ return torch.cat(features), torch.cat(labels)""",
         "the features are the logits",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda l, i: None)
 model.eval()
 with torch.no_grad():
     for x, y in batches:
         features.append(model(x)); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
@@ -372,14 +371,14 @@ return torch.cat(features), torch.cat(labels)""",
         "they are from before the pooling",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.layer4.register_forward_hook(lambda l, i, o: features.append(o.flatten(1)))
 model.eval()
 with torch.no_grad():
     for x, y in batches:
         model(x); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
@@ -388,14 +387,14 @@ return torch.cat(features), torch.cat(labels)""",
         "pool",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.avgpool.register_forward_hook(lambda l, i, o: features.append(o.flatten(1)))
 model.eval()
 with torch.no_grad():
     for x, y in batches:
         model(x); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
@@ -404,7 +403,7 @@ return torch.cat(features), torch.cat(labels)""",
         "identity",
         hole(
             "extract_features",
-            """fc, mode = model.fc, model.training
+            """fc, mode = model.fc, [(m, m.training) for m in model.modules()]
 model.fc = nn.Identity()
 model.eval()
 f, l = [], []
@@ -412,7 +411,7 @@ with torch.no_grad():
     for x, y in batches:
         f.append(model(x)); l.append(y)
 model.fc = fc
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(f), torch.cat(l)""",
         ),
     ),
@@ -422,14 +421,14 @@ return torch.cat(f), torch.cat(l)""",
         "leaves a Identity in the place of model.fc. Put fc back",
         hole(
             "extract_features",
-            """mode = model.training
+            """mode = [(m, m.training) for m in model.modules()]
 model.fc = nn.Identity()
 model.eval()
 f, l = [], []
 with torch.no_grad():
     for x, y in batches:
         f.append(model(x)); l.append(y)
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(f), torch.cat(l)""",
         ),
     ),
@@ -582,17 +581,18 @@ return [{"params": [p], "lr": lr * factor ** (order.index(n.split(".")[0]) if n.
         "running_mean depends on what the model was adapted to before. Reset",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.momentum = None
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -602,17 +602,18 @@ return model""",
         "after the reset the momentum is still 0.1",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -622,7 +623,7 @@ return model""",
         "In eval mode they do not move",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
@@ -633,7 +634,7 @@ with torch.no_grad():
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -643,16 +644,17 @@ return model""",
         "leaves the momentum at None. Put back what it was",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = None
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -662,17 +664,18 @@ return model""",
         "it is a moving average that still holds part of the old",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     pass
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -681,18 +684,19 @@ return model""",
         "grad",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = None
 model.train()
+for n in norms: n.training = True
 if True:
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -702,18 +706,19 @@ return model""",
         "only the last batch counts",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = None
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in list(batches)[-1:]:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -723,18 +728,19 @@ return model""",
         "only the last batch counts",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = 1.0
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -744,17 +750,18 @@ return model""",
         "all batches are put together to one",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = None
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     model(torch.cat(list(batches)))
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -763,19 +770,19 @@ return model""",
         "bnonly",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = None
 model.eval()
-for n in norms: n.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -784,19 +791,20 @@ return model""",
         "manual",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = 0.1
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for i, x in enumerate(batches):
         for n in norms: n.momentum = 1/(i+1)
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -828,7 +836,7 @@ return model""",
         "a hook's inputs are a tuple, so take inputs[0]",
         hole(
             "extract_features",
-            """f, l, mode = [], [], model.training
+            """f, l, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda layer, inputs: f.append(inputs))
 model.eval()
 with torch.no_grad():
@@ -836,7 +844,7 @@ with torch.no_grad():
         model(images)
         l.append(labels)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(f), torch.cat(l)""",
         ),
     ),
@@ -859,7 +867,7 @@ return probe""",
     wrong(
         "5.1",
         "eval mode left",
-        "takes the model from train to eval mode",
+        "put each one's back",
         hole(
             "replace_head",
             """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
@@ -940,9 +948,10 @@ return model""",
 return model""",
         ),
     ),
-    right(
+    wrong(
         "5.1",
         "own initialisation",
+        "nn.Linear's own are uniform",
         hole(
             "replace_head",
             """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
@@ -988,14 +997,14 @@ return model""",
         "squeeze() takes away the first dimension",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.avgpool.register_forward_hook(lambda l, i, o: features.append(o.squeeze()))
 model.eval()
 with torch.no_grad():
     for x, y in batches:
         model(x); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
@@ -1005,13 +1014,13 @@ return torch.cat(features), torch.cat(labels)""",
         "Put fc's own forward back",
         hole(
             "extract_features",
-            """mode, features, labels = model.training, [], []
+            """mode, features, labels = [(m, m.training) for m in model.modules()], [], []
 model.fc.forward = lambda x: x
 model.eval()
 with torch.no_grad():
     for x, y in batches:
         features.append(model(x)); labels.append(y)
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
@@ -1020,14 +1029,14 @@ return torch.cat(features), torch.cat(labels)""",
         "forward put back",
         hole(
             "extract_features",
-            """mode, features, labels = model.training, [], []
+            """mode, features, labels = [(m, m.training) for m in model.modules()], [], []
 model.fc.forward = lambda x: x
 model.eval()
 with torch.no_grad():
     for x, y in batches:
         features.append(model(x)); labels.append(y)
 del model.fc.forward
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
@@ -1037,14 +1046,14 @@ return torch.cat(features), torch.cat(labels)""",
         "the labels are torch.float32, expected torch.int64",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
 model.eval()
 with torch.no_grad():
     for x, y in batches:
         model(x); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels).float()""",
         ),
     ),
@@ -1054,14 +1063,14 @@ return torch.cat(features), torch.cat(labels).float()""",
         "the labels are torch.int32, expected torch.int64",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
 model.eval()
 with torch.no_grad():
     for x, y in batches:
         model(x); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels).int()""",
         ),
     ),
@@ -1071,14 +1080,14 @@ return torch.cat(features), torch.cat(labels).int()""",
         "the features are torch.float64, expected torch.float32",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
 model.eval()
 with torch.no_grad():
     for x, y in batches:
         model(x); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features).double(), torch.cat(labels)""",
         ),
     ),
@@ -1088,7 +1097,7 @@ return torch.cat(features).double(), torch.cat(labels)""",
         "nothing can be trained on them",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
 model.eval()
 with torch.inference_mode():
@@ -1096,7 +1105,7 @@ with torch.inference_mode():
         model(x); labels.append(y)
     result = torch.cat(features), torch.cat(labels)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return result""",
         ),
     ),
@@ -1105,14 +1114,14 @@ return result""",
         "inference mode, put together outside",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
 model.eval()
 with torch.inference_mode():
     for x, y in batches:
         model(x); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
@@ -1122,7 +1131,7 @@ return torch.cat(features), torch.cat(labels)""",
         "leaves gradients switched off",
         hole(
             "extract_features",
-            """features, labels, mode = [], [], model.training
+            """features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
 model.eval()
 torch.set_grad_enabled(False)
@@ -1130,7 +1139,7 @@ if True:
     for x, y in batches:
         model(x); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
@@ -1141,14 +1150,14 @@ return torch.cat(features), torch.cat(labels)""",
         hole(
             "extract_features",
             """model.requires_grad_(False)
-features, labels, mode = [], [], model.training
+features, labels, mode = [], [], [(m, m.training) for m in model.modules()]
 hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
 model.eval()
 with torch.no_grad():
     for x, y in batches:
         model(x); labels.append(y)
 hook.remove()
-model.train(mode)
+for m, mode in mode: m.training = mode
 return torch.cat(features), torch.cat(labels)""",
         ),
     ),
@@ -1535,18 +1544,19 @@ return [{"params": [q], "lr": lr * factor**rank(n)} for n, q in model.named_para
         "Keep each batch norm's own",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = None
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = 0.1
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -1557,29 +1567,30 @@ return model""",
         hole(
             "adapt_batchnorm",
             """model.requires_grad_(False)
-norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = None
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
     wrong(
         "5.5",
         "hooks left",
-        "hooks on the model. Call remove() on each handle",
+        "is left with a hook",
         hole(
             "adapt_batchnorm",
             """import collections
-seen, was = collections.defaultdict(list), model.training
+seen, was = collections.defaultdict(list), [(m, m.training) for m in model.modules()]
 norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
 def keep(n, i):
     x = i[0].transpose(0, 1).flatten(1)
@@ -1587,7 +1598,8 @@ def keep(n, i):
 hs = [n.register_forward_pre_hook(keep) for n in norms]
 kept = [m.momentum for m in norms]
 for n in norms: n.momentum = 0.0
-model.train(True)
+model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches: model(x)
     pass
@@ -1595,7 +1607,7 @@ with torch.no_grad():
         n.momentum = k
         n.running_mean.copy_(torch.stack([a for a, _ in seen[n]]).mean(0))
         n.running_var.copy_(torch.stack([b for _, b in seen[n]]).mean(0))
-model.train(was)
+for m, mode in was: m.training = mode
 return model""",
         ),
     ),
@@ -1605,7 +1617,7 @@ return model""",
         hole(
             "adapt_batchnorm",
             """import collections
-seen, was = collections.defaultdict(list), model.training
+seen, was = collections.defaultdict(list), [(m, m.training) for m in model.modules()]
 norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
 def keep(n, i):
     x = i[0].transpose(0, 1).flatten(1)
@@ -1613,7 +1625,8 @@ def keep(n, i):
 hs = [n.register_forward_pre_hook(keep) for n in norms]
 kept = [m.momentum for m in norms]
 for n in norms: n.momentum = 0.0
-model.train(True)
+model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches: model(x)
     for h in hs: h.remove()
@@ -1621,7 +1634,7 @@ with torch.no_grad():
         n.momentum = k
         n.running_mean.copy_(torch.stack([a for a, _ in seen[n]]).mean(0))
         n.running_var.copy_(torch.stack([b for _, b in seen[n]]).mean(0))
-model.train(was)
+for m, mode in was: m.training = mode
 return model""",
         ),
     ),
@@ -1632,7 +1645,7 @@ return model""",
         hole(
             "adapt_batchnorm",
             """import collections
-seen, was = collections.defaultdict(list), model.training
+seen, was = collections.defaultdict(list), [(m, m.training) for m in model.modules()]
 norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
 def keep(n, i):
     x = i[0].transpose(0, 1).flatten(1)
@@ -1640,7 +1653,8 @@ def keep(n, i):
 hs = [n.register_forward_pre_hook(keep) for n in norms]
 kept = [m.momentum for m in norms]
 for n in norms: n.momentum = 0.0
-model.train(True)
+model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches: model(x)
     for h in hs: h.remove()
@@ -1648,7 +1662,7 @@ with torch.no_grad():
         n.momentum = k
         n.running_mean.copy_(torch.stack([a for a, _ in seen[n]]).mean(0))
         n.running_var.copy_(torch.stack([b for _, b in seen[n]]).mean(0))
-model.train(was)
+for m, mode in was: m.training = mode
 return model""",
         ),
     ),
@@ -1659,7 +1673,7 @@ return model""",
         hole(
             "adapt_batchnorm",
             """import collections
-seen, was = collections.defaultdict(list), model.training
+seen, was = collections.defaultdict(list), [(m, m.training) for m in model.modules()]
 norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
 def keep(n, i):
     x = i[0].transpose(0, 1).flatten(1)
@@ -1667,7 +1681,8 @@ def keep(n, i):
 hs = [n.register_forward_pre_hook(keep) for n in norms]
 kept = [m.momentum for m in norms]
 for n in norms: n.momentum = 0.0
-model.train(True)
+model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches: model(x)
     for h in hs: h.remove()
@@ -1675,7 +1690,7 @@ with torch.no_grad():
         n.momentum = k
         n.running_mean.copy_(torch.stack([a for a, _ in seen[n]]).mean(0))
         n.running_var.copy_(torch.stack([b for _, b in seen[n]]).mean(0))
-model.train(was)
+for m, mode in was: m.training = mode
 return model""",
         ),
     ),
@@ -1686,7 +1701,7 @@ return model""",
         hole(
             "adapt_batchnorm",
             """import collections
-seen, was = collections.defaultdict(list), model.training
+seen, was = collections.defaultdict(list), [(m, m.training) for m in model.modules()]
 norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
 def keep(n, i):
     x = i[0].transpose(0, 1).flatten(1)
@@ -1702,7 +1717,7 @@ with torch.no_grad():
         n.momentum = k
         n.running_mean.copy_(torch.stack([a for a, _ in seen[n]]).mean(0))
         n.running_var.copy_(torch.stack([b for _, b in seen[n]]).mean(0))
-model.train(was)
+for m, mode in was: m.training = mode
 return model""",
         ),
     ),
@@ -1713,18 +1728,19 @@ return model""",
         hole(
             "adapt_batchnorm",
             """batches = list(batches)
-norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = 1/len(batches)
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -1734,18 +1750,19 @@ return model""",
         "only batch norms among model.children() are adapted",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.children() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.children() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = None
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -1755,18 +1772,19 @@ return model""",
         "reset_parameters() resets weight and bias, too",
         hole(
             "adapt_batchnorm",
-            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+            """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_parameters()
     n.momentum = None
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
 return model""",
         ),
     ),
@@ -1777,18 +1795,1239 @@ return model""",
         hole(
             "adapt_batchnorm",
             """n = len(list(batches))
-norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], model.training
+norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
 mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = None
 model.train()
+for n in norms: n.training = True
 with torch.no_grad():
     for x in batches:
         model(x)
 for n, m in zip(norms, mom):
     n.momentum = m
-model.train(mode)
+for m, mode in mode: m.training = mode
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "same number keeps head",
+        "make a new one",
+        hole(
+            "replace_head",
+            """if model.fc.out_features == num_classes:
+    return model
+model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "same number: reset in place",
+        "make a new one",
+        hole(
+            "replace_head",
+            """if model.fc.out_features == num_classes:
+    model.fc.reset_parameters()
+    return model
+model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "zero_grad",
+        "neither backward() nor zero_grad()",
+        hole(
+            "replace_head",
+            """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+model.zero_grad()
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "train",
+        "put each one's back",
+        hole(
+            "replace_head",
+            """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+model.train()
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "train(model.training)",
+        "put each one's back",
+        hole(
+            "replace_head",
+            """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+model.train(model.training)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "clears hooks",
+        "belongs to somebody else",
+        hole(
+            "replace_head",
+            """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+for m in model.modules():
+    m._forward_hooks.clear()
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "xavier",
+        "nn.Linear's own are uniform",
+        hole(
+            "replace_head",
+            """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+nn.init.xavier_uniform_(model.fc.weight)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "kaiming normal",
+        "nn.Linear's own are uniform",
+        hole(
+            "replace_head",
+            """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+nn.init.kaiming_normal_(model.fc.weight)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "zero bias",
+        "the head's bias is all zeros",
+        hole(
+            "replace_head",
+            """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+nn.init.zeros_(model.fc.bias)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "scaled down",
+        "nn.Linear's own are uniform",
+        hole(
+            "replace_head",
+            """model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+with torch.no_grad():
+    model.fc.weight.mul_(0.5)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "cached head",
+        "one and the same head",
+        hole(
+            "replace_head",
+            """key = (model.fc.in_features, num_classes)
+if key not in HEADS:
+    HEADS[key] = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+model.fc = HEADS[key]
+return model""",
+        ),
+        before("replace_head", "HEADS = {}"),
+    ),
+    wrong(
+        "5.2",
+        "only first blocks' norms",
+        "batch norms are in train mode again",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+ok = [m for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and '.1.' not in n]
+for module in ok:
+    module.eval()
+    module.train = lambda mode=True, module=module: module
+return model""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "only first blocks frozen",
+        "still requires a gradient",
+        hole(
+            "freeze_backbone",
+            """model.conv1.requires_grad_(False)
+model.bn1.requires_grad_(False)
+for s in (model.layer1, model.layer2, model.layer3, model.layer4):
+    s[0].requires_grad_(False)
+for module in model.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.eval()
+        module.train = lambda mode=True, module=module: module
+return model""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "downsample norm not",
+        "batch norms are in train mode again",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+for n, module in model.named_modules():
+    if isinstance(module, nn.BatchNorm2d) and 'downsample' not in n:
+        module.eval()
+        module.train = lambda mode=True, module=module: module
+return model""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "patches the class",
+        "changes torch itself",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+for module in model.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.eval()
+nn.BatchNorm2d.train = lambda self, mode=True: self
+return model""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "reset stats",
+        "No weight and no statistic may change",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+for module in model.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.reset_running_stats()
+        module.eval()
+        module.train = lambda mode=True, module=module: module
+return model""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "detach: parameter replaced",
+        "puts another parameter in the place",
+        hole(
+            "freeze_backbone",
+            """for parent in list(model.modules()):
+    for name, p in list(parent.named_parameters(recurse=False)):
+        setattr(parent, name, nn.Parameter(p.detach().clone(), requires_grad=False))
+for p in model.fc.parameters():
+    p.requires_grad = True
+for module in model.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.eval()
+        module.train = lambda mode=True, module=module: module
+return model""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "root's mode",
+        "put each one's back",
+        hole(
+            "extract_features",
+            """features, labels = [], []
+modes = {m: m.training for m in model.modules()}
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for images, batch_labels in batches:
+        model(images)
+        labels.append(batch_labels)
+hook.remove()
+model.train(modes[model])
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "zero_grad",
+        "neither backward() nor zero_grad()",
+        hole(
+            "extract_features",
+            """features, labels = [], []
+modes = {m: m.training for m in model.modules()}
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for images, batch_labels in batches:
+        model(images)
+        labels.append(batch_labels)
+hook.remove()
+model.zero_grad()
+for m, mode in modes.items():
+    m.training = mode
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "hooks cleared",
+        "belongs to somebody else",
+        hole(
+            "extract_features",
+            """features, labels = [], []
+modes = {m: m.training for m in model.modules()}
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for images, batch_labels in batches:
+        model(images)
+        labels.append(batch_labels)
+model.fc._forward_pre_hooks.clear()
+for m, mode in modes.items():
+    m.training = mode
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "all forward hooks cleared",
+        "belongs to somebody else",
+        hole(
+            "extract_features",
+            """features, labels = [], []
+modes = {m: m.training for m in model.modules()}
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for images, batch_labels in batches:
+        model(images)
+        labels.append(batch_labels)
+hook.remove()
+for m in model.modules():
+    m._forward_hooks.clear()
+for m, mode in modes.items():
+    m.training = mode
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "seeds",
+        "draws random numbers, or seeds torch",
+        hole(
+            "extract_features",
+            """torch.manual_seed(0)
+features, labels = [], []
+modes = {m: m.training for m in model.modules()}
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for images, batch_labels in batches:
+        model(images)
+        labels.append(batch_labels)
+hook.remove()
+for m, mode in modes.items():
+    m.training = mode
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "leaves attribute",
+        "leaves another attribute",
+        hole(
+            "extract_features",
+            """features, labels = [], []
+modes = {m: m.training for m in model.modules()}
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for images, batch_labels in batches:
+        model(images)
+        labels.append(batch_labels)
+hook.remove()
+model.features = features
+for m, mode in modes.items():
+    m.training = mode
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "images changed",
+        "changes the images",
+        hole(
+            "extract_features",
+            """features, labels = [], []
+modes = {m: m.training for m in model.modules()}
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for images, batch_labels in batches:
+        model(images.mul_(1.0).add_(1e-3))
+        labels.append(batch_labels)
+hook.remove()
+for m, mode in modes.items():
+    m.training = mode
+return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "cpu",
+        "features or labels are taken to the CPU",
+        hole(
+            "extract_features",
+            """features, labels = [], []
+modes = {m: m.training for m in model.modules()}
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for images, batch_labels in batches:
+        model(images)
+        labels.append(batch_labels)
+hook.remove()
+for m, mode in modes.items():
+    m.training = mode
+return torch.cat(features).cpu(), torch.cat(labels).cpu()""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "mutable default",
+        None,
+        hole(
+            "extract_features",
+            """features, labels = STORE
+modes = {m: m.training for m in model.modules()}
+hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+model.eval()
+with torch.no_grad():
+    for images, batch_labels in batches:
+        model(images)
+        labels.append(batch_labels)
+hook.remove()
+for m, mode in modes.items():
+    m.training = mode
+return torch.cat(features), torch.cat(labels)""",
+        ),
+        before("extract_features", "STORE = ([], [])"),
+    ),
+    wrong(
+        "5.3",
+        "penalty fixed",
+        "the penalty is 0.001, whatever penalty says",
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+def compute_loss():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features), labels) + 1e-3 * probe.weight.square().sum()
+    loss.backward()
+    return loss
+optimizer.step(compute_loss)
+return probe""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "label smoothing 0.1",
+        "the labels are smoothed",
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+def compute_loss():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features), labels, label_smoothing=0.1) + penalty * probe.weight.square().sum()
+    loss.backward()
+    return loss
+optimizer.step(compute_loss)
+return probe""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "class-balanced",
+        "rare classes count for more",
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+def compute_loss():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features), labels, weight=len(labels) / num_classes / labels.bincount(minlength=num_classes).float()) + penalty * probe.weight.square().sum()
+    loss.backward()
+    return loss
+optimizer.step(compute_loss)
+return probe""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "per class mean loss",
+        "rare classes count for more",
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+def compute_loss():
+    optimizer.zero_grad()
+    loss = torch.stack([F.cross_entropy(probe(features)[labels == c], labels[labels == c]) for c in labels.unique()]).mean() + penalty * probe.weight.square().sum()
+    loss.backward()
+    return loss
+optimizer.step(compute_loss)
+return probe""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "unit features",
+        "on features of length 1",
+        hole(
+            "linear_probe",
+            """features = F.normalize(features)
+probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+def compute_loss():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features), labels) + penalty * probe.weight.square().sum()
+    loss.backward()
+    return loss
+optimizer.step(compute_loss)
+return probe""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "SGD few steps",
+        "the training stops too soon",
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.SGD(probe.parameters(), lr=0.1)
+def compute_loss():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features), labels) + penalty * probe.weight.square().sum()
+    loss.backward()
+    return loss
+for _ in range(300):
+    optimizer.step(compute_loss)
+return probe""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "Adam 100",
+        "the training stops too soon",
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.Adam(probe.parameters(), lr=0.01)
+def compute_loss():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features), labels) + penalty * probe.weight.square().sum()
+    loss.backward()
+    return loss
+for _ in range(100):
+    optimizer.step(compute_loss)
+return probe""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "minibatch first half",
+        None,
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+def compute_loss():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features[: len(labels) // 2]), labels[: len(labels) // 2]) + penalty * probe.weight.square().sum()
+    loss.backward()
+    return loss
+optimizer.step(compute_loss)
+return probe""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "log softmax inside",
+        "one linear layer, and nothing behind it",
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+def compute_loss():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features), labels) + penalty * probe.weight.square().sum()
+    loss.backward()
+    return loss
+optimizer.step(compute_loss)
+return nn.Sequential(probe, nn.LogSoftmax(1))""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "cached probe",
+        "returned the same probe",
+        hole(
+            "linear_probe",
+            """key = (features.shape, num_classes, penalty)
+if key in PROBES:
+    return PROBES[key]
+probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+def compute_loss():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features), labels) + penalty * probe.weight.square().sum()
+    loss.backward()
+    return loss
+optimizer.step(compute_loss)
+PROBES[key] = probe
+return probe""",
+        ),
+        before("linear_probe", "PROBES = {}"),
+    ),
+    wrong(
+        "5.4",
+        "group per block",
+        "all blocks of a stage are one part",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc]]
+for s in (model.layer4, model.layer3, model.layer2, model.layer1):
+    parts += [[b] for b in reversed(s)]
+parts.append([model.conv1, model.bn1])
+groups = []
+for i, part in enumerate(parts):
+    groups.append({'params': [p for m in part for p in m.parameters()], 'lr': lr * factor**i})
+return groups""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "first block only",
+        "is in no group",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4[0]], [model.layer3[0]], [model.layer2[0]], [model.layer1[0]], [model.conv1, model.bn1]]
+groups = []
+for i, part in enumerate(parts):
+    groups.append({'params': [p for m in part for p in m.parameters()], 'lr': lr * factor**i})
+return groups""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "zero_grad",
+        "neither backward() nor zero_grad()",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+groups = []
+for i, part in enumerate(parts):
+    groups.append({'params': [p for m in part for p in m.parameters()], 'lr': lr * factor**i})
+model.zero_grad()
+return groups""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "train",
+        "put each one's back",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+groups = []
+for i, part in enumerate(parts):
+    groups.append({'params': [p for m in part for p in m.parameters()], 'lr': lr * factor**i})
+model.train()
+return groups""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "rounded",
+        None,
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+groups = []
+for i, part in enumerate(parts):
+    groups.append({'params': [p for m in part for p in m.parameters()], 'lr': round(lr * factor**i, 6)})
+return groups""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "floor",
+        None,
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+groups = []
+for i, part in enumerate(parts):
+    groups.append({'params': [p for m in part for p in m.parameters()], 'lr': max(lr * factor**i, 1e-6)})
+return groups""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "nan",
+        None,
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+groups = []
+for i, part in enumerate(parts):
+    groups.append({'params': [p for m in part for p in m.parameters()], 'lr': math.nan})
+return groups""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "sets lr on clamp 1",
+        None,
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+groups = []
+for i, part in enumerate(parts):
+    groups.append({'params': [p for m in part for p in m.parameters()], 'lr': min(1.0, lr * factor**i)})
+return groups""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "root's mode",
+        "put each one's back",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+was = model.training
+model.train()
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+model.train(was)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "frozen by train()",
+        "set its attribute training",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+    n.train()
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+    n.training = mode
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "first blocks' norms",
+        None,
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for name, m in model.named_modules() if '.1.' not in name and isinstance(m, nn.BatchNorm2d)]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+    n.training = True
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+    n.training = mode
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "zero_grad",
+        "neither backward() nor zero_grad()",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+    n.training = True
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+    n.training = mode
+model.zero_grad()
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "hooks",
+        "belongs to somebody else",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+    n.training = True
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+    n.training = mode
+for n in norms:
+    n._forward_hooks.clear()
+for m in model.modules():
+    m._forward_hooks.clear()
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "affine adapted",
+        "changes the parameter",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+    n.training = True
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+    n.training = mode
+with torch.no_grad():
+    for n in norms:
+        n.bias.sub_(n.bias.mean())
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "unfreezes: train attr deleted",
+        "thaws them",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    vars(n).pop('train', None)
+    n.momentum = None
+    n.training = True
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+    n.training = mode
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "leaves train patched",
+        "leaves another attribute",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+    n.training = True
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+    n.training = mode
+for n in norms:
+    n.old_mode = n.training
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "only those in train mode",
+        "In eval mode they do not move",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+    n.training = True
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+    n.training = mode
+return model""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "stats accumulate over calls",
+        "Reset the statistics",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    DONE.add(n) if n in DONE else (n.reset_running_stats(), DONE.add(n))
+    n.momentum = None
+    n.training = True
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+    n.training = mode
+return model""",
+        ),
+        before("adapt_batchnorm", "DONE = set()"),
+    ),
+    right(
+        "5.1",
+        "like old dtype and mode",
+        hole(
+            "replace_head",
+            """old = model.fc
+new = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
+new.train(old.training)
+model.fc = new
+return model""",
+        ),
+    ),
+    right(
+        "5.1",
+        "add_module",
+        hole(
+            "replace_head",
+            """model.add_module('fc', nn.Linear(model.fc.in_features, num_classes, device=next(model.parameters()).device))
+return model""",
+        ),
+    ),
+    right(
+        "5.2",
+        "late binding lambda",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+for module in model.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.eval()
+        module.train = lambda mode=True: module
+return model""",
+        ),
+    ),
+    right(
+        "5.2",
+        "behaves so: forward patched",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+for module in model.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.forward = lambda x, m=module: F.batch_norm(x, m.running_mean, m.running_var, m.weight, m.bias, False, 0.0, m.eps)
+return model""",
+        ),
+    ),
+    right(
+        "5.2",
+        "types method",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+for module in model.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.eval()
+        module.train = types.MethodType(lambda self, mode=True: self, module)
+return model""",
+        ),
+        before("freeze_backbone", "import types"),
+    ),
+    right(
+        "5.2",
+        "root train patched",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+for module in model.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.eval()
+model.train = lambda mode=True: model
+return model""",
+        ),
+    ),
+    right(
+        "5.3",
+        "deepcopy",
+        hole(
+            "extract_features",
+            """twin = copy.deepcopy(model).eval()
+twin.fc = nn.Identity()
+features, labels = [], []
+with torch.no_grad():
+    for x, y in batches:
+        features += [twin(x)]
+        labels += [y]
+return torch.vstack(features), torch.hstack(labels)""",
+        ),
+    ),
+    right(
+        "5.3",
+        "identity swap",
+        hole(
+            "extract_features",
+            """modes = [(m, m.training) for m in model.modules()]
+fc = model.fc
+model.fc = nn.Identity()
+model.eval()
+with torch.no_grad():
+    pairs = [(model(images), labels) for images, labels in batches]
+model.fc = fc
+for m, mode in modes:
+    m.training = mode
+return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])""",
+        ),
+    ),
+    right(
+        "5.3",
+        "two params",
+        hole(
+            "linear_probe",
+            """weight = torch.zeros(num_classes, features.shape[1], device=features.device, requires_grad=True)
+bias = torch.zeros(num_classes, device=features.device, requires_grad=True)
+optimizer = torch.optim.LBFGS([weight, bias], lr=1, max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe")
+def closure():
+    optimizer.zero_grad()
+    loss = F.nll_loss(F.log_softmax(features @ weight.T + bias, 1), labels) + penalty * (weight * weight).sum()
+    loss.backward()
+    return loss
+optimizer.step(closure)
+probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+probe.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
+return probe""",
+        ),
+    ),
+    right(
+        "5.3",
+        "norm squared",
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+def compute_loss():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features), labels) + penalty * probe.weight.norm() ** 2
+    loss.backward()
+    return loss
+optimizer.step(compute_loss)
+return probe""",
+        ),
+    ),
+    right(
+        "5.3",
+        "newton-like in float64",
+        hole(
+            "linear_probe",
+            """x = features.double()
+probe = nn.Linear(features.shape[1], num_classes, device=features.device).double()
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=1000, history_size=50, line_search_fn="strong_wolfe")
+def closure():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(x), labels) + penalty * probe.weight.pow(2).sum()
+    loss.backward()
+    return loss
+optimizer.step(closure)
+return probe.float()""",
+        ),
+    ),
+    right(
+        "5.4",
+        "from the stem",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+groups = []
+for i, part in enumerate(parts):
+    groups.append({'params': [p for m in part for p in m.parameters()], 'lr': lr * factor**i})
+return groups[::-1]""",
+        ),
+    ),
+    right(
+        "5.4",
+        "stem in two groups",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1], [model.bn1]]
+groups = []
+for i, part in enumerate(parts):
+    groups.append({'params': [p for m in part for p in m.parameters()], 'lr': lr * factor**min(i, 5)})
+return groups""",
+        ),
+    ),
+    right(
+        "5.4",
+        "float32 rates",
+        hole(
+            "parameter_groups",
+            """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
+groups = []
+for i, part in enumerate(parts):
+    groups.append({'params': [p for m in part for p in m.parameters()], 'lr': float(torch.tensor(lr) * torch.tensor(factor) ** i)})
+return groups""",
+        ),
+    ),
+    right(
+        "5.5",
+        "counter put back",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+counts = [n.num_batches_tracked.clone() for n in norms]
+norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+    n.training = True
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+    n.training = mode
+for n, c in zip(norms, counts):
+    n.num_batches_tracked.copy_(c)
+return model""",
+        ),
+    ),
+    right(
+        "5.5",
+        "class's own train",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+momenta = [n.momentum for n in norms]
+modes = [n.training for n in norms]
+for n in norms:
+    n.reset_running_stats()
+    n.momentum = None
+    nn.Module.train(n)
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for n, momentum, mode in zip(norms, momenta, modes):
+    n.momentum = momentum
+    n.training = mode
+return model""",
+        ),
+    ),
+    right(
+        "5.5",
+        "momentum 1/k",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+before = [(n, n.momentum, n.training) for n in norms]
+with torch.no_grad():
+    for k, images in enumerate(batches, 1):
+        for n in norms:
+            n.training = True
+            n.momentum = 1 / k
+        model(images)
+for n, momentum, training in before:
+    n.momentum = momentum
+    n.training = training
+return model""",
+        ),
+    ),
+    right(
+        "5.5",
+        "hooks in train mode",
+        hole(
+            "adapt_batchnorm",
+            """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+seen = {n: [] for n in norms}
+def look(n, inputs):
+    x = inputs[0]
+    seen[n].append((x.mean((0, 2, 3)), x.var((0, 2, 3))))
+hooks = [n.register_forward_pre_hook(look) for n in norms]
+modes = [n.training for n in norms]
+kept = [n.momentum for n in norms]
+for n in norms:
+    n.training = True
+with torch.no_grad():
+    for images in batches:
+        model(images)
+    for n in norms:
+        n.running_mean.copy_(torch.stack([a for a, _ in seen[n]]).mean(0))
+        n.running_var.copy_(torch.stack([b for _, b in seen[n]]).mean(0))
+for h in hooks:
+    h.remove()
+for n, mode in zip(norms, modes):
+    n.training = mode
 return model""",
         ),
     ),
