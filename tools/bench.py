@@ -1,19 +1,24 @@
 """Measure how fast the course's training is, beside the loop that most CIFAR-10 code uses.
 
     python tools/bench.py            both loops on four networks, in turns: images per second,
-                                     seconds to the first step, memory (4 minutes)
-    python tools/bench.py growth     seconds per epoch against depth and against the number of
-                                     images (2 minutes)
+                                     share of the matrix rate, seconds to the first step, memory
+                                     (5 minutes)
     python tools/bench.py accuracy   exercise 1's test accuracy with both loops, from three seeds
                                      (10 minutes)
     python tools/bench.py runs       the solutions' default runs, one after another: seconds and
                                      memory (9 minutes)
+    python tools/bench.py growth     seconds against depth, number of images, and submissions to
+                                     the grader (6 minutes)
+    python tools/bench.py busy       exercise 1's training beside others like it, with threads that
+                                     wait for one another in several ways
     python tools/bench.py fast       exercise 1's --preset fast beside 15 epochs of the textbook
                                      loop (for a GPU)
-    python tools/bench.py grading    the grader on classes of 10, 30 and 100 (12 minutes)
+    python tools/bench.py gpu --minutes 9 --json FILE
+                                     on a GPU, most important first and as far as the minutes go:
+                                     both loops, fast, the paper's recipe. The same command goes on
+                                     with what is missing
 
-The other loop, "textbook": images kept as PIL images, torchvision's transforms, a DataLoader with
-two workers, float32, no channels_last, the loss read after every step.
+The other loop is in tools/textbook.py.
 """
 
 import argparse
@@ -28,6 +33,7 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -38,13 +44,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import given
+import textbook
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import transforms
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,10 +61,18 @@ LOOPS = ("ours", "textbook")
 RATE = 0.1 / 128  # per image of a batch: the paper's 0.1 for 128
 DRY_RUN = {"epochs": 1, "train_images": 64, "test_images": 64}  # what --dry-run makes of a budget
 TEST_IMAGES = 500  # in a turn
+MATRIX_SIDE = {"cpu": 4096, "cuda": 8192}
 DEPTHS = (20, 32, 44, 56, 80, 110)
+CLASS_SIZES = (5, 10, 20)
 TEXTBOOK_EPOCHS = 15
 SEEDS = 3
-CLASS_SIZES = (10, 30, 100)
+COMPANY = (0, 1, 2, 3)  # how many other trainings run on the same cores
+WAITING = {  # how many times a thread looks for work in a loop before it sleeps
+    "as libgomp does: 300,000": {"GOMP_SPINCOUNT": "300000"},
+    "1,000": {"GOMP_SPINCOUNT": "1000"},
+    "0": {"GOMP_SPINCOUNT": "0"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
+}
 OLD_INSTRUCTIONS = {  # the oldest ones that torch's libraries have code of their own for
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -170,8 +183,11 @@ def wait_for(device):
 # Our loop
 
 
-def our_train(model, data, epochs, seed, batch_size, weight_decay, label="", smoothing=0):
-    """Train as the solutions do, by one cycle of the learning rate. Returns the history."""
+def our_train(model, data, epochs, seed, batch_size, weight_decay, label="", **extras):
+    """Train as the solutions do, by one cycle of the learning rate. Returns the history.
+
+    extras are given.train's.
+    """
     optimizer = given.make_sgd(model, RATE * batch_size, weight_decay)
     schedule = given.one_cycle(optimizer, epochs * given.count_steps(data, batch_size))
     return given.train(
@@ -183,7 +199,7 @@ def our_train(model, data, epochs, seed, batch_size, weight_decay, label="", smo
         batch_size=batch_size,
         seed=seed,
         label=label,
-        smoothing=smoothing,
+        **extras,
     )
 
 
@@ -193,112 +209,27 @@ def our_accuracy(model, data):
         return given.accuracy(model, given.test_batches(data))
 
 
-# The textbook loop
-
-
-class PILDataset:
-    """PIL images and labels, as torchvision's CIFAR10 hands them out."""
-
-    def __init__(self, images, labels, transform):
-        self.images = images
-        self.labels = labels
-        self.transform = transform
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        return self.transform(self.images[i]), self.labels[i]
-
-
-def textbook_loader(images, labels, data, batch_size, training):
-    """A DataLoader as in most CIFAR-10 code."""
-    size = images.shape[2]
-    mean = data.mean.flatten().cpu() / 255
-    deviation = data.deviation.flatten().cpu() / 255
-    steps = [transforms.ToTensor(), transforms.Normalize(mean, deviation)]
-    if training:
-        crop = transforms.RandomCrop(size, padding=size // 8)
-        steps = [crop, transforms.RandomHorizontalFlip(), *steps]
-    pil_images = [to_pil(image) for image in images.cpu()]
-    dataset = PILDataset(pil_images, labels.tolist(), transforms.Compose(steps))
-    return DataLoader(dataset, batch_size, shuffle=training, num_workers=2)
-
-
-def to_pil(image):
-    """A uint8 image (3, height, width) as a PIL image."""
-    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-
-
-def training_loader(data, batch_size):
-    """The textbook's loader of the training set."""
-    return textbook_loader(data.train_images, data.train_labels, data, batch_size, training=True)
-
-
-def test_loader(data):
-    """The textbook's loader of the test set."""
-    return textbook_loader(data.test_images, data.test_labels, data, 100, training=False)
-
-
-def textbook_train(model, loader, epochs, seed, batch_size, weight_decay=5e-4, label=None):
-    """SGD with momentum and a cosine schedule, as most CIFAR-10 code has it.
-
-    With a label, each epoch shows a progress bar.
-    """
-    torch.manual_seed(seed)
-    device = next(model.parameters()).device
-    criterion = torch.nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=RATE * batch_size, momentum=0.9, weight_decay=weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
-    for _ in range(epochs):
-        model.train()
-        running_loss = 0.0
-        correct = 0
-        for inputs, targets in tqdm(loader, desc=label, leave=False, disable=label is None):
-            inputs = inputs.to(device)
-            targets = targets.to(device)
-            optimizer.zero_grad()
-            outputs = model(inputs)
-            loss = criterion(outputs, targets)
-            loss.backward()
-            optimizer.step()
-            running_loss += loss.item()
-            correct += (outputs.argmax(dim=1) == targets).sum().item()
-        schedule.step()
-
-
-def textbook_accuracy(model, loader):
-    """The share of a loader's images that the model classifies correctly."""
-    device = next(model.parameters()).device
-    correct = 0
-    model.eval()
-    with torch.no_grad():
-        for inputs, targets in loader:
-            predictions = model(inputs.to(device)).argmax(dim=1)
-            correct += (predictions == targets.to(device)).sum().item()
-    return correct / len(loader.dataset)
-
-
 # One process for each loop and network
 
 
 def our_jobs(model, data, batch_size, weight_decay):
-    """The two jobs of a turn, by name, done by our loop."""
+    """The two jobs of a turn, by name, and a short one, done by our loop."""
+    few = first_images(data, 5 * batch_size)
     return {
         "train": lambda: our_train(model, data, 1, 0, batch_size, weight_decay),
         "test": lambda: our_accuracy(model, data),
+        "five steps": lambda: our_train(model, few, 1, 0, batch_size, weight_decay),
     }
 
 
 def textbook_jobs(model, data, batch_size, weight_decay):
     """The two jobs of a turn, by name, done by the textbook loop."""
-    train_batches = training_loader(data, batch_size)
-    test_batches = test_loader(data)
+    train_batches = textbook.training_loader(data, batch_size)
+    test_batches = textbook.test_loader(data)
+    rate = RATE * batch_size
     return {
-        "train": lambda: textbook_train(model, train_batches, 1, 0, batch_size, weight_decay),
-        "test": lambda: textbook_accuracy(model, test_batches),
+        "train": lambda: textbook.train(model, train_batches, 1, 0, rate, weight_decay),
+        "test": lambda: textbook.accuracy(model, test_batches),
     }
 
 
@@ -307,7 +238,7 @@ def serve(pipe, loop, name, options):
     multiprocessing.set_start_method(None, force=True)  # workers start as they do elsewhere
     hide_progress_bars()
     if options.without_bf16:
-        given.multiplies_bfloat16 = lambda device: False
+        leave_out_bf16()
     network = NETWORKS[name]
     model, data, batch_size = set_up(network, options)
     make_jobs = our_jobs if loop == "ours" else textbook_jobs
@@ -322,11 +253,14 @@ def serve(pipe, loop, name, options):
         wait_for(options.device)
         pipe.send(time.perf_counter() - start)
     facts = {"megabytes": peak_megabytes(options.device)}
-    if options.device.type == "cuda":
-        images = given.normalise(data.train_images[:batch_size], data)
-        facts["gflop_per_image"] = gflop_per_image(model, images)
-        facts["matrix_gflops"] = matrix_gflops(options.device)
+    images = given.normalise(data.train_images[:batch_size], data)
+    facts["gflop_per_image"] = gflop_per_image(model, images)
     pipe.send(facts)
+
+
+def leave_out_bf16():
+    """Have given.autocast compute in float32."""
+    given.multiplies_bfloat16 = lambda device: False
 
 
 def set_up(network, options):
@@ -363,23 +297,10 @@ def megabytes(usage):
 
 
 def gflop_per_image(model, images):
-    """Billions of operations per image, forward and backward."""
+    """Billions of operations per image, forward and backward; a multiply-add is two."""
     with FlopCounterMode(display=False) as counter:
         model(images).sum().backward()
     return counter.get_total_flops() / 1e9 / len(images)
-
-
-def matrix_gflops(device):
-    """Billions of operations per second in products of large bf16 matrices."""
-    matrix = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
-    seconds = []
-    for _ in range(20):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        torch.mm(matrix, matrix)
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return 2 * 8192**3 / 1e9 / statistics.median(seconds)
 
 
 class LoopProcess:
@@ -423,6 +344,7 @@ def measure_training(options):
     names = options.networks or list(NETWORKS)
     if options.without_bf16:
         os.environ.update(OLD_INSTRUCTIONS)
+        leave_out_bf16()
     turns = len(LOOPS) * len(names) * (1 + options.rounds)
     with tqdm(total=turns, unit="turn") as bar:
         rows = [measure_network(name, options, bar) for name in names]
@@ -438,14 +360,18 @@ def measure_network(name, options, bar):
         processes[loop] = LoopProcess(loop, name, options)
         bar.update()
     seconds = defaultdict(list)
+    matrix_gflops = defaultdict(list)
     for _ in range(options.rounds):
         for loop, process in processes.items():
             for job in ("train", "test"):
                 seconds[loop, job].append(process.do(job))
             bar.update()
+        for dtype, gflops in matrix_rates(options).items():
+            matrix_gflops[dtype].append(gflops)
     facts = {loop: process.stop() for loop, process in processes.items()}
     images = processes["ours"].images
-    row = {
+    gflop = images["train"] * facts["ours"]["gflop_per_image"]
+    return {
         "network": name,
         "images_per_turn": images["train"],
         "turns": options.rounds,
@@ -454,12 +380,49 @@ def measure_network(name, options, bar):
             images["train"], seconds["ours", "train"], seconds["textbook", "train"]
         ),
         "testing": compare(images["test"], seconds["ours", "test"], seconds["textbook", "test"]),
+        "limit": compare_with_limit(
+            [gflop / turn for turn in seconds["ours", "train"]], matrix_gflops
+        ),
         "seconds_to_first_step": {loop: processes[loop].start_up for loop in LOOPS},
         "peak_megabytes": {loop: facts[loop]["megabytes"] for loop in LOOPS},
     }
-    if options.device.type == "cuda":
-        row["share_of_matrix_rate"] = matrix_shares(row["training"], facts["ours"])
-    return row
+
+
+def matrix_rates(options):
+    """Billions of operations per second in products of large square matrices, by their type.
+
+    The last type is the one in which our loop computes.
+    """
+    side = 256 if options.dry_run else MATRIX_SIDE[options.device.type]
+    dtypes = ["float32"]
+    if given.multiplies_bfloat16(options.device):
+        dtypes.append("bfloat16")
+    rates = {}
+    for dtype in dtypes:
+        matrix = torch.randn(side, side, device=options.device).to(getattr(torch, dtype))
+        seconds = []
+        for _ in range(3):
+            wait_for(options.device)
+            start = time.perf_counter()
+            torch.mm(matrix, matrix)
+            wait_for(options.device)
+            seconds.append(time.perf_counter() - start)
+        rates[dtype] = 2 * side**3 / 1e9 / statistics.median(seconds)
+    return rates
+
+
+def compare_with_limit(training_gflops, matrix_gflops):
+    """Our training's operations per second beside those of matrix products, turn by turn."""
+    dtype = list(matrix_gflops)[-1]
+    shares = [ours / matrix for ours, matrix in zip(training_gflops, matrix_gflops[dtype])]
+    return {
+        "training_gflops": statistics.median(training_gflops),
+        "matrix_gflops": medians(matrix_gflops),
+        "share": statistics.median(shares),
+        "of": dtype,
+        "lowest_share": min(shares),
+        "highest_share": max(shares),
+    }
 
 
 def compare(images, our_seconds, textbook_seconds):
@@ -474,15 +437,6 @@ def compare(images, our_seconds, textbook_seconds):
         "lowest_ratio": min(ratios),
         "highest_ratio": max(ratios),
     }
-
-
-def matrix_shares(training, facts):
-    """How much of the GPU's rate in products of matrices each loop reaches."""
-    shares = {}
-    for loop in LOOPS:
-        gflops = training["images_per_second"][loop] * facts["gflop_per_image"]
-        shares[loop] = gflops / facts["matrix_gflops"]
-    return shares
 
 
 def print_training(rows):
@@ -503,10 +457,22 @@ def print_training(rows):
             pair_cell(row["peak_megabytes"], ",.0f"),
         ]
         print_cells(cells)
+    print("\nbillions of operations per second (a multiply-add is two) in our training,")
+    print("and in products of large matrices in the same run\n")
+    print("| network | training | matrix products | share |\n|---|---|---|---|")
     for row in rows:
-        if "share_of_matrix_rate" in row:
-            shares = pair_cell(row["share_of_matrix_rate"], ".1%")
-            print(f"{row['network']}: {shares} of the bf16 matrix rate measured on this GPU")
+        print_cells([row["network"], *limit_cells(row["limit"])])
+
+
+def limit_cells(limit):
+    """Three cells of a table: operations per second in training, in matrix products, the share."""
+    matrix = [f"{gflops:,.0f} in {dtype}" for dtype, gflops in limit["matrix_gflops"].items()]
+    return [
+        f"{limit['training_gflops']:,.0f}",
+        ", ".join(matrix),
+        f"**{limit['share']:.0%}** of {limit['of']} "
+        f"({limit['lowest_share']:.0%}-{limit['highest_share']:.0%})",
+    ]
 
 
 def comparison_cells(comparison):
@@ -533,7 +499,10 @@ def print_cells(cells):
 
 
 def measure_growth(options):
-    """Seconds per epoch of exercise 2's residual networks, against depth and number of images."""
+    """Seconds per epoch of exercise 2's residual networks, against depth and number of images.
+
+    And the grader's seconds, against the number of submissions.
+    """
     hide_progress_bars()
     solution = load_solution("2")
     budget = choose_budget(solution, options)
@@ -549,37 +518,62 @@ def measure_growth(options):
     all_images = budget["train_images"]
     depths = DEPTHS[:2] if options.dry_run else DEPTHS
     counts = [all_images // divisor for divisor in (16, 8, 4, 2, 1)]
+    classes = (1, 2) if options.dry_run else CLASS_SIZES
     return [
         measure_sizes(
             "layer", depths, lambda depth: epoch_seconds(depth, all_images), options.rounds
         ),
         measure_sizes("image", counts, lambda count: epoch_seconds(20, count), options.rounds),
+        measure_sizes("submission", classes, grading_seconds, rounds=1),
     ]
 
 
 def measure_sizes(unit, sizes, measure, rounds):
     """Measure every size once per round, print the seconds against the sizes, return a record."""
     seconds = {size: [] for size in sizes}
-    for _ in tqdm(range(rounds), desc=f"seconds per epoch against {unit}s"):
+    for _ in tqdm(range(rounds), desc=f"seconds against {unit}s"):
         for size in sizes:
             seconds[size].append(measure(size))
-    print_growth(unit, seconds, "seconds per epoch")
+    print_growth(unit, seconds)
     return {
         "against": f"{unit}s",
-        "seconds_per_epoch": medians(seconds),
+        "seconds": medians(seconds),
         "lowest_and_highest": {size: [min(times), max(times)] for size, times in seconds.items()},
     }
 
 
-def medians(seconds):
-    """{size: the median of its seconds}."""
-    return {size: statistics.median(times) for size, times in seconds.items()}
+def grading_seconds(size):
+    """The grader's seconds on a class in which everybody hands in the solution of exercise 1."""
+    with tempfile.TemporaryDirectory() as folder:
+        submissions = Path(folder, "class")
+        make_class(submissions, size)
+        command = [sys.executable, GRADER, submissions, "--exercises", "1"]
+        command += ["--out", Path(folder, "out")]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
 
 
-def print_growth(unit, seconds, title):
+def make_class(folder, size):
+    """A folder of submissions. No two are alike, for those are graded only once."""
+    solution = SOLUTIONS["1"]
+    text = solution.read_text("utf-8")
+    for number in range(size):
+        learner = folder / f"learner{number:03}"
+        learner.mkdir(parents=True)
+        submission = learner / solution.name
+        submission.write_text(f"{text}\n# learner {number}\n", "utf-8")
+
+
+def medians(measured):
+    """{key: the median of its numbers}."""
+    return {key: statistics.median(numbers) for key, numbers in measured.items()}
+
+
+def print_growth(unit, seconds):
     """A table of medians, and one sentence on whether they lie on a straight line."""
     middle = medians(seconds)
-    print(f"\n| {unit}s | {title} | lowest-highest | milliseconds per {unit} |")
+    print(f"\n| {unit}s | seconds | lowest-highest | milliseconds per {unit} |")
     print("|---|---|---|---|")
     for size, times in seconds.items():
         spread = f"{min(times):.2f}-{max(times):.2f}"
@@ -606,103 +600,117 @@ def print_line(unit, middle):
 # Accuracy
 
 
-def train_resnet18(loop, solution, data, budget, seed, mirrored=False):
-    """Train exercise 1's network by one of the loops: {"test_accuracy": ..., "seconds": ...}."""
-    epochs = budget["epochs"]
-    batch_size = budget["batch_size"]
-    device = data.train_labels.device
-    label = f"{loop}, {epochs} epochs, seed {seed}"
-    torch.manual_seed(seed)
-    model = solution.ResNet18().apply(given.initialise).to(device)
-    if loop == "ours":
-        train = functools.partial(our_train, model, data, smoothing=budget["smoothing"])
-    else:
-        train = functools.partial(textbook_train, model, training_loader(data, batch_size))
-    start = time.perf_counter()
-    train(epochs, seed, batch_size, weight_decay=5e-4, label=label)
-    wait_for(device)
-    seconds = time.perf_counter() - start
-    tested_model = solution.Mirrored(model) if mirrored else model
-    test_accuracy = textbook_accuracy(tested_model, test_loader(data))
-    return {"test_accuracy": test_accuracy, "seconds": seconds}
-
-
 def measure_accuracy(options):
     """Exercise 1's network, trained by both loops on the same images, from three seeds."""
     solution = load_solution("1")
     budget = choose_budget(solution, options)
     data = load_images(options, budget)
-    accuracies = defaultdict(list)
-    seconds = defaultdict(list)
-    for seed in range(1 if options.dry_run else SEEDS):
-        for loop in LOOPS:
-            result = train_resnet18(loop, solution, data, budget, seed)
-            accuracies[loop].append(result["test_accuracy"])
-            seconds[loop].append(result["seconds"])
-    print(
-        f"\nResNet-18, {data.name}: {budget['epochs']} epochs of {len(data.train_labels):,} "
-        f"images, batches of {budget['batch_size']}"
-    )
-    print("\n| loop | test accuracy from each seed | mean | seconds |\n|---|---|---|---|")
-    for loop in LOOPS:
-        from_each_seed = ", ".join(f"{value:.1%}" for value in accuracies[loop])
-        mean = statistics.mean(accuracies[loop])
-        median_seconds = statistics.median(seconds[loop])
-        print_cells([loop, from_each_seed, f"{mean:.1%}", f"{median_seconds:.0f}"])
-    return {
-        "data": data.name,
-        "epochs": budget["epochs"],
-        "test_accuracy": accuracies,
-        "seconds": seconds,
-    }
+    seeds = range(1 if options.dry_run else SEEDS)
+    rows = [measure_recipe(loop, loop, solution, data, budget, seeds) for loop in LOOPS]
+    print_recipes(rows, data)
+    return rows
 
 
 def measure_fast_preset(options):
     """Exercise 1's --preset fast beside the textbook loop; then as much of it as fits a minute."""
     solution = load_solution("1")
-    budget = choose_budget(solution, options)
-    data = load_images(options, budget)
-
-    def measure(recipe, loop, settings):
-        fast = loop == "ours"
-        result = train_resnet18(loop, solution, data, settings, seed=0, mirrored=fast)
-        return {"recipe": recipe, **settings, **result}
-
-    textbook = dict(budget)
-    if not options.dry_run:
-        textbook["epochs"] = TEXTBOOK_EPOCHS
-    rows = [measure("textbook", "textbook", textbook)]
+    usual = choose_budget(solution, options)
     preset = choose_budget(solution, options, preset="fast")
-    rows.append(measure("--preset fast", "ours", preset))
+    data = load_images(options, usual)
+    if not options.dry_run:
+        usual["epochs"] = TEXTBOOK_EPOCHS
+    rows = [
+        measure_recipe("textbook", "textbook", solution, data, usual),
+        measure_recipe("--preset fast", "ours", solution, data, preset),
+    ]
     minute = dict(preset)
     if not options.dry_run:
-        epochs_per_second = preset["epochs"] / rows[-1]["seconds"]
+        epochs_per_second = preset["epochs"] / rows[1]["seconds"][0]
         minute["epochs"] = max(1, int(60 * epochs_per_second))
-    rows.append(measure("--preset fast, a minute", "ours", minute))
+    rows.append(measure_recipe("--preset fast, a minute", "ours", solution, data, minute))
+    rows[1]["seconds_to_textbook"] = seconds_to_accuracy(rows[1], rows[0]["test_accuracy"][0])
     print_recipes(rows, data)
+    reached = rows[1]["seconds_to_textbook"]
+    when = "never" if reached is None else f"after {reached:.1f} seconds of training"
+    print(f"\n--preset fast is as accurate as the textbook's network in the end: {when}")
     return rows
 
 
+def measure_recipe(recipe, loop, solution, data, settings, seeds=(0,)):
+    """Train exercise 1's network by one of the loops from each seed. Returns a row of the table."""
+    runs = [train_resnet18(loop, solution, data, settings, seed) for seed in seeds]
+    return {
+        "recipe": recipe,
+        **settings,
+        "test_accuracy": [run["test_accuracy"] for run in runs],
+        "seconds": [run["seconds"] for run in runs],
+        "history": [run["history"] for run in runs],
+    }
+
+
+def train_resnet18(loop, solution, data, settings, seed):
+    """Train exercise 1's network once: its test accuracy, seconds of training, and history.
+
+    The textbook loop has no history. --preset fast's network is tested as that preset does.
+    """
+    epochs = settings["epochs"]
+    batch_size = settings["batch_size"]
+    smoothing = settings["smoothing"]
+    device = data.train_labels.device
+    label = f"{loop}, {epochs} epochs, seed {seed}"
+    torch.manual_seed(seed)
+    model = solution.ResNet18().apply(given.initialise).to(device)
+    tested_model = solution.Mirrored(model) if smoothing else model
+    if loop == "ours":
+
+        def test(model):
+            return {"test_accuracy": our_accuracy(tested_model, data)}
+
+        extras = {"smoothing": smoothing, "after_epoch": test}
+        history = our_train(model, data, epochs, seed, batch_size, 5e-4, label, **extras)
+        seconds = sum(row["seconds"] for row in history)
+    else:
+        history = None
+        loader = textbook.training_loader(data, batch_size)
+        start = time.perf_counter()
+        textbook.train(model, loader, epochs, seed, RATE * batch_size, label=label)
+        wait_for(device)
+        seconds = time.perf_counter() - start
+    test_accuracy = textbook.accuracy(tested_model, textbook.test_loader(data))
+    return {"test_accuracy": test_accuracy, "seconds": seconds, "history": history}
+
+
+def seconds_to_accuracy(row, goal):
+    """The seconds of training until the test accuracy first was goal; None if it never was."""
+    seconds = 0
+    for epoch in row["history"][0]:
+        seconds += epoch["seconds"]
+        if epoch["test_accuracy"] >= goal:
+            return seconds
+    return None
+
+
 def print_recipes(rows, data):
-    """The table of the fast preset."""
+    """The table of recipes, each with a number from every seed."""
     print(
         f"\nResNet-18, {data.name}: {len(data.train_labels):,} training images, "
         f"{len(data.test_labels):,} test images"
     )
-    print("\n| recipe | epochs | batch size | test accuracy | seconds of training |")
-    print("|---|---|---|---|---|")
+    print("\n| recipe | epochs | batch size | test accuracy | mean | seconds of training |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
         cells = [
             row["recipe"],
             str(row["epochs"]),
             str(row["batch_size"]),
-            f"{row['test_accuracy']:.2%}",
-            f"{row['seconds']:.1f}",
+            ", ".join(f"{value:.2%}" for value in row["test_accuracy"]),
+            f"{statistics.mean(row['test_accuracy']):.2%}",
+            f"{statistics.median(row['seconds']):.1f}",
         ]
         print_cells(cells)
 
 
-# The default runs, and grading
+# The default runs
 
 
 def measure_runs(options):
@@ -742,31 +750,152 @@ def measure_run(name, folder, options):
     return {"seconds": seconds, "peak_megabytes": megabytes(usage)}
 
 
-def measure_grading(options):
-    """The grader on classes in which everybody hands in the solution of exercise 1."""
+# Other work on the same cores
+
+
+def measure_busy(options):
+    """Training alone and beside others like it, by how long its threads watch for work."""
+    company = COMPANY[:2] if options.dry_run else COMPANY
+    rows = []
+    for name in options.networks or ["ResNet-18"]:
+        seconds = defaultdict(list)
+        for _ in tqdm(range(options.rounds), desc=name):
+            for waiting, variables in WAITING.items():
+                with mock.patch.dict(os.environ, variables):
+                    turn = seconds_in_company(company, name, options)
+                for others, times in turn.items():
+                    seconds[waiting, others] += times
+        rows.append({"network": name, "seconds": tabulate(medians(seconds))})
+    print_busy(rows)
+    return rows
+
+
+def seconds_in_company(company, name, options):
+    """{number of other trainings on the same cores: what five steps take in each training}."""
+    processes = [LoopProcess("ours", name, options) for _ in range(1 + max(company))]
     seconds = {}
-    for size in (1, 2) if options.dry_run else CLASS_SIZES:
-        with tempfile.TemporaryDirectory() as folder:
-            submissions = Path(folder, "class")
-            make_class(submissions, size)
-            command = [sys.executable, GRADER, submissions, "--exercises", "1"]
-            command += ["--out", Path(folder, "out")]
-            start = time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            seconds[size] = [time.perf_counter() - start]
-    print_growth("submission", seconds, "seconds in all")
-    return [{"submissions": size, "seconds": times[0]} for size, times in seconds.items()]
+    for others in company:
+        together = processes[: 1 + others]
+        for process in together:
+            process.pipe.send("five steps")
+        seconds[others] = [process.receive() for process in together]
+    for process in processes:
+        process.stop()
+    return seconds
 
 
-def make_class(folder, size):
-    """A folder of submissions. No two are alike, for those are graded only once."""
-    solution = SOLUTIONS["1"]
-    text = solution.read_text("utf-8")
-    for number in range(size):
-        learner = folder / f"learner{number:03}"
-        learner.mkdir(parents=True)
-        submission = learner / solution.name
-        submission.write_text(f"{text}\n# learner {number}\n", "utf-8")
+def tabulate(middle):
+    """{waiting: {others: seconds}} of {(waiting, others): seconds}."""
+    table = defaultdict(dict)
+    for (waiting, others), seconds in middle.items():
+        table[waiting][others] = seconds
+    return table
+
+
+def print_busy(rows):
+    """A table for each network: seconds, and how many times those of the first one alone."""
+    for row in rows:
+        first = next(iter(row["seconds"].values()))
+        headings = [f"beside {others}" if others else "alone" for others in first]
+        print(f"\n{row['network']}: seconds of five steps (times as long as the first)\n")
+        print_cells(["loops before a thread sleeps", *headings])
+        print("|---" * (1 + len(headings)) + "|")
+        for waiting, by_company in row["seconds"].items():
+            cells = [f"{value:.1f} ({value / first[0]:.1f})" for value in by_company.values()]
+            print_cells([waiting, *cells])
+
+
+# A GPU, for some minutes
+
+
+def measure_gpu(options):
+    """What is worth measuring on a GPU, as far as the minutes go: {part: its record}.
+
+    Each part is a process, and leaves a file in the folder that is called as FILE, without its
+    suffix. A part whose file is there is not measured again.
+    """
+    end = time.perf_counter() + 60 * options.minutes
+    folder = options.json.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    parts = gpu_parts(options)
+    for part, make_command in parts.items():
+        if Path(folder, part).exists():
+            continue
+        left = end - time.perf_counter()
+        print(f"== {part}: {left:.0f} seconds left", flush=True)
+        try:
+            run_in_time(make_command(folder), left)
+        except subprocess.TimeoutExpired:
+            print(f"== {part}: not finished. Run the same command again, or give more --minutes")
+            break
+        except subprocess.CalledProcessError as error:
+            print(f"== {part}: failed with exit status {error.returncode}; on to the next")
+        except FileNotFoundError as error:
+            print(f"== {part}: cannot be planned without {error.filename}")
+    files = [Path(folder, part) for part in parts]
+    return {file.stem: json.loads(file.read_text("utf-8")) for file in files if file.exists()}
+
+
+def gpu_parts(options):
+    """{file: a function that makes the command for it}, most important first."""
+    flags = ["--device", options.device.type, "--data-dir", options.data_dir]
+    if options.dry_run:
+        flags.append("--dry-run")
+    rounds = ["--rounds", str(options.rounds)]
+    data = ["--data", options.data]
+    bench = [sys.executable, __file__]
+
+    def training(name, folder):
+        part = ["training", "--networks", name, *rounds, "--json", folder / f"{name}.json"]
+        return [*bench, *part, *flags]
+
+    def fast(folder):
+        return [*bench, "fast", "--json", folder / "fast.json", *data, *flags]
+
+    def paper(folder):
+        epochs = paper_epochs(options, folder)
+        part = ["--preset", "paper", "--depths", "20", "56", "--seeds", "1", "--epochs", epochs]
+        return [sys.executable, SOLUTIONS["2"], *part, "--out", folder, *data, *flags]
+
+    first, *others = options.networks or list(NETWORKS)
+    parts = {f"{first}.json": functools.partial(training, first), "fast.json": fast}
+    for name in others:
+        parts[f"{name}.json"] = functools.partial(training, name)
+    parts["dry_run/exercise_02.json" if options.dry_run else "exercise_02.json"] = paper
+    return parts
+
+
+def paper_epochs(options, folder):
+    """As many epochs as fit into the minutes, for two plain and two residual networks.
+
+    It does not depend on how much of the minutes is left: with other epochs, networks that an
+    earlier call has trained would be trained again.
+    """
+    if options.dry_run:
+        return "1"
+    seconds = 0  # for an epoch of all four
+    for name in ("plain-56", "residual-56"):
+        record = json.loads(Path(folder, f"{name}.json").read_text("utf-8"))
+        (row,) = record["numbers"]
+        training = 50_000 / row["training"]["images_per_second"]["ours"]
+        testing = 10_000 / row["testing"]["images_per_second"]["ours"]
+        seconds += (1 + 20 / 56) * (training + testing)
+    return str(max(1, int(0.7 * 60 * options.minutes / seconds)))
+
+
+def run_in_time(command, seconds):
+    """Run a command; TimeoutExpired or CalledProcessError if it is too slow or fails.
+
+    Whatever it has started ends with it.
+    """
+    with subprocess.Popen(command, start_new_session=True) as child:
+        try:
+            status = child.wait(max(0, seconds))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+    if status:
+        raise subprocess.CalledProcessError(status, command)
 
 
 # The command line
@@ -774,11 +903,12 @@ def make_class(folder, size):
 
 SUBJECTS = {
     "training": measure_training,
-    "growth": measure_growth,
     "accuracy": measure_accuracy,
-    "fast": measure_fast_preset,
     "runs": measure_runs,
-    "grading": measure_grading,
+    "growth": measure_growth,
+    "busy": measure_busy,
+    "fast": measure_fast_preset,
+    "gpu": measure_gpu,
 }
 
 
@@ -813,13 +943,20 @@ def parse_options():
         metavar="NETWORK",
         help=f"only these: {', '.join(NETWORKS)}",
     )
+    add(
+        "--minutes",
+        type=given.whole_number(1, 1000),
+        default=9,
+        metavar="N",
+        help="for gpu: how long it may take (default: 9)",
+    )
     add("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     add("--without-bf16", action="store_true", help="as on a CPU with AVX2 and nothing newer")
     add(
         "--data",
         choices=("shapes", "cifar10"),
         default="shapes",
-        help="for accuracy and fast; default: shapes",
+        help="for accuracy, fast and gpu; default: shapes",
     )
     add(
         "--data-dir",
@@ -836,8 +973,12 @@ def parse_options():
     if options.device is None:
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     options.device = given.choose_device(options.device, parser)
-    if options.subject not in ("accuracy", "fast"):
+    if options.subject not in ("accuracy", "fast", "gpu"):
         options.data = "shapes"
+    if options.subject == "gpu" and not options.json:
+        parser.error("gpu needs --json FILE, to go on where it stopped")
+    if options.subject == "gpu" and options.device.type == "cpu" and not options.dry_run:
+        parser.error("gpu: torch finds no GPU here; --dry-run tries it on a CPU")
     return options
 
 
