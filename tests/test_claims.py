@@ -27,8 +27,8 @@ def test_a_table_is_printed(exercise, tmp_path):
 
 def test_a_claim_names_the_seeds_with_which_it_holds():
     runs = {seed: {"loss": seed} for seed in range(4)}
-    assert claims.holds_with(lambda run: run["loss"] > 1, runs) == "2, 3"
-    assert claims.holds_with(lambda run: run["loss"] > 9, runs) == "none"
+    assert claims.holds_with(lambda run: run["loss"] > 1, runs) == "2, 3 of 0, 1, 2, 3"
+    assert claims.holds_with(lambda run: run["loss"] > 9, runs) == "none of 0, 1, 2, 3"
     assert claims.holds_with(lambda run: run["another"] > 9, runs) == "-"
 
 
