@@ -859,6 +859,17 @@ def likeliest_probe(probe, features, mistakes):
     )
 
 
+@pytest.mark.task("5.3")
+def test_every_probe_is_its_own(lesson):
+    features, labels = clusters(40)
+    call = "linear_probe(features, labels, 4), a second time,"
+    with calling(call):
+        first = lesson.linear_probe(features, labels, 4)
+        second = lesson.linear_probe(features + 1, labels.flip(0), 4)
+    if first is second:
+        raise Wrong(f"{call} returned the same probe. Make and train a new one each time.")
+
+
 # How near to the minimum: the share that may be left of the way from a layer of zeros.
 NEAR = [(1.0, 1e-3, 0.016), (1.0, 0.3, 0.016), (1.0, 1.0, 0.04), (0.1, 1e-3, 0.016)]
 
@@ -882,17 +893,6 @@ def test_probe_comes_near_the_minimum(lesson, size, penalty, share):
         f"{call} with penalty={penalty}: cross-entropy plus penalty is {got:.4f}, "
         f"it could be {least:.4f}.{hint}"
     )
-
-
-@pytest.mark.task("5.3")
-def test_every_probe_is_its_own(lesson):
-    features, labels = clusters(40)
-    call = "linear_probe(features, labels, 4), a second time,"
-    with calling(call):
-        first = lesson.linear_probe(features, labels, 4)
-        second = lesson.linear_probe(features + 1, labels.flip(0), 4)
-    if first is second:
-        raise Wrong(f"{call} returned the same probe. Make and train a new one each time.")
 
 
 @pytest.mark.task("5.3")
@@ -1238,19 +1238,15 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
     check_same_parameters(model, old, what)
     norms = norms_of(model)
     old_norms = norms_of(old)
-    for norm, old_norm, (mean, variance) in zip(norms, old_norms, expected):
+    check_all_have_moved(model, old_norms, what)
+    names = {module: name for name, module in model.named_modules()}
+    for norm, (mean, variance) in zip(norms, expected):
         if holds(norm, mean, variance):
             continue
-        if equal(norm.running_mean, old_norm.running_mean) or not norm.running_mean.any():
-            raise Wrong(
-                f"{what} leaves the running statistics as they were, or as reset. "
-                "In eval mode they do not move; nor if batches, "
-                "which can be gone through only once, is used up before."
-            )
         difference = statistics_difference(norm, mean, variance)
         mistakes = statistics_mistakes(old, batches)
         cause = likeliest(mistakes, functools.partial(same_statistics, norms))
-        raise Wrong(f"{what}: {difference}.{cause}")
+        raise Wrong(f"{what}: {difference} in {names[norm]}.{cause}")
     for norm, old_norm in zip(norms, old_norms):
         if norm.momentum != old_norm.momentum:
             raise Wrong(
@@ -1258,6 +1254,27 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
                 f"Put back what it was, {old_norms[0].momentum}."
             )
     check_unchanged(before, what, "values")
+
+
+def check_all_have_moved(model, old_norms, what):
+    """Raise Wrong if the statistics of a batch norm are what they were, or as reset."""
+    names = {module: name for name, module in model.named_modules()}
+    left = []
+    for norm, old_norm in zip(norms_of(model), old_norms):
+        if equal(norm.running_mean, old_norm.running_mean) or not norm.running_mean.any():
+            left.append(names[norm])
+    if len(left) == len(old_norms):
+        raise Wrong(
+            f"{what} leaves the running statistics as they were, or as reset. "
+            "In eval mode they do not move; nor if batches, "
+            "which can be gone through only once, is used up before."
+        )
+    if left:
+        raise Wrong(
+            f"{what} leaves the running statistics of {left[0]} as they were, or as reset, "
+            "while others change. Adapt every batch norm among model.modules(), "
+            "in whichever mode it is."
+        )
 
 
 def check_same_parameters(model, old, what):
