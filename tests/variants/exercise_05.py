@@ -919,7 +919,7 @@ return model""",
     wrong(
         "5.1",
         "old rows",
-        "copies weights of the old head",
+        "copies numbers of the old head",
         hole(
             "replace_head",
             """old = model.fc
