@@ -919,7 +919,7 @@ return model""",
     wrong(
         "5.1",
         "old rows",
-        "copies weights of the old head",
+        "copies numbers of the old head",
         hole(
             "replace_head",
             """old = model.fc
@@ -2556,7 +2556,7 @@ return model""",
     wrong(
         "5.5",
         "first blocks' norms",
-        None,
+        "Adapt every batch norm among",
         hole(
             "adapt_batchnorm",
             """norms = [m for name, m in model.named_modules() if '.1.' not in name and isinstance(m, nn.BatchNorm2d)]
@@ -2699,7 +2699,7 @@ return model""",
     wrong(
         "5.5",
         "only those in train mode",
-        "In eval mode they do not move",
+        "in whichever mode it is",
         hole(
             "adapt_batchnorm",
             """norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
