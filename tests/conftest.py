@@ -47,8 +47,10 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "task(number): the task that a test belongs to")
     if config.args and config.args[0] == OWN_ARGUMENT:
-        test_files = sorted(str(path) for path in ROOT.glob("tests/test_exercise_*.py"))
-        config.args = config.args[1:] or test_files
+        here = config.invocation_params.dir
+        # From here, for pytest takes no brackets in a path, such as those of a "course [1]".
+        test_files = [os.path.relpath(path, here) for path in ROOT.glob("tests/test_exercise_*.py")]
+        config.args = config.args[1:] or sorted(test_files)
     target = Path(config.getoption("target"))
     if not target.is_dir():
         raise pytest.UsageError(f"--target {target}: there is no such folder")
