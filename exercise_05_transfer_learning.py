@@ -99,7 +99,7 @@ def add_flags(add):
     """The flags that only this exercise has."""
     add(
         "--images",
-        type=path,
+        type=expanded_path,
         metavar="DIR",
         help="your images: a folder per class, or DIR/train and DIR/test (or val) with them",
     )
@@ -1603,7 +1603,7 @@ def whole_number(low, high):
     return parse
 
 
-def path(text):
+def expanded_path(text):
     """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
     return Path(text).expanduser()
 
@@ -1625,7 +1625,7 @@ def parse_args(exercise, budgets, add_flags=None):
     )
     add(
         "--data-dir",
-        type=path,
+        type=expanded_path,
         default="data",
         metavar="DIR",
         help="where torchvision keeps CIFAR-10 (default: data)",
@@ -1651,7 +1651,7 @@ def parse_args(exercise, budgets, add_flags=None):
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="default: 0")
     add(
         "--out",
-        type=path,
+        type=expanded_path,
         default="results",
         metavar="DIR",
         help="where the figure and its numbers are written (default: results)",

@@ -1289,7 +1289,7 @@ def whole_number(low, high):
     return parse
 
 
-def path(text):
+def expanded_path(text):
     """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
     return Path(text).expanduser()
 
@@ -1311,7 +1311,7 @@ def parse_args(exercise, budgets, add_flags=None):
     )
     add(
         "--data-dir",
-        type=path,
+        type=expanded_path,
         default="data",
         metavar="DIR",
         help="where torchvision keeps CIFAR-10 (default: data)",
@@ -1337,7 +1337,7 @@ def parse_args(exercise, budgets, add_flags=None):
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="default: 0")
     add(
         "--out",
-        type=path,
+        type=expanded_path,
         default="results",
         metavar="DIR",
         help="where the figure and its numbers are written (default: results)",
