@@ -306,7 +306,7 @@ def line_in(path, error):
 def pytest_sessionfinish(session):
     """If nobody has asked for tracebacks, pytest_terminal_summary prints something shorter."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or session.config.option.tbstyle != "auto":
+    if reporter is None or session.config.option.tbstyle not in ("auto", "no"):
         return
     failed = [*reporter.stats.get("failed", []), *reporter.stats.get("error", [])]
     if failed and all(hasattr(report, "task") for report in failed):
@@ -373,7 +373,7 @@ def write_row(terminalreporter, task, results):
     )
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Exercise by exercise, task by task, so that pytest -x stops at the next thing to do."""
 
     def place(item):
@@ -385,3 +385,6 @@ def pytest_collection_modifyitems(items):
         if takes_lesson and item.get_closest_marker("task") is None:
             raise pytest.UsageError(f"{item.nodeid}: says no @pytest.mark.task")
     items.sort(key=place)
+    all_have_tasks = all(item.get_closest_marker("task") for item in items)
+    if config.option.tbstyle == "auto" and all_have_tasks:
+        config.option.tbstyle = "no"  # to write tracebacks that nobody sees takes long
