@@ -1260,6 +1260,11 @@ def whole_number(low, high):
     return parse
 
 
+def expanded_path(text):
+    """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
+    return Path(text).expanduser()
+
+
 def parse_args(exercise, budgets, add_flags=None):
     """The command line. budgets has the defaults for "cpu" and "gpu", and what each preset changes.
 
@@ -1277,7 +1282,7 @@ def parse_args(exercise, budgets, add_flags=None):
     )
     add(
         "--data-dir",
-        type=Path,
+        type=expanded_path,
         default="data",
         metavar="DIR",
         help="where torchvision keeps CIFAR-10 (default: data)",
@@ -1303,7 +1308,7 @@ def parse_args(exercise, budgets, add_flags=None):
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, metavar="N", help="default: 0")
     add(
         "--out",
-        type=Path,
+        type=expanded_path,
         default="results",
         metavar="DIR",
         help="where the figure and its numbers are written (default: results)",
@@ -1392,6 +1397,8 @@ def main(run, exercise, budgets, add_flags=None):
     """Run the experiment as the command line says; every expected mishap gets one sentence."""
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
+    if hasattr(sys.stdout, "reconfigure"):  # it has not in a notebook
+        sys.stdout.reconfigure(errors="replace")  # letters that the terminal has not
     try:
         run(args)
     except KeyboardInterrupt:
@@ -1399,7 +1406,9 @@ def main(run, exercise, budgets, add_flags=None):
             "\nStopped: nothing is half-written. "
             "The same command goes on with what is finished, or starts again."
         )
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:  # of which torch.OutOfMemoryError is one only with CUDA
+        if "out of memory" not in str(error):
+            raise
         sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -47,8 +47,10 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "task(number): the task that a test belongs to")
     if config.args and config.args[0] == OWN_ARGUMENT:
-        test_files = sorted(str(path) for path in ROOT.glob("tests/test_exercise_*.py"))
-        config.args = config.args[1:] or test_files
+        here = config.invocation_params.dir
+        # From here, for pytest takes no brackets in a path, such as those of a "course [1]".
+        test_files = [os.path.relpath(path, here) for path in ROOT.glob("tests/test_exercise_*.py")]
+        config.args = config.args[1:] or sorted(test_files)
     target = Path(config.getoption("target"))
     if not target.is_dir():
         raise pytest.UsageError(f"--target {target}: there is no such folder")
@@ -313,7 +315,7 @@ def line_in(path, error):
 def pytest_sessionfinish(session):
     """If nobody has asked for tracebacks, pytest_terminal_summary prints something shorter."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or session.config.option.tbstyle != "auto":
+    if reporter is None or session.config.option.tbstyle not in ("auto", "no"):
         return
     failed = [*reporter.stats.get("failed", []), *reporter.stats.get("error", [])]
     if failed and all(hasattr(report, "task") for report in failed):
@@ -380,7 +382,7 @@ def write_row(terminalreporter, task, results):
     )
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Exercise by exercise, task by task, so that pytest -x stops at the next thing to do."""
 
     def place(item):
@@ -392,3 +394,6 @@ def pytest_collection_modifyitems(items):
         if takes_lesson and item.get_closest_marker("task") is None:
             raise pytest.UsageError(f"{item.nodeid}: says no @pytest.mark.task")
     items.sort(key=place)
+    all_have_tasks = all(item.get_closest_marker("task") for item in items)
+    if config.option.tbstyle == "auto" and all_have_tasks:
+        config.option.tbstyle = "no"  # to write tracebacks that nobody sees takes long

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import json
 import os
 import pickle
@@ -461,6 +462,59 @@ def test_a_preset_changes_the_budget_and_flags_change_the_preset(tmp_path, monke
     assert (args.epochs, args.train_images, args.test_images, args.batch_size) == (2, 7, 10, 64)
     assert args.out == Path("results")
     assert args.exercise == "exercise_09"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["x.py", "--device=cpu", "--out=~/out", "--data-dir=~/data"])
+    budgets = {"cpu": {"epochs": 5, "train_images": 100, "test_images": 10}}
+    args = given.parse_args("exercise_09_x", budgets)
+    assert args.out == tmp_path / "out"
+    assert args.data_dir == tmp_path / "data"
+
+
+@pytest.fixture
+def run_main(tmp_path, monkeypatch):
+    """A function that runs given.main with an experiment of a test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x.py", "--device", "cpu"])
+    monkeypatch.delattr(given, "__file__")
+    budgets = {"cpu": {"epochs": 5, "train_images": 100, "test_images": 10}}
+    return lambda experiment: given.main(experiment, "exercise_09_x", budgets)
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "GPU's memory is full"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "GPU's memory is full"),
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "The disk is full"),
+    ],
+)
+def test_expected_mishaps_get_one_sentence(run_main, error, expected):
+    def experiment(args):
+        raise error
+
+    with pytest.raises(SystemExit, match=expected):
+        run_main(experiment)
+
+
+def test_other_errors_keep_their_traceback(run_main):
+    def experiment(args):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        run_main(experiment)
+
+
+def test_a_terminal_without_a_letter_gets_another_one(run_main, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    run_main(lambda args: print("0.5 ± 0.1 of caf\udce9"))
+    terminal.flush()
+    assert terminal.buffer.getvalue().split() == b"0.5 ? 0.1 of caf?".split()
 
 
 def test_a_dry_run_writes_to_a_folder_of_its_own(tmp_path, monkeypatch):

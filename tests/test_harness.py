@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,16 @@ def test_a_file_may_have_a_byte_that_is_no_utf_8(tmp_path):
     assert status == 1
     assert "INTERNALERROR" not in output
     assert "TODO 1.1: BasicBlock.__init__ is not written yet" in table_row(output, "1.1")
+
+
+def test_the_course_may_be_in_a_folder_with_brackets(tmp_path):
+    course = tmp_path / "course [1]"
+    shutil.copytree(ROOT / "tests", course / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "solutions", course / "solutions")
+    shutil.copy(ROOT / "pyproject.toml", course)
+    status, output = run_pytest("--collect-only", "-q", cwd=course)
+    assert status == 0, output
+    assert f"{TEST}::" in output
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -259,6 +259,20 @@ def test_a_folder_that_may_not_be_read_gets_one_sentence(transfer, tmp_path, mon
         read(transfer, tmp_path)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have names of letters only")
+def test_names_may_be_in_any_encoding_and_have_dollar_signs(transfer, tmp_path, capsys):
+    sys.stdout.reconfigure(errors="replace")  # as main does
+    for name in (b"caf\xe9 $5-$10 ^_{", b"\xe9$\\frac$"):
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        make_images(folder / os.fsdecode(b"\xff$a$"), 4)
+        make_images(folder / "$5-$10", 4)
+        data = read(transfer, folder)
+        accuracies = {strategy: [[0.5, 0.6]] for strategy in transfer.STRATEGIES}
+        shifts = {shift: [0.5, 0.6] for shift in transfer.SHIFTS}
+        figure = transfer.draw_figure([2], accuracies, shifts, data, data)
+        figure.savefig(tmp_path / "figure.png")
+
+
 def test_two_images_per_class_are_enough(transfer, tmp_path):
     make_images(tmp_path / "a", 2)
     make_images(tmp_path / "b", 2)

@@ -214,6 +214,46 @@ def test_the_figure_is_drawn_for_every_outcome():
         lesson.draw_figure(history, predictions, data).savefig(io.BytesIO())
 
 
+@pytest.mark.timeout(120)
+def test_a_script_runs_without_docstrings_and_without_its_folder_in_the_path(tmp_path):
+    script = copy_to(tmp_path, FIRST)
+    command = [sys.executable, "-OO", script.name, "--dry-run"]
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "This was a dry run" in done.stdout
+
+
+def test_a_stub_with_a_byte_that_is_no_utf_8_says_which_task_comes_first(tmp_path):
+    """With -m and in a notebook Python runs such a file, if the byte is in a comment."""
+    stub = copy_to(tmp_path, ROOT / FIRST.name)
+    text = stub.read_bytes()
+    stub.write_bytes(text.replace(b"# %% Your part", b"# for my caf\xe9\n\n# %% Your part"))
+    command = [sys.executable, "-m", stub.stem]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert one_line(done).startswith("TODO 1.1: BasicBlock.__init__ is not written yet")
+
+
+@pytest.mark.parametrize(
+    "numbers, expected",
+    [
+        ({"RANK": "1", "WORLD_SIZE": "2"}, (0, 1)),
+        ({"RANK": "3", "LOCAL_RANK": "3"}, (0, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "node7", "MASTER_PORT": "29500"}, (0, 1)),
+        ({"RANK": "", "WORLD_SIZE": "none"}, (0, 1)),
+        ({"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "1"}, (0, 1)),
+    ],
+    ids=["no address", "no size", "old address", "no numbers", "torchrun"],
+)
+def test_numbers_of_processes_that_are_left_over_are_not_obeyed(monkeypatch, numbers, expected):
+    for name, value in numbers.items():
+        monkeypatch.setenv(name, value)
+    args = SimpleNamespace(threads=torch.get_num_threads(), device=torch.device("cpu"))
+    with load(SWEEP).processes(args) as rank_and_world_size:
+        assert rank_and_world_size == expected
+
+
 def sweep(folder, processes):
     """Run exercise 4's dry run under torchrun; returns its numbers and what it printed."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
