@@ -198,7 +198,7 @@ def test_the_papers_recipe_comes_last(gpu_run):
     assert settings["epochs"] == 1
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_what_is_measured_is_not_measured_again(gpu_run):
     folder, _, before = gpu_run
     printed, again = dry_run(folder, "gpu", "--networks", "plain-56")
@@ -258,6 +258,7 @@ def test_the_papers_epochs_are_as_many_as_fit(tmp_path):
     assert bench.paper_epochs(options, tmp_path) == "1"
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
