@@ -9,14 +9,14 @@
                                      memory (9 minutes)
     python tools/bench.py growth     seconds against depth, number of images, and submissions to
                                      the grader (6 minutes)
-    python tools/bench.py busy       exercise 1's training beside others like it, with threads that
-                                     wait for one another in several ways
+    python tools/bench.py busy       exercise 1's training beside others like it on the same cores,
+                                     by how its threads wait for one another (15 minutes)
     python tools/bench.py fast       exercise 1's --preset fast beside 15 epochs of the textbook
                                      loop (for a GPU)
     python tools/bench.py gpu --minutes 9 --json FILE
                                      on a GPU, most important first and as far as the minutes go:
                                      both loops, fast, the paper's recipe. The same command goes on
-                                     with what is missing
+                                     with what is missing in the folder FILE.parts
 
 The other loop is in tools/textbook.py.
 """
@@ -758,14 +758,15 @@ def measure_busy(options):
     company = COMPANY[:2] if options.dry_run else COMPANY
     rows = []
     for name in options.networks or ["ResNet-18"]:
-        seconds = defaultdict(list)
+        seconds = {waiting: defaultdict(list) for waiting in WAITING}
         for _ in tqdm(range(options.rounds), desc=name):
             for waiting, variables in WAITING.items():
                 with mock.patch.dict(os.environ, variables):
                     turn = seconds_in_company(company, name, options)
                 for others, times in turn.items():
-                    seconds[waiting, others] += times
-        rows.append({"network": name, "seconds": tabulate(medians(seconds))})
+                    seconds[waiting][others] += times
+        middle = {waiting: medians(by_company) for waiting, by_company in seconds.items()}
+        rows.append({"network": name, "seconds": middle})
     print_busy(rows)
     return rows
 
@@ -782,14 +783,6 @@ def seconds_in_company(company, name, options):
     for process in processes:
         process.stop()
     return seconds
-
-
-def tabulate(middle):
-    """{waiting: {others: seconds}} of {(waiting, others): seconds}."""
-    table = defaultdict(dict)
-    for (waiting, others), seconds in middle.items():
-        table[waiting][others] = seconds
-    return table
 
 
 def print_busy(rows):
@@ -811,11 +804,11 @@ def print_busy(rows):
 def measure_gpu(options):
     """What is worth measuring on a GPU, as far as the minutes go: {part: its record}.
 
-    Each part is a process, and leaves a file in the folder that is called as FILE, without its
-    suffix. A part whose file is there is not measured again.
+    Each part is a process, and leaves a file in the folder FILE.parts. A part whose file is there
+    is not measured again.
     """
     end = time.perf_counter() + 60 * options.minutes
-    folder = options.json.with_suffix("")
+    folder = options.json.with_name(f"{options.json.name}.parts")
     folder.mkdir(exist_ok=True)
     parts = gpu_parts(options)
     for part, make_command in parts.items():
