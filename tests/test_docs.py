@@ -115,7 +115,7 @@ ELSEWHERE = {  # what cannot be run here, and the file that runs it
     "!python exercise_01_build_resnet18.py": None,  # Colab's own
     "python solutions/exercise_05_transfer_learning.py --images DIR --weights imagenet": None,
 }
-SHORTER = {"tools/judge.py": "--exercises 1", "tools/grade.py": "--exercises 1"}
+SHORTER = {"grading/grade.py": "--exercises 1"}
 BEGINNINGS = (
     "python ",
     "pytest ",

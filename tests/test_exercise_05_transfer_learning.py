@@ -16,6 +16,7 @@ from messages import (
     calling,
     check_dry_run,
     check_tensor,
+    draw,
     in_words,
     is_close,
     likeliest,
@@ -33,9 +34,9 @@ MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"]
 
 def make_model(block=BasicBlock, training=True, classes=CLASSES):
     """A torchvision ResNet of one block per stage, with random numbers in its batch norms."""
-    torch.manual_seed(0)
+    torch.manual_seed(draw(0))
     model = ResNet(block, [1, 1, 1, 1], num_classes=classes)
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(draw(1))
     with torch.no_grad():
         for norm in norms_of(model):
             size = norm.weight.shape
@@ -51,7 +52,7 @@ def norms_of(model):
 
 
 def make_images(count=12, seed=3):
-    return torch.randn(count, 3, 32, 40, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(count, 3, 32, 40, generator=torch.Generator().manual_seed(draw(seed)))
 
 
 def tensors_of(model):
@@ -244,7 +245,7 @@ def check_linear(head, old_head, width, call):
             f"{call} copies weights of the old head into the new one. "
             "They know the old classes; leave them."
         )
-    features = torch.randn(50, width, generator=torch.Generator().manual_seed(2))
+    features = torch.randn(50, width, generator=torch.Generator().manual_seed(draw(2)))
     for training in (True, False):
         with calling(f"model(images) after {call}"), torch.no_grad():
             logits = head.train(training)(features)
@@ -590,8 +591,8 @@ def features_mistakes(model, batches, expected):
 
 def clusters(count=200, width=20, classes=4, seed=0, spread=1.0, mislabelled=0.0):
     """Features in clusters, and labels, a share of which is drawn by lot."""
-    generator = torch.Generator().manual_seed(seed)
-    centres = 1.2 * torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
+    generator = torch.Generator().manual_seed(draw(seed))
+    centres = 1.2 * torch.randn(classes, width, generator=torch.Generator().manual_seed(draw(99)))
     labels = torch.arange(count) % classes
     features = centres[labels] + spread * torch.randn(count, width, generator=generator)
     is_mislabelled = torch.rand(count, generator=generator) < mislabelled
@@ -746,7 +747,7 @@ def test_probe_comes_near_the_minimum(lesson, penalty, share):
     best = optimum(features, labels, 4, penalty)
     got = objective(probe, features, labels, penalty)
     least = objective(best, features.double(), labels, penalty)
-    torch.manual_seed(0)
+    torch.manual_seed(draw(0))
     start = objective(nn.Linear(20, 4), features, labels, penalty)
     if got <= least + share * (start - least):
         return
@@ -1193,7 +1194,7 @@ def test_fine_tuning_learns_cifar10(lesson, cifar10_dir):
     data = load_cifar10(lesson, cifar10_dir)
     images = lesson.normalise(data.train_images, data)
     labels = data.train_labels
-    torch.manual_seed(0)
+    torch.manual_seed(draw(0))
     model = torchvision.models.resnet18(num_classes=10).to(labels.device)
     with calling("parameter_groups(model, 0.002, 0.6)"):
         optimizer = torch.optim.AdamW(lesson.parameter_groups(model, 0.002, 0.6))
