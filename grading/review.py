@@ -12,6 +12,7 @@ from pathlib import Path
 
 LIST = Path(__file__).with_name("look_at.txt").read_text("utf-8")
 PATTERNS = re.findall(r"(?m)^([^#\n].*) \[(.*)\]$", LIST)
+CHANGES = re.compile(r"(get|set|del)attr(__)?$")  # by name
 ALIKE = 0.95  # the share of their tasks' code that two scripts have in common
 LEAST = 100  # words of code; less is alike by chance
 
@@ -58,10 +59,12 @@ def terms(tree):
         elif isinstance(node, ast.Name | ast.Attribute):
             first, dot, rest = ast.unparse(node).partition(".")
             name = imported.get(first, f".{first}" if dot else first) + dot + rest
+            if not re.fullmatch(r"[\w.]+", name):
+                name = f".{node.attr}"
             yield line, name if isinstance(node.ctx, ast.Load) else f"{name} ="
         elif isinstance(node, ast.FunctionDef):
             yield line, f"def {node.name}"
-        elif isinstance(node, ast.Call) and node.args:
+        elif isinstance(node, ast.Call) and node.args and CHANGES.search(ast.unparse(node.func)):
             yield line, f"{ast.unparse(node.func)}({ast.unparse(node.args[0])}"
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield line, f"'{node.value}'"
