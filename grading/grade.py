@@ -31,74 +31,51 @@ SOLUTION = "the course's solution"
 
 
 def grade(learner, places, exercise, options, room):
-    """Keep the verdict on one exercise of one learner. Returns it."""
+    """Keep the verdict on one exercise of one learner, and return it."""
     verdict = {"learner": learner, "exercise": exercise, "file": FILES[exercise]}
     verdict |= {"status": "ok", "tests": {}, "look": [], "shape": [], "key": ""}
     name = hashlib.sha256(learner.encode("utf-8", "surrogateescape")).hexdigest()[:20]
     kept = options.out / "verdicts" / f"exercise_0{exercise}" / f"{name}.json"
-    try:
-        with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-            fill_in(verdict, kept, places, options, room, Path(scratch))
-    except submissions.Refused as refusal:
-        verdict["status"] = f"refused: {refusal}"
-    except (OSError, ValueError) as error:
-        kept.unlink(missing_ok=True)
-        return {**verdict, "status": f"not judged: {error}"}
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        try:
+            known = json.loads(kept.read_text()) if kept.exists() else verdict
+            verdict = fill_in(verdict, known, places, options, room, Path(scratch))
+        except submissions.Refused as refusal:
+            verdict["status"] = f"refused: {refusal}"
+        except (OSError, ValueError) as error:
+            kept.unlink(missing_ok=True)
+            return {**verdict, "status": f"not judged: {error}"}
     reports.write(kept, json.dumps(verdict))
     return verdict
 
 
-def fill_in(verdict, kept, places, options, room, scratch):
-    """Complete a verdict; with an earlier one if nothing has changed. OSError: it cannot be."""
+def fill_in(verdict, known, places, options, room, scratch):
+    """The whole verdict: the known one if nothing has changed. OSError: there can be none."""
     name = verdict["file"]
-    alone = len(options.exercises) == 1
-    script, others = submissions.choose(places, name, alone, scratch)
+    data, others = submissions.choose(places, name, len(options.exercises) == 1, scratch)
     also = f"; there is also {', '.join(others)}" if others else ""
-    if script is None:
-        verdict["status"] = f"missing{also}"
-        return
-    data = submissions.source(script)
-    verdict["key"] = hashlib.sha256(options.fingerprint + data).hexdigest()
-    if kept.exists():
-        known = json.loads(kept.read_text())
-        if known["key"] == verdict["key"]:
-            verdict.update(known)
-            return
+    if data is None:
+        return {**verdict, "status": f"missing{also}"}
+    key = hashlib.sha256(options.fingerprint + data).hexdigest()
+    if known["key"] == key:
+        return known
     for folder in ("submission", "room"):
         (scratch / folder).mkdir()
     (scratch / "submission" / name).write_bytes(data)
-    job = json.dumps({"file": name, "seed": options.seed, "seconds": options.seconds})
-    with open(scratch / "errors", "w+", errors="replace") as errors:
-        places = (scratch / "room", scratch / "submission")
-        with room.start(*places, "judge.py", job, errors=errors) as process:
-            said = process.stdout.read()
-        errors.seek(0)
-        last_line = errors.read().strip().rpartition("\n")[2]
-    found = json.loads(said or '{"error": "the judge was stopped"}')
-    if found["error"]:
-        raise OSError(f"{found['error']} {last_line}")
+    job = {"file": name, "seed": options.seed, "seconds": options.seconds}
+    with room.start(scratch, "judge.py", json.dumps(job)) as process:
+        said = process.stdout.read()
+    if not said:
+        errors = (scratch / "errors").read_text(errors="replace")
+        raise OSError(errors.strip()[-300:] or "the judge was stopped")
+    found = json.loads(said)
     messages = [test["message"] for test in found["tests"].values()]
-    stopped = [f"stopped: {why}" for why in found["stopped"]]
     broken = [message for message in messages if "cannot be imported" in message]
+    status = (broken + [f"stopped: {why}" for why in found["stopped"]] + ["ok"])[0] + also
     stub = (ROOT / name).read_bytes()
-    verdict["tests"] = found["tests"]
-    verdict["status"] = (broken + stopped + ["ok"])[0] + also
-    verdict["look"] = review.look_at(data, stub, verdict["exercise"])
-    verdict["shape"] = review.shape(data, stub)
-
-
-def judge_all(learners, options, room):
-    """Judge everything that is to be judged. Returns the verdicts that are none."""
-    failed = []
-    with ThreadPoolExecutor(options.jobs) as pool:
-        jobs = []
-        for exercise in sorted(options.exercises):
-            for learner, places in learners.items():
-                jobs.append(pool.submit(grade, learner, places, exercise, options, room))
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="file", desc="judging"):
-            if job.result()["status"].startswith("not judged"):
-                failed.append(job.result())
-    return failed
+    looks = {"look": review.look_at(data, stub, verdict["exercise"]), "key": key}
+    looks["shape"] = review.shape(data, stub)
+    return {**verdict, **looks, "tests": found["tests"], "status": status}
 
 
 def name_the_similar(verdicts):
@@ -110,7 +87,7 @@ def name_the_similar(verdicts):
         for group in review.alike(shapes):
             for learner in set(group) - {SOLUTION}:
                 others = [other for other in group if other != learner]
-                own[learner]["look"].append(f"very similar to {', '.join(others[:20])}")
+                own[learner]["look"].append(f"very similar to {', '.join(others[-9:])}")
 
 
 def write_all(failed, options):
@@ -119,13 +96,14 @@ def write_all(failed, options):
     name_the_similar(verdicts)
     people = {}
     for verdict in sorted([*verdicts, *failed], key=lambda v: (v["learner"], v["exercise"])):
-        worth = {} if verdict in failed else options.points
-        scored = reports.score(verdict, worth)
+        scored = reports.score(verdict, {} if verdict in failed else options.points)
         people.setdefault(verdict["learner"], {})[verdict["exercise"]] = scored
     for learner, own in people.items():
         reports.write(options.out / "learners" / f"{learner}.txt", reports.report(learner, own))
+    page = (ROOT / "grading" / "overview.html").read_text("utf-8")
+    page = page.replace("PEOPLE", json.dumps(people).replace("<", "\\u003c"), 1)
+    reports.write(options.out / "overview.html", page)
     reports.write(options.out / "grades.csv", reports.table(people))
-    reports.write(options.out / "overview.html", reports.overview(people))
     reports.write(options.out / "review.txt", reports.review(people))
     return people
 
@@ -175,15 +153,18 @@ def main():
         folder = options.submissions.resolve()
         learners = {folder.name: [(folder, folder.name, "")]}
         strays = []
-    options.scratch = tempfile.mkdtemp(prefix=f"grade-{os.getpid()}-")
+    options.scratch = Path(tempfile.mkdtemp(prefix=f"grade-{os.getpid()}-"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if options.no_sandbox:
-            room = sandbox.Sandbox("none", options.scratch)
-        else:
-            room = sandbox.choose(options.scratch, options.container)
+        way = "none" if options.no_sandbox else options.container
+        room = sandbox.choose(options.scratch, way)
         print(f"sandbox: {room.way}; --seed {options.seed}", flush=True)
-        failed = judge_all(learners, options, room)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            jobs = []
+            for exercise in sorted(options.exercises):
+                for learner, places in learners.items():
+                    jobs.append(pool.submit(grade, learner, places, exercise, options, room))
+            done = [job.result() for job in tqdm(as_completed(jobs), "judging", len(jobs))]
     except sandbox.NoSandbox as problem:
         raise SystemExit(f"No sandbox works here: {problem}\nSee docs/grading.md.") from None
     except KeyboardInterrupt:
@@ -191,6 +172,7 @@ def main():
         os._exit(1)  # the judges end with this process
     finally:
         shutil.rmtree(options.scratch, ignore_errors=True)
+    failed = [verdict for verdict in done if verdict["status"].startswith("not judged")]
     people = write_all(failed, options)
     if options.one:
         print(reports.report(*next(iter(people.items()))))

@@ -5,9 +5,7 @@ Not a command for people: judge.py starts it. Every line that it writes is a mes
 
 import json
 import os
-import signal
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +15,7 @@ class Reporter:
 
     def __init__(self, job):
         self.job = job
-        self.lost = set(job["lost"])  # tasks
-        self.limit = job["seconds"]  # for the test that runs now
+        self.limits = {}  # seconds that a test may take
         self.problem = None  # why the test that runs now has failed
         self.passed = False
 
@@ -28,36 +25,22 @@ class Reporter:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
-        """Keep the tests of tasks. The script's own run is for its author: it uses every task."""
-        items[:] = [item for item in items if task_of(item) and "dry_run" not in item.fixturenames]
-        self.tell(collected={item.nodeid: task_of(item) for item in items})
-        items[:] = [item for item in items if item.nodeid not in self.job["done"]]
+        """Keep what is to be run. The script's own run is for its author: it uses every task."""
+        items[:] = [item for item in items if "dry_run" not in item.fixturenames]
+        tasks = {item.nodeid: item.get_closest_marker("task").args[0] for item in items}
+        for item in items:
+            marker = item.get_closest_marker("timeout")
+            self.limits[item.nodeid] = self.job["seconds"] * (marker.args[0] / 30 if marker else 1)
+        self.tell(collected=tasks)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        skipped = {*self.job["done"], *(name for name in tasks if tasks[name] in self.job["lost"])}
+        items[:] = [item for item in items if item.nodeid not in skipped]
 
-    def pytest_runtest_protocol(self, item):
-        """Pass over a test if its task is lost anyway."""
-        if task_of(item) in self.lost:
-            return True
+    def pytest_runtest_logstart(self, nodeid):
+        """Say that a test begins."""
         self.problem = None
         self.passed = False
-        marker = item.get_closest_marker("timeout")
-        self.limit = self.job["seconds"] * (marker.args[0] / 30 if marker else 1)
-        signal.signal(signal.SIGALRM, self.stop_test)
-        self.tell(started=item.nodeid, limit=self.limit)
-        return None
-
-    def stop_test(self, *_):
-        """The handler of SIGALRM, which the judge sends when a test takes too long."""
-        pytest.fail(f"Timeout >{self.limit:g} s", pytrace=False)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(self, item, call):
-        """A test that takes too long loses its task: the task's other tests may do the same."""
-        report = yield
-        if call.excinfo is not None and str(call.excinfo.value).startswith("Timeout >"):
-            self.lost.add(task_of(item))
-            self.tell(lost={task_of(item): report.longrepr})
-        return report
+        self.tell(started=nodeid, limit=self.limits[nodeid])
 
     def pytest_runtest_logreport(self, report):
         """Keep what one phase of a test says."""
@@ -67,26 +50,16 @@ class Reporter:
             self.passed = report.passed
 
     def pytest_runtest_logfinish(self, nodeid):
-        """Write a test's result."""
+        """Say how a test has ended."""
         passed = self.passed and self.problem is None
         self.tell(finished=nodeid, passed=passed, message=self.problem or "")
 
 
-def task_of(item):
-    """The task that a test belongs to, or None."""
-    marker = item.get_closest_marker("task")
-    return marker and marker.args[0]
-
-
-def main():
+if __name__ == "__main__":
     job = json.loads(sys.argv[1])
-    course = Path(os.environ["COURSE"])
+    course = os.environ["COURSE"]
     flags = ["-q", "-s", "-p", "no:cacheprovider", "-o", "addopts=", f"--rootdir={course}"]
-    flags += [f"--config-file={course / 'pyproject.toml'}", f"--draw={job['seed']}"]
-    flags += [f"--target={os.environ['SUBMISSION']}", str(course / "tests" / f"test_{job['file']}")]
+    flags += [f"--config-file={course}/pyproject.toml", f"--target={os.environ['SUBMISSION']}"]
+    flags += [f"--draw={job['seed']}", f"{course}/tests/test_{job['file']}"]
     pytest.main(flags, plugins=[Reporter(job)])
     os._exit(0)  # whatever threads and exit handlers the learner's file has left
-
-
-if __name__ == "__main__":
-    main()

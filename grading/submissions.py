@@ -1,7 +1,5 @@
 """Who handed in what: learners and their scripts, as people and learning platforms lay them out."""
 
-import json
-import os
 import re
 import tempfile
 import zipfile
@@ -74,12 +72,12 @@ def scripts_in(path, name, date, scratch, depth=0):
             if is_theirs and (entry.is_dir() or SCRIPT.search(entry.name)):
                 yield from scripts_in(entry, entry.name, date, scratch, depth + 1)
     elif name.lower().endswith(".zip"):
+        folder = tempfile.mkdtemp(dir=scratch)
         try:
             with zipfile.ZipFile(path) as archive:
                 members = [m for m in archive.infolist() if SCRIPT.search(m.filename)]
                 if sum(member.file_size for member in members) > 20 * LARGEST:
                     raise Refused(f"{name} holds more than 20 MB of scripts")
-                folder = tempfile.mkdtemp(dir=scratch)
                 archive.extractall(folder, members)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
             raise Refused(f"{name} cannot be unpacked: {error}") from None
@@ -89,10 +87,10 @@ def scripts_in(path, name, date, scratch, depth=0):
 
 
 def choose(places, wanted, alone, scratch):
-    """(the script of an exercise or None, the names of others that may have been meant).
+    """(the bytes of an exercise's script or None, the names of others that may have been meant).
 
-    The last attempt counts; then the right name, then .py, .py.txt and .ipynb in this order, then
-    the outermost. alone: only this exercise is graded, so a single script is it, whatever its name.
+    The last attempt counts; then the right name, then .py before .py.txt before .ipynb, then the
+    outermost. alone: only this exercise is graded, so a single script is it, whatever its name.
     """
     number = int(wanted.split("_")[1])
     pattern = re.compile(rf"(?!test_).*exercise[ _-]?0?{number}(?!\d)", re.IGNORECASE)
@@ -107,22 +105,12 @@ def choose(places, wanted, alone, scratch):
 
     last = max((script.date for script in found), default="")
     found = sorted((script for script in found if script.date == last), key=rank)
-    others = [script.name for script in found[1:] or every][:4] if found[1:] or not found else []
+    if not found:
+        return None, [script.name for script in every][:4]
     if len(found) > 1 and rank(found[0]) == rank(found[1]):
         raise Refused(f"more than one file: {found[0].name} and {found[1].name}")
-    return (found[0] if found else None), others
-
-
-def source(script):
-    """The bytes of a script; a notebook's cells become one, as exporting it as a script does it."""
-    if os.path.getsize(script.path) > LARGEST:
-        raise Refused(f"{script.name} is larger than {LARGEST >> 20} MB: that is no script")
-    data = script.path.read_bytes()
-    if not script.name.lower().endswith(".ipynb"):
-        return data
-    try:
-        cells = json.loads(data)["cells"]
-        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    except (ValueError, KeyError, TypeError):
-        raise Refused(f"{script.name} is no notebook that can be read: hand in a script") from None
-    return re.sub(r"(?m)^(\s*)([%!])", r"\1pass  # \2", "\n\n".join(code)).encode()
+    if found[0].name.lower().endswith(".ipynb"):
+        raise Refused(f"{found[0].name} is a notebook: save and export it as an executable script")
+    if found[0].path.stat().st_size > LARGEST:
+        raise Refused(f"{found[0].name} is larger than {LARGEST >> 20} MB: that is no script")
+    return found[0].path.read_bytes(), [script.name for script in found[1:]][:4]

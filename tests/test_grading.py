@@ -147,9 +147,9 @@ def test_people_are_neither_split_nor_merged(tmp_path, layout):
     for learner, places in learners.items():
         found[learner] = {}
         for exercise in "12":
-            script, _ = submissions.choose(places, FILES[exercise], False, tmp_path)
-            if script:
-                found[learner][exercise] = submissions.source(script)
+            data, _ = submissions.choose(places, FILES[exercise], False, tmp_path)
+            if data:
+                found[learner][exercise] = data
     assert found == expected
     assert set(strays) == {name for name in files if "/" not in name and name in NOBODYS}
 
@@ -160,29 +160,17 @@ NOBODYS = {"index.html", "metadata.yml", "notes.txt", "grades.csv"}
 def choose(folder, files, alone=False):
     """(the bytes of what is taken from a learner's folder, the names of what is not)."""
     lay_out(folder / "anna", files)
-    script, others = submissions.choose(
-        [(folder / "anna", "anna", "")], NAME, alone, tempfile.mkdtemp(dir=folder)
-    )
-    return script and submissions.source(script), others
+    places = [(folder / "anna", "anna", "")]
+    return submissions.choose(places, NAME, alone, tempfile.mkdtemp(dir=folder))
 
 
-def test_zip_files_and_notebooks_are_taken(tmp_path):
+def test_a_zip_file_is_a_folder(tmp_path):
     (tmp_path / "anna").mkdir()
     with zipfile.ZipFile(tmp_path / "anna" / "homework.zip", "w") as archive:
         archive.writestr(f"work/{NAME}", b"x = 1")
         archive.writestr(f"__MACOSX/work/._{NAME}", b"junk")
         archive.writestr("work/big.bin", bytes(10))
     assert choose(tmp_path, {}) == (b"x = 1", [])
-    cells = [
-        {"cell_type": "markdown", "source": ["# Title"]},
-        {"cell_type": "code", "source": ["%matplotlib inline\n", "x = 1"]},
-        {"cell_type": "code", "source": "if x:\n    !ls\n"},
-    ]
-    notebook = json.dumps({"cells": cells}).encode()
-    (tmp_path / "other").mkdir()
-    source, _ = choose(tmp_path / "other", {"exercise_01.ipynb": notebook})
-    assert "x = 1" in source.decode()
-    compile(source, "notebook", "exec")
 
 
 def test_what_is_not_taken_is_named(tmp_path):
@@ -197,7 +185,7 @@ def test_what_is_not_taken_is_named(tmp_path):
     [
         ({"exercise_01 (1).py": b"1", "exercise_01 (2).py": b"2"}, "more than one"),
         ({"exercise_01.zip": b"no zip"}, "cannot be unpacked"),
-        ({"exercise_01.ipynb": b"no notebook"}, "no notebook"),
+        ({"exercise_01.ipynb": b"{}"}, "is a notebook"),
         ({NAME: b" " * (2**20 + 1)}, "no script"),
     ],
 )
@@ -223,10 +211,10 @@ def test_links_and_pipes_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("task,points\n1.1,6,\n", "line 2"),
-        ("task,points\n1.1,6\n1.1,7\n", "line 3"),
-        ("task,points\n9.9,6\n", "line 2"),
-        ("task,points\n1.1,six\n", "line 2"),
+        ("task,points\n1.1,6,\n", "'1.1,6,' must be"),
+        ("task,points\n1.1,6\n1.1,7\n", "'1.1,7' must be"),
+        ("task,points\n9.9,6\n", "'9.9,6' must be"),
+        ("task,points\n1.1,six\n", "'1.1,six' must be"),
         ("", "first line"),
     ],
 )
@@ -246,13 +234,13 @@ def test_points_are_read_as_spreadsheets_write_them(tmp_path):
     assert set(reports.read_points(None)) == set(TASKS)
 
 
-def test_a_learners_words_are_no_formula_and_no_html():
+def test_a_learners_words_are_no_formula(tmp_path):
     test = {"task": "1.1", "passed": False, "message": "=1+1 <script>\x07"}
     verdict = {"exercise": "1", "file": NAME, "status": "=ok", "tests": {"t": test}, "look": []}
     people = {"=Anna": {"1": reports.score(verdict, {"1.1": 6})}}
     assert "\n'=Anna,0,0,0,6,1: =ok" in reports.table(people)
-    assert "<script>" not in reports.overview(people)
-    assert "\x07" not in reports.report("=Anna", people["=Anna"])
+    reports.write(tmp_path / "report.txt", reports.report("=Anna", people["=Anna"]))
+    assert "\x07" not in (tmp_path / "report.txt").read_text()
 
 
 def test_exercises_that_were_graded_before_stay_in_the_table(tmp_path):
@@ -293,9 +281,10 @@ def test_the_probe_notices_what_can_be_seen(tmp_path):
     room = sandbox.Sandbox("none", tmp_path)
     script = room.course / "grading" / "probe.sh"
     text = script.read_text()
-    script.write_text(text[: text.index("for place in")] + text[text.index("[ -n ") :])
+    loop = text[text.index("for place in") : text.index("for place in", text.index("done"))]
+    script.write_text(text.replace(loop, ""))  # it would write on this machine
     with pytest.raises(sandbox.NoSandbox, match="other processes are seen"):
-        room.probe()
+        room.probe(tmp_path)
 
 
 def test_nothing_runs_where_no_sandbox_works(tmp_path):
