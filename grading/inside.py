@@ -35,6 +35,8 @@ class Reporter:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         skipped = {*self.job["done"], *(name for name in tasks if tasks[name] in self.job["lost"])}
         items[:] = [item for item in items if item.nodeid not in skipped]
+        if items:
+            self.limits[items[0].nodeid] *= 3  # it imports the learner's file
 
     def pytest_runtest_logstart(self, nodeid):
         """Say that a test begins."""
