@@ -178,8 +178,7 @@ def main():
         print(reports.report(*next(iter(people.items()))))
     if options.gradescope:
         reports.write(options.gradescope, reports.gradescope(*people.values()))
-    if strays:
-        print(f"nobody's work: {', '.join(strays)}")
+    print(f"nobody's work: {', '.join(strays) or 'nothing'}")
     print(f"{len(people)} learners: {options.out / 'grades.csv'}, overview.html, review.txt")
     if failed:
         names = ", ".join(sorted({verdict["learner"] for verdict in failed}))

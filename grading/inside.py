@@ -60,8 +60,8 @@ class Reporter:
 if __name__ == "__main__":
     job = json.loads(sys.argv[1])
     course = os.environ["COURSE"]
-    flags = ["-q", "-s", "-p", "no:cacheprovider", "-o", "addopts=", f"--rootdir={course}"]
-    flags += [f"--config-file={course}/pyproject.toml", f"--target={os.environ['SUBMISSION']}"]
-    flags += [f"--draw={job['seed']}", f"{course}/tests/test_{job['file']}"]
-    pytest.main(flags, plugins=[Reporter(job)])
+    flags = ["-q", "-s", "--assert=plain", "-p", "no:cacheprovider", "-o", "addopts="]
+    flags += [f"--config-file={course}/pyproject.toml", f"--rootdir={course}"]
+    flags += [f"--target={os.environ['SUBMISSION']}", f"--draw={job['seed']}"]
+    pytest.main([*flags, f"{course}/tests/test_{job['file']}"], plugins=[Reporter(job)])
     os._exit(0)  # whatever threads and exit handlers the learner's file has left

@@ -202,7 +202,7 @@ VANDALS = {
     "pauses": (in_forward(f"os.kill(os.getpid(), 19)\n{ADDITION.strip()}"), ALL, "ok"),
     "really_exits": (in_forward("os._exit(0)"), AFTER_1_1, "exit status 0"),
     "really_exits_at_import": (at_import("os._exit(0)"), 0, "exit status 0"),
-    "removes_everything": (at_import("import shutil\nshutil.rmtree('/', True)"), 0, ""),
+    "removes_everything": (at_import("import shutil\nshutil.rmtree('/', True)"), ALL - 6, "ok"),
     "broken_bytes": (b"\xff\xfe\x00\x81" * 100, 0, "cannot be imported"),
     "broken_syntax": (f"{RIGHT}\ndef (:\n", 0, "cannot be imported"),
     "missing_package": (at_import("import no_such_package"), 0, "cannot be imported"),
