@@ -101,7 +101,7 @@ def test_a_new_exercise_is_graded(extended, tmp_path):
         folder = tmp_path / "class" / learner
         folder.mkdir(parents=True)
         (folder / "exercise_06_toy.py").write_text(text.replace(", BLUE", ""))
-    grade = ["tools/grade.py", tmp_path / "class", "--out", tmp_path / "out", "--exercises", "6"]
+    grade = ["grading/grade.py", tmp_path / "class", "--out", tmp_path / "out", "--exercises", "6"]
     status, printed = run(extended, *grade)
     assert status == 0, printed
     with open(tmp_path / "out" / "grades.csv", newline="", encoding="utf-8") as file:

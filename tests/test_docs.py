@@ -70,7 +70,10 @@ def test_the_readme_and_ci_run_the_same_test_command():
 
 @each_page
 def test_files_that_the_pages_name_exist(page):
+    made_by_the_grader = {"review.txt", "learners/NAME.txt", "anna_exercise_01.py"}
     for name in re.findall(r"[\w/.]*\w+\.(?:py|txt|toml)\b", page.read_text("utf-8")):
+        if name in made_by_the_grader:
+            continue
         if name != "solutions/exercise_06_name.py" and "exercise_06" not in name:  # to be written
             assert (ROOT / name).exists(), f"{page.name} names {name}"
 
@@ -117,7 +120,7 @@ ELSEWHERE = {  # what cannot be run here, and the file that runs it
     "!python exercise_01_build_resnet18.py": None,  # Colab's own
     "python solutions/exercise_05_transfer_learning.py --images DIR --weights imagenet": None,
 }
-SHORTER = {"tools/judge.py": "--exercises 1", "tools/grade.py": "--exercises 1"}
+SHORTER = {"grading/grade.py": "--exercises 1"}
 BEGINNINGS = (
     "python ",
     "pytest ",

@@ -19,6 +19,7 @@ from messages import (
     check_dry_run,
     check_module,
     check_tensor,
+    draw,
     in_words,
     is_close,
     likeliest,
@@ -57,7 +58,7 @@ def option_a(x, new_channels, stride):
 
 def randomise(model, seed=0):
     """Give every parameter and buffer random values: no layer is by chance the identity or 0."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(draw(seed))
 
     def draw_between(tensor, low, high):
         tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
@@ -104,7 +105,7 @@ def make_block(lesson, case, skip, training):
     """A block with random weights, an input for it, and how to call it."""
     in_channels, out_channels, stride, height, width = case
     call = f"Block({in_channels}, {out_channels}, stride={stride}, skip={skip})"
-    torch.manual_seed(0)
+    torch.manual_seed(draw(0))
     with calling(call):
         block = lesson.Block(in_channels, out_channels, stride, skip)
     randomise(block).train(training)
@@ -1089,7 +1090,7 @@ def check_lesion(lesson, network, index):
     original = copy.deepcopy(network).eval()
     disturb(network)
     before = Everything(network)
-    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(draw(0)))
     with calling(call):
         lesioned = lesson.without_block(network, index)
     before.check(call, "random state")

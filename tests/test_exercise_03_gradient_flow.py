@@ -17,6 +17,7 @@ from messages import (
     advice,
     calling,
     check_dry_run,
+    draw,
     in_words,
     likeliest,
     mode_name,
@@ -40,7 +41,7 @@ START = pytest.mark.parametrize(
 
 def make_batch(size=8, seed=0, count=COUNT):
     """Normalised images of odd width, and labels."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(draw(seed))
     images = torch.randn(count, 3, size, size + 1, generator=generator)
     labels = torch.randint(10, (count,), generator=generator)
     return images, labels
@@ -48,7 +49,7 @@ def make_batch(size=8, seed=0, count=COUNT):
 
 def make_network(lesson, skip=True, batch_norm=True, training=True, depth=14):
     """A network of the learner's file with random batch-norm weights and statistics."""
-    torch.manual_seed(0)
+    torch.manual_seed(draw(0))
     with calling(f"build_network({depth}, ...), which is given"):
         network = lesson.build_network(depth, skip, batch_norm, width=4)
     return randomised(network).train(training)
@@ -84,7 +85,7 @@ class Mixed(nn.Module):
 
 def randomised(network):
     """The network with random numbers in its batch norms."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(draw(1))
 
     def draw_from(tensor, least, width):
         tensor.copy_(least + width * torch.rand(tensor.shape, generator=generator))
@@ -872,7 +873,7 @@ def check_correlation(lesson, network, images, neighbours, what, why, tolerance)
 
 @pytest.mark.task("3.4")
 def test_correlation_of_a_linear_network_is_one(lesson):
-    torch.manual_seed(0)
+    torch.manual_seed(draw(0))
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3),
         nn.BatchNorm2d(4),
@@ -1535,7 +1536,7 @@ def test_recording_learns_cifar10(lesson, cifar10_dir):
     data = load_cifar10(lesson, cifar10_dir)
     images = lesson.normalise(F.avg_pool2d(data.train_images.float(), 2), data)
     labels = data.train_labels
-    torch.manual_seed(0)
+    torch.manual_seed(draw(0))
     with calling("build_network(8, True, True), which is given"):
         network = lesson.build_network(8, True, True).to(labels.device)
     optimizer = torch.optim.SGD(network.parameters(), 0.02, momentum=0.9)

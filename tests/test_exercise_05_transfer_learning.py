@@ -17,6 +17,7 @@ from messages import (
     calling,
     check_dry_run,
     check_tensor,
+    draw,
     in_words,
     is_close,
     likeliest,
@@ -36,9 +37,9 @@ MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"]
 @functools.cache
 def template(block, classes):
     """A torchvision ResNet of two blocks per stage, with random numbers in its batch norms."""
-    torch.manual_seed(0)
+    torch.manual_seed(draw(0))
     model = ResNet(block, [2, 2, 2, 2], num_classes=classes)
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(draw(1))
     with torch.no_grad():
         for norm in norms_of(model):
             size = norm.weight.shape
@@ -70,7 +71,7 @@ def norms_of(model):
 
 
 def make_images(count=12, seed=3):
-    return torch.randn(count, 3, 32, 40, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(count, 3, 32, 40, generator=torch.Generator().manual_seed(draw(seed)))
 
 
 def tensors_of(model):
@@ -255,7 +256,7 @@ def check_linear(head, old_head, width, call):
             f"{call} copies numbers of the old head into the new one. "
             "They know the old classes; leave them."
         )
-    features = torch.randn(50, width, generator=torch.Generator().manual_seed(2))
+    features = torch.randn(50, width, generator=torch.Generator().manual_seed(draw(2)))
     for training in (True, False):
         with calling(f"model(images) after {call}"), torch.no_grad():
             logits = head.train(training)(features)
@@ -675,8 +676,8 @@ def clusters(count=200, width=20, classes=4, seed=0, spread=1.0, mislabelled=0.0
     The features differ in size and in their mean, and are never balanced: every second one is of
     the first class, half of the others of the second, and so on.
     """
-    generator = torch.Generator().manual_seed(seed)
-    centres = 1.2 * torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
+    generator = torch.Generator().manual_seed(draw(seed))
+    centres = 1.2 * torch.randn(classes, width, generator=torch.Generator().manual_seed(draw(99)))
     shares = [0.5**label for label in range(1, classes)]
     labels = torch.zeros(count, dtype=torch.int64)
     order = torch.randperm(count, generator=generator)
@@ -885,7 +886,7 @@ NEAR = [(1.0, 1e-3, 0.016), (1.0, 0.3, 0.016), (1.0, 1.0, 0.04), (0.1, 1e-3, 0.0
 def test_probe_comes_near_the_minimum(lesson, size, penalty, share):
     features, labels = clusters(240, spread=1.5, mislabelled=0.2)
     features = size * features
-    torch.manual_seed(0)
+    torch.manual_seed(draw(0))
     probe, call = fit_probe(lesson, features, labels, 4, penalty=penalty)
     best = optimum(features, labels, 4, penalty)
     got = objective(probe, features, labels, penalty)
@@ -1412,7 +1413,7 @@ def test_fine_tuning_learns_cifar10(lesson, cifar10_dir):
     data = load_cifar10(lesson, cifar10_dir)
     images = lesson.normalise(data.train_images, data)
     labels = data.train_labels
-    torch.manual_seed(0)
+    torch.manual_seed(draw(0))
     model = torchvision.models.resnet18(num_classes=10).to(labels.device)
     with calling("parameter_groups(model, 0.002, 0.6)"):
         optimizer = torch.optim.AdamW(lesson.parameter_groups(model, 0.002, 0.6))

@@ -9,7 +9,7 @@ disturb(model) first brings a network into a state in which every slip shows.
 """
 
 import torch
-from messages import Wrong, mode_name
+from messages import Wrong, draw, mode_name
 from torch import nn
 
 
@@ -19,7 +19,7 @@ def disturb(model, seed=0):
     Every third module is in the other mode than the root, every other parameter has a gradient of
     its own, and a module and a parameter have hooks that belong to somebody else.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(draw(seed))
     for index, module in enumerate(model.modules()):
         if index % 3 == 2:
             module.training = not model.training

@@ -7,7 +7,7 @@ nn.Conv2d, its subclasses, lazy layers and F.conv2d on plain parameters all look
 from types import SimpleNamespace
 
 import torch
-from messages import Wrong, calling, is_close, is_finite, shape
+from messages import Wrong, calling, draw, is_close, is_finite, shape
 from torch.overrides import TorchFunctionMode
 
 ARGUMENTS = {
@@ -418,7 +418,7 @@ def check_shares_nothing(network, other, call):
 
 def randomise(ops, seed=0):
     """Give the tensors of every op random values, so that no layer is by chance the identity."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(draw(seed))
     with torch.no_grad():
         for op in ops:
             for name, value in tensors(op).items():
@@ -457,7 +457,7 @@ def run_backwards(model, x, weights, what):
         raise Wrong(
             f"{what}: no gradient comes back through it. Is something detached or under no_grad?"
         )
-    direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+    direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(draw(1)))
     combination = (output * direction).sum()
     with calling(f"the backward pass through {what}"):
         gradients = torch.autograd.grad(combination, [x, *weights], allow_unused=True)

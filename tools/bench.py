@@ -56,7 +56,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from course import SOLUTIONS, minutes  # noqa: E402
 
-GRADER = ROOT / "tools" / "grade.py"
+GRADER = ROOT / "grading" / "grade.py"
 LOOPS = ("ours", "textbook")
 RATE = 0.1 / 128  # per image of a batch: the paper's 0.1 for 128
 DRY_RUN = {"epochs": 1, "train_images": 64, "test_images": 64}  # what --dry-run makes of a budget

@@ -1,0 +1,189 @@
+"""Grade a class: one command, one folder of submissions, one table of grades.
+
+    python grading/grade.py SUBMISSIONS --out GRADES
+    python grading/grade.py FOLDER --one --out GRADES       a folder of one learner's
+
+GRADES gets grades.csv, overview.html and review.txt for you, and learners/NAME.txt for the others.
+Interrupted or killed, the same command goes on where it was. docs/grading.md says more.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import reports
+import review
+import sandbox
+import submissions
+from course import FILES, SOLUTIONS
+from tqdm import tqdm
+
+ROOT = sandbox.ROOT
+SOLUTION = "the course's solution"
+
+
+def grade(learner, places, exercise, options, room):
+    """Keep the verdict on one exercise of one learner, and return it."""
+    verdict = {"learner": learner, "exercise": exercise, "file": FILES[exercise]}
+    verdict |= {"status": "ok", "tests": {}, "look": [], "shape": [], "key": ""}
+    name = hashlib.sha256(learner.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    kept = options.out / "verdicts" / f"exercise_0{exercise}" / f"{name}.json"
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        try:
+            known = json.loads(kept.read_text()) if kept.exists() else verdict
+            verdict = fill_in(verdict, known, places, options, room, Path(scratch))
+        except submissions.Refused as refusal:
+            verdict["status"] = f"refused: {refusal}"
+        except (OSError, ValueError) as error:
+            kept.unlink(missing_ok=True)
+            return {**verdict, "status": f"not judged: {error}"}
+    reports.write(kept, json.dumps(verdict))
+    return verdict
+
+
+def fill_in(verdict, known, places, options, room, scratch):
+    """The whole verdict: the known one if nothing has changed. OSError: there can be none."""
+    name = verdict["file"]
+    data, others = submissions.choose(places, name, len(options.exercises) == 1, scratch)
+    also = f"; there is also {', '.join(others)}" if others else ""
+    if data is None:
+        return {**verdict, "status": f"missing{also}"}
+    key = hashlib.sha256(options.fingerprint + data).hexdigest()
+    if known["key"] == key:
+        return known
+    for folder in ("submission", "room"):
+        (scratch / folder).mkdir()
+    (scratch / "submission" / name).write_bytes(data)
+    job = {"file": name, "seed": options.seed, "seconds": options.seconds}
+    with room.start(scratch, "judge.py", json.dumps(job)) as process:
+        said = process.stdout.read()
+    if not said:
+        errors = (scratch / "errors").read_text(errors="replace")
+        raise OSError(errors.strip()[-300:] or "the judge was stopped")
+    found = json.loads(said)
+    messages = [test["message"] for test in found["tests"].values()]
+    broken = [message for message in messages if "cannot be imported" in message]
+    status = (broken + [f"stopped: {why}" for why in found["stopped"]] + ["ok"])[0] + also
+    stub = (ROOT / name).read_bytes()
+    looks = {"look": review.look_at(data, stub, verdict["exercise"]), "key": key}
+    looks["shape"] = review.shape(data, stub)
+    return {**verdict, **looks, "tests": found["tests"], "status": status}
+
+
+def name_the_similar(verdicts):
+    """Add to what to look at: who has nearly the same code."""
+    for exercise, solution in SOLUTIONS.items():
+        own = {v["learner"]: v for v in verdicts if v["exercise"] == exercise}
+        shapes = {learner: verdict["shape"] for learner, verdict in own.items()}
+        shapes[SOLUTION] = review.shape(solution.read_bytes(), (ROOT / solution.name).read_bytes())
+        for group in review.alike(shapes):
+            for learner in set(group) - {SOLUTION}:
+                others = [other for other in group if other != learner]
+                own[learner]["look"].append(f"very similar to {', '.join(others[-9:])}")
+
+
+def write_all(failed, options):
+    """Write everything that GRADES holds, from all verdicts kept there. Returns them."""
+    verdicts = [json.loads(path.read_text()) for path in options.out.glob("verdicts/*/*.json")]
+    name_the_similar(verdicts)
+    people = {}
+    for verdict in sorted([*verdicts, *failed], key=lambda v: (v["learner"], v["exercise"])):
+        scored = reports.score(verdict, {} if verdict in failed else options.points)
+        people.setdefault(verdict["learner"], {})[verdict["exercise"]] = scored
+    for learner, own in people.items():
+        reports.write(options.out / "learners" / f"{learner}.txt", reports.report(learner, own))
+    page = (ROOT / "grading" / "overview.html").read_text("utf-8")
+    page = page.replace("PEOPLE", json.dumps(people).replace("<", "\\u003c"), 1)
+    reports.write(options.out / "overview.html", page)
+    reports.write(options.out / "grades.csv", reports.table(people))
+    reports.write(options.out / "review.txt", reports.review(people))
+    return people
+
+
+def read_options():
+    """The command line, and what follows from it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("submissions", type=Path, help="a folder with a folder or files of each learner")
+    add("--out", type=Path, required=True, metavar="GRADES", help="where everything is written")
+    add("--one", action="store_true", help="the folder is one learner's; print the report")
+    add("--gradescope", type=Path, metavar="FILE", help="with --one: write Gradescope's results")
+    add("--exercises", nargs="+", choices=FILES, default=list(FILES), metavar="N")
+    add("--points", type=Path, metavar="FILE", help="a table with the columns task and points")
+    add("--jobs", type=int, default=os.cpu_count(), metavar="N", help="how many at once")
+    add("--seed", type=int, help="which random inputs (default: drawn once for GRADES)")
+    add("--seconds", type=float, default=30, help="for one test (default: 30)")
+    add("--container", metavar="IMAGE", help="run submissions in Docker or Podman")
+    add("--no-sandbox", action="store_true", help="run submissions with all that you may do")
+    options = parser.parse_args()
+    if not options.submissions.is_dir():
+        parser.error(f"{options.submissions}: there is no such folder")
+    if options.out.resolve().is_relative_to(options.submissions.resolve()):
+        parser.error(f"--out {options.out}: must lie outside of {options.submissions}")
+    try:
+        options.points = reports.read_points(options.points)
+    except (OSError, ValueError) as error:
+        parser.error(f"--points {options.points}: {error}")
+    drawn = options.out / "seed.txt"
+    if options.seed is None:
+        options.seed = int(drawn.read_text()) if drawn.exists() else 1 + secrets.randbelow(10**6)
+    reports.write(drawn, str(options.seed))
+    digest = hashlib.sha256(f"{options.seed} {options.seconds} {sys.version}".encode())
+    for path in sorted([*ROOT.glob("tests/*.py"), *ROOT.glob("grading/*.*")]):
+        digest.update(path.read_bytes())
+    options.fingerprint = digest.digest()
+    return options
+
+
+def main():
+    options = read_options()
+    for folder in Path(tempfile.gettempdir()).glob("grade-*-*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():  # its grader was killed
+            shutil.rmtree(folder, ignore_errors=True)
+    learners, strays = submissions.find_learners(options.submissions)
+    if options.one:
+        folder = options.submissions.resolve()
+        learners = {folder.name: [(folder, folder.name, "")]}
+        strays = []
+    options.scratch = Path(tempfile.mkdtemp(prefix=f"grade-{os.getpid()}-"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        way = "none" if options.no_sandbox else options.container
+        room = sandbox.choose(options.scratch, way)
+        print(f"sandbox: {room.way}; --seed {options.seed}", flush=True)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            jobs = []
+            for exercise in sorted(options.exercises):
+                for learner, places in learners.items():
+                    jobs.append(pool.submit(grade, learner, places, exercise, options, room))
+            done = [job.result() for job in tqdm(as_completed(jobs), "judging", len(jobs))]
+    except sandbox.NoSandbox as problem:
+        raise SystemExit(f"No sandbox works here: {problem}\nSee docs/grading.md.") from None
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", flush=True)
+        os._exit(1)  # the judges end with this process
+    finally:
+        shutil.rmtree(options.scratch, ignore_errors=True)
+    failed = [verdict for verdict in done if verdict["status"].startswith("not judged")]
+    people = write_all(failed, options)
+    if options.one:
+        print(reports.report(*next(iter(people.items()))))
+    if options.gradescope:
+        reports.write(options.gradescope, reports.gradescope(*people.values()))
+    print(f"nobody's work: {', '.join(strays) or 'nothing'}")
+    print(f"{len(people)} learners: {options.out / 'grades.csv'}, overview.html, review.txt")
+    if failed:
+        names = ", ".join(sorted({verdict["learner"] for verdict in failed}))
+        raise SystemExit(f"Not judged, through no fault of theirs; run it again: {names}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,514 @@
+"""The grader: who handed in what, the sandbox, verdicts, reports, and a whole made class."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import made_class
+import pytest
+from course import FILES, ROOT, TASKS
+
+sys.path.insert(0, str(ROOT / "grading"))
+import reports
+import review
+import sandbox
+import submissions
+
+NAME = made_class.NAME
+GRADE = [sys.executable, str(ROOT / "grading" / "grade.py")]
+RIGHT = made_class.RIGHT.encode()
+pytestmark = pytest.mark.timeout(600)
+
+
+def grade(folder, *flags, environment=None):
+    """Run the grader on folder/class; returns (exit status, what it printed)."""
+    command = [*GRADE, folder / "class", "--out", folder / "out", "--seconds", "20", *flags]
+    done = subprocess.run(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
+    return done.returncode, done.stdout
+
+
+def table_of(folder):
+    """{learner: row of grades.csv}."""
+    with open(folder / "out" / "grades.csv", newline="", encoding="utf-8") as file:
+        return {row["learner"]: row for row in csv.DictReader(file)}
+
+
+def lay_out(folder, files):
+    """Write files: {path: bytes}; a path that ends with / is a folder."""
+    for path, data in files.items():
+        place = Path(folder, path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if path.endswith("/"):
+            place.mkdir(exist_ok=True)
+        else:
+            place.write_bytes(data)
+
+
+# Who handed in what
+
+
+LAYOUTS = {
+    "canvas": (
+        {
+            f"doejane_123_98765_{NAME}": b"1",
+            "doejane_LATE_123_98766_exercise_02_ablation_skip-1.py": b"2",
+            "doejane_124_98767_exercise_01.py": b"3",
+        },
+        {"doejane_123": {"1": b"1", "2": b"2"}, "doejane_124": {"1": b"3"}},
+    ),
+    "moodle": (
+        {
+            f"Jane Doe_1234_assignsubmission_file_/{NAME}": b"1",
+            "Jane Doe_1234_assignsubmission_onlinetext_/onlinetext.html": b"",
+            "Jane Doe_1235_assignsubmission_file/exercise_02.py": b"2",
+            f"Jan Doe_1236_assignsubmission_file_{NAME}": b"3",
+        },
+        {"Jane Doe_1234": {"1": b"1"}, "Jane Doe_1235": {"2": b"2"}, "Jan Doe_1236": {"1": b"3"}},
+    ),
+    "brightspace": (
+        {
+            f"46-123 - Jane Doe - Oct 5, 2025 1041 PM/{NAME}": b"late",
+            f"46-123 - Jane Doe - Oct 5, 2025 941 AM/{NAME}": b"early",
+            "47-123 - Jane Doe - Sep 30, 2025 200 PM - exercise_01.py": b"2",
+            "index.html": b"",
+        },
+        {"46_Jane Doe": {"1": b"late"}, "47_Jane Doe": {"1": b"2"}},
+    ),
+    "blackboard": (
+        {
+            f"Homework 1_jdoe_attempt_2025-10-05-22-41-10_{NAME}": b"late",
+            f"Homework 1_jdoe_attempt_2025-10-05-12-41-10_{NAME}": b"early",
+            "Homework 1_jdoe_attempt_2025-10-05-22-41-10.txt": b"",
+        },
+        {"jdoe": {"1": b"late"}},
+    ),
+    "gradescope": (
+        {f"submission_98/{NAME}": b"1", f"submission_99/x/{NAME}": b"2", "metadata.yml": b""},
+        {"submission_98": {"1": b"1"}, "submission_99": {"1": b"2"}},
+    ),
+    "clones": (
+        {
+            f"course-janedoe/{NAME}": b"1",
+            f"course-janedoe/solutions/{NAME}": b"not theirs",
+            "course-janedoe/tests/test_exercise_01_build_resnet18.py": b"not theirs",
+            f"course-janedoe/.git/{NAME}": b"not theirs",
+        },
+        {"course-janedoe": {"1": b"1"}},
+    ),
+    "names": (
+        {
+            "a_exercise_01.py": b"1",
+            "a__exercise_01.py": b"2",
+            "A_exercise_01.py": b"3",
+            f"b/{NAME}.txt": b"4",
+            "c/My Exercise 1 (1).PY": b"5",
+            "d/exercise_01 (1).py": b"not this",
+            f"d/{NAME}": b"6",
+            "e/deep/down/exercise_1.py": b"7",
+            "notes.txt": b"",
+            "grades.csv": b"",
+            ".DS_Store": b"",
+            "nothing/notes.txt": b"",
+        },
+        {
+            "a": {"1": b"1"},
+            "a_": {"1": b"2"},
+            "A": {"1": b"3"},
+            "b": {"1": b"4"},
+            "c": {"1": b"5"},
+            "d": {"1": b"6"},
+            "e": {"1": b"7"},
+            "nothing": {},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_people_are_neither_split_nor_merged(tmp_path, layout):
+    files, expected = LAYOUTS[layout]
+    lay_out(tmp_path / "class", files)
+    learners, strays = submissions.find_learners(tmp_path / "class")
+    found = {}
+    for learner, places in learners.items():
+        found[learner] = {}
+        for exercise in "12":
+            data, _ = submissions.choose(places, FILES[exercise], False, tmp_path)
+            if data:
+                found[learner][exercise] = data
+    assert found == expected
+    assert set(strays) == {name for name in files if "/" not in name and name in NOBODYS}
+
+
+NOBODYS = {"index.html", "metadata.yml", "notes.txt", "grades.csv"}
+
+
+def choose(folder, files, alone=False):
+    """(the bytes of what is taken from a learner's folder, the names of what is not)."""
+    lay_out(folder / "anna", files)
+    places = [(folder / "anna", "anna", "")]
+    return submissions.choose(places, NAME, alone, tempfile.mkdtemp(dir=folder))
+
+
+def test_a_zip_file_is_a_folder(tmp_path):
+    (tmp_path / "anna").mkdir()
+    with zipfile.ZipFile(tmp_path / "anna" / "homework.zip", "w") as archive:
+        archive.writestr(f"work/{NAME}", b"x = 1")
+        archive.writestr(f"__MACOSX/work/._{NAME}", b"junk")
+        archive.writestr("work/big.bin", bytes(10))
+    assert choose(tmp_path, {}) == (b"x = 1", [])
+
+
+def test_what_is_not_taken_is_named(tmp_path):
+    assert choose(tmp_path, {"main.py": b"1"}) == (None, ["main.py"])
+    assert choose(tmp_path, {}, alone=True) == (b"1", [])
+    assert choose(tmp_path, {"exercise_01 (1).py": b"2"}) == (b"2", [])
+    assert choose(tmp_path, {NAME: b"3"}) == (b"3", ["exercise_01 (1).py"])
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"exercise_01 (1).py": b"1", "exercise_01 (2).py": b"2"}, "more than one"),
+        ({"exercise_01.zip": b"no zip"}, "cannot be unpacked"),
+        ({"exercise_01.ipynb": b"{}"}, "is a notebook"),
+        ({NAME: b" " * (2**20 + 1)}, "no script"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_by_name(tmp_path, files, says):
+    with pytest.raises(submissions.Refused, match=says):
+        choose(tmp_path, files)
+
+
+def test_links_and_pipes_are_refused(tmp_path):
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / NAME).symlink_to(made_class.SOLUTIONS / NAME)
+    with pytest.raises(submissions.Refused, match="link"):
+        choose(tmp_path, {})
+    (tmp_path / "anna" / NAME).unlink()
+    os.mkfifo(tmp_path / "anna" / NAME)
+    with pytest.raises(submissions.Refused, match="no file"):
+        choose(tmp_path, {})
+
+
+# The command line, and what it writes
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("task,points\n1.1,6,\n", "'1.1,6,' must be"),
+        ("task,points\n1.1,6\n1.1,7\n", "'1.1,7' must be"),
+        ("task,points\n9.9,6\n", "'9.9,6' must be"),
+        ("task,points\n1.1,six\n", "'1.1,six' must be"),
+        ("", "first line"),
+    ],
+)
+def test_a_points_file_with_a_slip_gets_one_sentence(tmp_path, text, says):
+    (tmp_path / "points.csv").write_text(text)
+    (tmp_path / "class").mkdir()
+    status, printed = grade(tmp_path, "--points", tmp_path / "points.csv")
+    assert status == 2
+    assert says in printed.splitlines()[-1]
+    assert "Traceback" not in printed
+
+
+def test_points_are_read_as_spreadsheets_write_them(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("\ufefftask,points\r\n1.1, 6\r\n1.2,2.5\r\n\r\n", "utf-8")
+    assert reports.read_points(path) == {"1.1": 6, "1.2": 2.5}
+    assert set(reports.read_points(None)) == set(TASKS)
+
+
+def test_a_learners_words_are_no_formula(tmp_path):
+    test = {"task": "1.1", "passed": False, "message": "=1+1 <script>\x07"}
+    verdict = {"exercise": "1", "file": NAME, "status": "=ok", "tests": {"t": test}, "look": []}
+    people = {"=Anna": {"1": reports.score(verdict, {"1.1": 6})}}
+    assert "\n'=Anna,0,0,0,6,1: =ok" in reports.table(people)
+    reports.write(tmp_path / "report.txt", reports.report("=Anna", people["=Anna"]))
+    assert "\x07" not in (tmp_path / "report.txt").read_text()
+
+
+def test_exercises_that_were_graded_before_stay_in_the_table(tmp_path):
+    lay_out(tmp_path / "class", {f"anna/{NAME}": RIGHT, "ben/": b"", f"anna/{FILES['2']}": b"1 +"})
+    assert grade(tmp_path, "--exercises", "1")[0] == 0
+    assert grade(tmp_path, "--exercises", "2")[0] == 0
+    rows = table_of(tmp_path)
+    assert (rows["anna"]["exercise 1"], rows["anna"]["exercise 2"]) == ("20", "0")
+    assert "2: exercise_02_ablation_skip.py cannot be imported" in rows["anna"]["status"]
+    assert rows["ben"]["status"] == "1: missing; 2: missing"
+    assert rows["anna"]["of"] == "40"
+    report = (tmp_path / "out" / "learners" / "anna.txt").read_text()
+    assert "anna: 20 of 40 points" in report
+    seed = (tmp_path / "out" / "seed.txt").read_text()
+    assert f"--seed {seed}" in grade(tmp_path, "--exercises", "1")[1]
+
+
+def test_gradescopes_zip_judges_a_submission(tmp_path):
+    folder = ROOT / "grading" / "gradescope"
+    make = ["bash", folder / "make_zip.sh", tmp_path / "autograder.zip", "1"]
+    subprocess.run(make, check=True, capture_output=True)
+    with zipfile.ZipFile(tmp_path / "autograder.zip") as archive:
+        assert {"setup.sh", "run_autograder"} <= set(archive.namelist())
+        archive.extractall(tmp_path / "source")
+    lay_out(tmp_path / "submission", {NAME: made_class.VANDALS["wrong_in_one_task"][0].encode()})
+    environment = os.environ | {"AUTOGRADER": str(tmp_path), "PYTHON": sys.executable}
+    run = ["bash", tmp_path / "source" / "run_autograder"]
+    subprocess.run(run, check=True, env=environment, capture_output=True)
+    results = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert results["score"] == 16
+    assert {test["name"][:3] for test in results["tests"]} == {"1.1", "1.2", "1.3", "1.4"}
+
+
+# The sandbox
+
+
+def test_the_probe_notices_what_can_be_seen(tmp_path):
+    room = sandbox.Sandbox("none", tmp_path)
+    script = room.course / "grading" / "probe.sh"
+    text = script.read_text()
+    loop = text[text.index("for place in") : text.index("for place in", text.index("done"))]
+    script.write_text(text.replace(loop, ""))  # it would write on this machine
+    with pytest.raises(sandbox.NoSandbox, match="other processes are seen"):
+        room.probe(tmp_path)
+
+
+def test_nothing_runs_where_no_sandbox_works(tmp_path):
+    lay_out(tmp_path, {f"class/anna/{NAME}": b"import os\nos.system('touch /tmp/escaped')"})
+    for name in ("unshare", "bwrap", "docker"):
+        lay_out(tmp_path, {f"bin/{name}": b"#!/bin/sh\nexit 1\n"})
+        (tmp_path / "bin" / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    for flags in ((), ("--container", "image")):
+        status, printed = grade(tmp_path, "--exercises", "1", *flags, environment=environment)
+        assert status == 1
+        assert "No sandbox works here" in printed
+        assert not (tmp_path / "out" / "grades.csv").exists()
+    assert not Path("/tmp/escaped").exists()
+
+
+def test_a_container_gets_no_network_and_only_what_it_needs(tmp_path):
+    words = tmp_path / "words"
+    docker = f'#!/bin/sh\nprintf "%s\\n" "$@" >{words}\necho sealed\n'
+    lay_out(tmp_path, {"bin/docker": docker.encode(), f"class/anna/{NAME}": RIGHT})
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    status, printed = grade(
+        tmp_path, "--exercises", "1", "--container", "image", environment=environment
+    )
+    assert status == 1
+    assert "Not judged, through no fault of theirs" in printed
+    given = words.read_text().splitlines()
+    assert {"run", "--network=none", "--read-only", "--cap-drop=ALL", "image"} <= set(given)
+    assert sum(word.startswith("--volume") for word in given) == 2
+
+
+LOOKS_AROUND = """import glob, socket
+SEEN = []
+for place in ("/home", "/root", "/run", "/var", "/work", "/mnt", {places}):
+    SEEN += glob.glob(place + "/*") + glob.glob(place + "/.ssh")
+for pid in range(2, 5000):
+    if os.path.exists(f"/proc/{{pid}}/environ") and pid not in (os.getpid(), os.getppid()):
+        SEEN.append(pid)
+with open("/proc/net/unix") as file:
+    SEEN += file.readlines()[1:]
+try:
+    socket.create_connection(("127.0.0.1", {port}), timeout=2)
+    SEEN.append("network")
+except OSError:
+    pass
+for place in ("/", "/usr", "/etc", "/course/tests", "/submission"):
+    try:
+        open(place + "/x", "w")
+        SEEN.append(place)
+    except OSError:
+        pass
+SEEN += [name for name in os.environ if "SECRET" in name]
+if SEEN:
+    raise RuntimeError(f"seen: {{SEEN}}")
+torch.multiprocessing.get_context("fork").Pool(2).map(len, ["a"])"""
+
+
+def test_a_submission_sees_nothing_of_the_host(tmp_path):
+    home = Path.home() / f"secret-{os.getpid()}"
+    home.write_text("secret")
+    local = socket.socket(socket.AF_UNIX)
+    local.bind("\0abstract")
+    local.listen()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        places = f"{str(tmp_path)!r}, {str(ROOT)!r}, {str(ROOT / 'solutions')!r}"
+        code = LOOKS_AROUND.format(places=places, port=server.getsockname()[1])
+        anna = made_class.at_import(code).encode()
+        lay_out(tmp_path / "class", {f"anna/{NAME}": anna, f"ben/{NAME}": RIGHT})
+        status, printed = grade(tmp_path, "--exercises", "1", environment={"SECRET": "1"})
+    home.unlink()
+    local.close()
+    assert status == 0, printed
+    assert {row["total"] for row in table_of(tmp_path).values()} == {"20"}, table_of(tmp_path)
+
+
+# A verdict is final only if the submission itself caused it
+
+
+def start_grading(folder):
+    """The grader at work on folder/class, in a process group of its own."""
+    command = [*GRADE, str(folder / "class"), "--out", str(folder / "out"), "--exercises", "1"]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+
+
+def workers():
+    """The processes of inside.py."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"inside.py" in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return found
+
+
+def wait_for_workers(process):
+    """The workers of a grader, once there are some."""
+    while process.poll() is None:
+        mine = [pid for pid in workers() if descends(pid, process.pid)]
+        if mine:
+            return mine
+        time.sleep(0.1)
+    raise AssertionError("the grader ended without a worker")
+
+
+def descends(pid, ancestor):
+    """Whether a process comes from another one."""
+    while pid > 1 and pid != ancestor:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return False
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return pid == ancestor
+
+
+def test_what_is_killed_or_paused_from_outside_is_judged_all_the_same(tmp_path):
+    lay_out(tmp_path / "class", {f"anna/{NAME}": RIGHT})
+    process = start_grading(tmp_path)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        time.sleep(3)
+        for pid in wait_for_workers(process):
+            os.kill(pid, number)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGSTOP)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGCONT)
+    assert process.wait() == 0
+    assert table_of(tmp_path)["anna"]["total"] == "20"
+
+
+def test_a_judge_that_is_killed_gives_no_verdict(tmp_path):
+    lay_out(tmp_path / "class", {f"anna/{NAME}": RIGHT, "ben/": b""})
+    process = start_grading(tmp_path)
+    for pid in wait_for_workers(process):
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        os.kill(int(parent), signal.SIGKILL)
+    assert process.wait() == 1
+    row = table_of(tmp_path)["anna"]
+    assert row["status"].startswith("1: not judged")
+    assert row["1.1"] == ""
+    assert grade(tmp_path, "--exercises", "1")[0] == 0
+    assert table_of(tmp_path)["anna"]["total"] == "20"
+
+
+def test_a_full_disk_gives_no_verdict(tmp_path):
+    room = Path(tempfile.gettempdir(), "full")
+    script = f"mount -t tmpfs -o size=8m tmpfs {room} && exec env TMPDIR={room} " + ' "$@"'
+    room.mkdir(exist_ok=True)
+    lay_out(tmp_path / "class", {f"anna/{NAME}": RIGHT})
+    command = [*GRADE, tmp_path / "class", "--out", tmp_path / "out", "--exercises", "1"]
+    command += ["--no-sandbox"]
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    done = subprocess.run([*unshare, *map(str, command)], capture_output=True, text=True)
+    room.rmdir()
+    assert done.returncode == 1
+    assert "Not judged" in done.stderr
+    assert "disk" in table_of(tmp_path)["anna"]["status"]
+
+
+def test_other_random_inputs_are_other_inputs(tmp_path):
+    printed = []
+    for draw in ("0", "7"):
+        flags = ["-q", f"--draw={draw}", f"tests/test_{NAME}", "--target", str(tmp_path)]
+        answer = made_class.edit(made_class.ADDITION, "        return F.relu(branch)")
+        (tmp_path / NAME).write_text(answer(made_class.RIGHT))
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-x", *flags]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        printed.append(next(line for line in done.stdout.splitlines() if "got" in line))
+    assert printed[0] != printed[1]
+
+
+# A whole class
+
+
+def state_of_the_host():
+    """What must be as before: files in the usual places, and processes of submissions."""
+    folders = (tempfile.gettempdir(), Path.home(), "/dev/shm", ROOT, ROOT / "tests")
+    files = {path for folder in folders for path in Path(folder).iterdir()}
+    return {path for path in files if "pytest" not in path.name}, workers()
+
+
+@pytest.mark.whole_class
+@pytest.mark.timeout(3600)
+def test_a_class_is_graded_and_a_kill_in_between_changes_nothing(tmp_path):
+    everybody = made_class.make_class()
+    made_class.write(tmp_path / "class", everybody)
+    before = state_of_the_host()
+    process = start_grading(tmp_path)
+    while process.poll() is None and len(list((tmp_path / "out").glob("verdicts/*/*"))) < 9:
+        time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    status, printed = grade(tmp_path, "--exercises", "1", "--seconds", "30")
+    assert status == 0, printed
+    assert state_of_the_host() == before
+    rows = table_of(tmp_path)
+    review_page = (tmp_path / "out" / "review.txt").read_text()
+    for name, learner in everybody.items():
+        row = rows[name]
+        if not name.startswith("cheat"):
+            assert float(row["total"]) == learner.points, row
+        assert learner.status in row["status"], row
+        assert (learner.look or "") in review_page.partition(f"\n{name},")[2].partition("\n\n")[0]
+
+
+@pytest.mark.parametrize("name", made_class.make_class())
+def test_the_list_names_cheats_and_leaves_honest_files_alone(name):
+    learner = made_class.make_class()[name]
+    file = learner.file if isinstance(learner.file, bytes) else learner.file.encode()
+    found = review.look_at(file, made_class.STUB.encode(), "1")
+    if learner.look is None:
+        assert not found
+    assert (learner.look or "") in "\n".join(found)
+
+
+def test_copies_are_named():
+    stub = made_class.STUB.encode()
+    part, mark, rest = made_class.RIGHT.partition("# %% The experiment")
+    renamed = part.replace(" branch ", " left ").replace("branch)", "left)") + mark + rest
+    other = made_class.hole("accuracy", made_class.ACCURACY)(made_class.RIGHT)
+    shapes = {"anna": RIGHT, "ben": renamed.encode(), "carl": stub, "dora": other.encode()}
+    shapes = {name: review.shape(data, stub) for name, data in shapes.items()}
+    assert review.alike(shapes) == [["anna", "ben"]]
