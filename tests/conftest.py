@@ -354,12 +354,12 @@ def write_messages(terminalreporter, task, results):
         if status == "wrong":
             messages_by_test.setdefault(name.partition("[")[0], []).append(message)
     told = set()
-    for test, messages in messages_by_test.items():
-        if messages[0] not in told:
-            told.add(messages[0])
-            count = f" ({len(messages)} cases)" if len(messages) > 1 else ""
+    for test, texts in messages_by_test.items():
+        if texts[0] not in told:
+            told.add(texts[0])
+            count = f" ({len(texts)} cases)" if len(texts) > 1 else ""
             terminalreporter.write_sep("-", f"{task} {TASKS.get(task, '')}: {test}{count}")
-            terminalreporter.write_line(messages[0])
+            terminalreporter.write_line(texts[0])
 
 
 def write_row(terminalreporter, task, results):
