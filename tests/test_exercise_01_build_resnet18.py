@@ -87,6 +87,7 @@ def lent(lesson, monkeypatch):
             check_identity(lesson, (6, 6))
             check_projection(lesson, (6, 10, stride, height, 8), training=True)
         check_projection(lesson, (6, 6, 2, 5, 8), training=True)
+        check_fresh_projection(lesson, (6, 10, 2))
     except Exception:  # task 1.3's own tests say what is wrong with it
         monkeypatch.setattr(lesson, "make_shortcut", reference_shortcut, raising=False)
     return lesson
@@ -548,6 +549,11 @@ def check_projection(lesson, case, training):
 @pytest.mark.task("1.3")
 @pytest.mark.parametrize("case", [(6, 10, 2), (6, 6, 2), (6, 10, 1)], ids=str)
 def test_projection_starts_open_and_is_new_each_time(lesson, case):
+    check_fresh_projection(lesson, case)
+
+
+def check_fresh_projection(lesson, case):
+    """Raise Wrong unless make_shortcut makes new layers in every call, which start open."""
     call = f"make_shortcut{case}"
     with calling(call):
         shortcut = check_module(lesson.make_shortcut(*case), call).eval()

@@ -2194,7 +2194,7 @@ correct = 0
 total = 0
 with torch.no_grad():
     for images, labels in batches:
-        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        correct += (model(images.double()).argmax(dim=1) == labels).sum().item()
         total += len(labels)
 return correct / total""",
         ),
@@ -2278,7 +2278,7 @@ return correct / total""",
         hole(
             "accuracy",
             """model.eval()
-correct = torch.zeros((), dtype=torch.int16)
+correct = torch.zeros((), dtype=torch.uint8)
 total = 0
 with torch.no_grad():
     for images, labels in batches:
