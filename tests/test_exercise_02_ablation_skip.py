@@ -606,6 +606,11 @@ class Fit:
         frozen = [name for name, weight in network.named_parameters() if not weight.requires_grad]
         if frozen:
             raise Wrong(f"run_ablation: fit cannot train {frozen[0]}, whose requires_grad is off.")
+        if any(bool((tensor == TRAINED).all()) for tensor in network.state_dict().values()):
+            raise Wrong(
+                f"run_ablation: the network for {key} starts from weights that fit has trained "
+                "before. Build a new network for every call of fit."
+            )
         for name, module in network.named_modules():
             if isinstance(module, nn.BatchNorm2d) and not bool((module.weight == 1).all()):
                 raise Wrong(
@@ -762,11 +767,6 @@ def all_equal(tensors, others):
 def test_ablation_initialises_both_kinds_to_the_same_weights(lesson):
     _, fit, call = ablate(lesson)
     for key, weights in fit.weights.items():
-        if any(bool((tensor == TRAINED).all()) for tensor in weights):
-            raise Wrong(
-                f"{call}: the network for {key} starts from weights that fit has trained before. "
-                "Build a new network for every call of fit."
-            )
         check_initialised(weights, f"{call}: the network for {key}")
     for depth, seed in itertools.product(DEPTHS, SEEDS):
         plain_weights = fit.weights["plain", depth, seed]

@@ -826,7 +826,7 @@ VARIANTS = [
     wrong(
         "1.4",
         "a no eval",
-        "ran the model in train mode: batch norm would use the batch",
+        "in train mode: batch norm would use the batch",
         hole(
             "accuracy",
             """

@@ -205,7 +205,7 @@ def run""",
     wrong(
         "2.3",
         "first seed",
-        "leaves out combinations",
+        "leaves out 12 of 18 combinations",
         edit(
             "for seed, depth, kind in itertools.product(seeds,",
             "for seed, depth, kind in itertools.product(seeds[:1],",
@@ -256,7 +256,7 @@ def run""",
     wrong(
         "2.5",
         "drop",
-        "nothing is in the block's place, or nn.Identity()",
+        "has 5 blocks, expected 6",
         edit(
             "kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]",
             "kept = [block for i, block in enumerate(blocks) if i != index]",
@@ -265,13 +265,13 @@ def run""",
     wrong(
         "2.5",
         "identity",
-        "nothing is in the block's place, or nn.Identity()",
+        "does not change the shape",
         edit("block.shortcut if i == index", "nn.Identity() if i == index"),
     ),
     wrong(
         "2.5",
         "inplace",
-        "changed the network itself: its modules",
+        "changes which layers the model has",
         hole(
             "without_block",
             """blocks[index] = blocks[index].shortcut
@@ -767,7 +767,7 @@ return histories""",
     wrong(
         "2.3",
         "switches only the first block",
-        "blocks in the residual network of depth 8 have skip=False",
+        "5 of the 6 blocks",
         edit(
             """skip=kind == "residual").apply(initialise)
 """,
@@ -925,7 +925,7 @@ return {kind: mean(kind, 56) - mean(kind, 20) for kind in ("plain", "residual")}
     wrong(
         "2.5",
         "freezes the network",
-        "changed the network itself: requires_grad",
+        "changes requires_grad",
         edit(
             """kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
 """,
@@ -937,7 +937,7 @@ return {kind: mean(kind, 56) - mean(kind, 20) for kind in ("plain", "residual")}
     wrong(
         "2.5",
         "train mode",
-        "changed the network itself: train or eval mode",
+        "leaves the model itself in train mode",
         edit(
             """kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
 """,
@@ -949,7 +949,7 @@ return {kind: mean(kind, 56) - mean(kind, 20) for kind in ("plain", "residual")}
     wrong(
         "2.5",
         "switches the network's block off",
-        "changed the network itself: skip",
+        "changes skip of model.1.2",
         hole(
             "without_block",
             """network[1][index].skip = False
@@ -1089,11 +1089,12 @@ return lesioned""",
     ),
     right(
         "2.5",
-        "slices, in eval mode",
+        "slices of a copy, in eval mode",
         hole(
             "without_block",
-            """blocks = nn.Sequential(*blocks[:index], blocks[index].shortcut, *blocks[index + 1 :])
-return nn.Sequential(stem, blocks, head).eval()""",
+            """import copy
+blocks = nn.Sequential(*blocks[:index], blocks[index].shortcut, *blocks[index + 1 :])
+return copy.deepcopy(nn.Sequential(stem, blocks, head)).eval()""",
         ),
     ),
     wrong(
