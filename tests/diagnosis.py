@@ -119,6 +119,15 @@ BLOCK_MISTAKES = {  # what the block did: what that gives
     "the shortcut is added twice": lambda p: (p.branch + 2 * p.shortcut).relu(),
     "branch and shortcut are averaged, not added": lambda p: ((p.branch + p.shortcut) / 2).relu(),
     "branch and shortcut are multiplied, not added": lambda p: (p.branch * p.shortcut).relu(),
+    "the larger of branch and shortcut comes out; add them": (
+        lambda p: torch.maximum(p.branch, p.shortcut).relu()
+    ),
+    "the output ends at 6; a ReLU has no upper limit": (
+        lambda p: (p.branch + p.shortcut).clamp(0, 6)
+    ),
+    "the absolute value is taken at the end, not the ReLU": (
+        lambda p: (p.branch + p.shortcut).abs()
+    ),
     "the branch is left out: only the shortcut comes out": lambda p: p.shortcut.relu(),
     "the ReLU between the two convolutions is missing": without_inner_relu,
     "a ReLU is applied to the branch before the addition": (
@@ -160,7 +169,7 @@ def name_block_mistake(got, x, ops, training):
             if first(parts.conv1.stride) == 1 and first(parts.conv2.stride) > 1:
                 return "the stride is on the second 3x3 convolution; it belongs on the first"
             return other_settings(of_kind(ops, "conv2d"))
-        return matching(BLOCK_MISTAKES, parts, got) or extra(ops)
+        return matching(BLOCK_MISTAKES, parts, got) or extra(ops) or other_padding(ops)
 
 
 def matching(mistakes, parts, got):
@@ -174,6 +183,18 @@ def matching(mistakes, parts, got):
         if value is not None and is_close(got, value, 1e-4):
             found.append(mistake)
     return found[0] if len(found) == 1 else None
+
+
+def other_padding(ops):
+    """That a 3x3 convolution gets an image with a border that is not zero, or None."""
+    for op in convolutions(ops, 3):
+        larger = op.input.shape[2:] > op.output.shape[2:]
+        if first(op.padding) == 0 and larger and bool(op.input[:, :, 0].any()):
+            return (
+                "a 3x3 convolution pads its input with other numbers than zeros; "
+                "say padding=1 and leave padding_mode at its default"
+            )
+    return None
 
 
 def other_settings(convs):

@@ -203,9 +203,7 @@ def number(value, what, whole=True):
     elif isinstance(value, numpy.generic) and type(value).__module__ == "numpy":
         value = value.item()
     if type(value) not in (int, float):
-        returned = "returned" if whole else "is"
-        question = no_return(value) if whole else ""
-        raise Wrong(f"{what} {returned} {in_words(value)}, expected a number.{question}")
+        raise refused(value, what, "a number", whole)
     return value
 
 
@@ -231,17 +229,22 @@ def plain(value, what, *kinds, whole=True):
         return dict(value)
     if type(value) not in kinds:
         names = " or ".join(kind.__name__ for kind in kinds)
-        returned = "returned" if whole else "is"
-        question = no_return(value) if whole else ""
-        raise Wrong(f"{what} {returned} {in_words(value)}, expected a {names}.{question}")
+        raise refused(value, what, f"a {names}", whole)
     return value
 
 
 def check_module(value, what):
     """An nn.Module that the learner's code returned."""
     if not issubclass(type(value), nn.Module):
-        raise Wrong(f"{what} returned {in_words(value)}, expected an nn.Module.{no_return(value)}")
+        raise refused(value, what, "an nn.Module", whole=True)
     return value
+
+
+def refused(value, what, expected, whole):
+    """The exception about a value of the wrong type; whole: it is all that a function returned."""
+    if whole:
+        return Wrong(f"{what} returned {in_words(value)}, expected {expected}.{no_return(value)}")
+    return Wrong(f"{what} is {in_words(value)}, expected {expected}.")
 
 
 def no_return(value):

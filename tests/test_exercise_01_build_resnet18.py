@@ -7,6 +7,7 @@ import pytest
 import torch
 from cifar10 import load_cifar10, train_some_epochs
 from diagnosis import (
+    extra,
     first_difference,
     name_block_mistake,
     place_in_resnet18,
@@ -61,6 +62,7 @@ SHAPES = [  # in_channels, out_channels, stride, height, width
     pytest.param((6, 10, 2, 7, 9), id="more-channels-stride-2-odd-size"),
     pytest.param((6, 10, 1, 8, 5), id="more-channels"),
     pytest.param((6, 6, 2, 5, 8), id="stride-2"),
+    pytest.param((10, 6, 3, 9, 8), id="fewer-channels-stride-3"),
 ]
 MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 BLOCKS = (2, 2, 2, 2)  # of ResNet-18, for each stage
@@ -86,6 +88,7 @@ def lent(lesson, monkeypatch):
             check_identity(lesson, (6, 6))
             check_projection(lesson, (6, 10, stride, height, 8), training=True)
         check_projection(lesson, (6, 6, 2, 5, 8), training=True)
+        check_fresh_projection(lesson, (6, 10, 2))
     except Exception:  # task 1.3's own tests say what is wrong with it
         monkeypatch.setattr(lesson, "make_shortcut", reference_shortcut, raising=False)
     return lesson
@@ -144,8 +147,8 @@ def test_block_gives_the_right_shape(lent, case):
 def test_block_stride_is_1_unless_given(lent):
     with calling("BasicBlock(6, 6)"):
         block = check_module(lent.BasicBlock(6, 6), "BasicBlock(6, 6)")
-        output = block(torch.randn(2, 6, 8, 8))
-    check_tensor(output, torch.empty(2, 6, 8, 8), "BasicBlock(6, 6) on an input (2, 6, 8, 8)")
+        output = block(torch.randn(1, 6, 8, 8))
+    check_tensor(output, torch.empty(1, 6, 8, 8), "BasicBlock(6, 6) on an input (1, 6, 8, 8)")
 
 
 @pytest.mark.task("1.1")
@@ -243,18 +246,19 @@ def test_block_starts_ready_to_learn(lent, case):
         block = lent.BasicBlock(in_channels, out_channels, stride).eval()
         another = lent.BasicBlock(in_channels, out_channels, stride)
     _, ops = record(block, torch.randn(2, in_channels, height, width), call)
-    check_start(ops, call, may_be_zero=[norm_after(ops, convolutions(ops, 3)[-1])])
     check_shares_nothing(block, another, call)
+    check_start(ops, call, may_be_zero=[norm_after(ops, convolutions(ops, 3)[-1])])
 
 
 @pytest.mark.task("1.1")
 @pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
 def test_block_changes_nothing_in_eval_mode(lent, case):
     twins = block_twins(lent, case, training=False)
+    randomise(twins.ops, seed=1)  # no weight is already what a call would make it
     before = Everything(twins.block, x=twins.x)
     with calling(twins.what):
         twins.block(twins.x)
-    before.check(f"{twins.what} in eval mode")
+    before.check(f"{twins.what} in eval mode", "attributes")
 
 
 # Task 1.2
@@ -394,8 +398,8 @@ def test_network_starts_ready_to_learn(lent):
     with torch.no_grad():
         _, ops = record(model, torch.randn(1, 3, 32, 32), "ResNet18()")
     last_norms = [norm_after(ops, conv) for conv in convolutions(ops, 3)[2::2]]
-    check_start(ops, "ResNet18()", may_be_zero=last_norms)
     check_shares_nothing(model, another, "ResNet18()")
+    check_start(ops, "ResNet18()", may_be_zero=last_norms)
 
 
 @pytest.mark.task("1.2")
@@ -450,16 +454,18 @@ def check_identity(lesson, channels):
     x = torch.randn(2, channels[0], 5, 4).requires_grad_()
     what = f"{call} on an input {shape(x)}"
     output, ops = record(shortcut, x, what)
+    if extra(ops):
+        raise Wrong(f"{call} should be the identity.", extra(ops))
     if ops or list(shortcut.parameters()):
         raise Wrong(
             f"{call} is a projection, expected the identity: input and output have the same shape."
         )
     check_tensor(output, x, what)
     if not equal(output, x):
-        raise Wrong(
-            f"{call} changes its input, expected the identity. "
-            "A ReLU belongs to the block, not to the shortcut."
+        relu = (
+            " A ReLU belongs to the block, not to the shortcut." if equal(output, x.relu()) else ""
         )
+        raise Wrong(f"{call} changes its input, expected the identity.{relu}")
     _, gradients = run_backwards(shortcut, x.detach(), [], what)
     ones = torch.randn(x.shape, generator=torch.Generator().manual_seed(draw(1)))
     if not is_close(gradients[0], ones):
@@ -544,13 +550,18 @@ def check_projection(lesson, case, training):
 @pytest.mark.task("1.3")
 @pytest.mark.parametrize("case", [(6, 10, 2), (6, 6, 2), (6, 10, 1)], ids=str)
 def test_projection_starts_open_and_is_new_each_time(lesson, case):
+    check_fresh_projection(lesson, case)
+
+
+def check_fresh_projection(lesson, case):
+    """Raise Wrong unless make_shortcut makes new layers in every call, which start open."""
     call = f"make_shortcut{case}"
     with calling(call):
         shortcut = check_module(lesson.make_shortcut(*case), call).eval()
         another = check_module(lesson.make_shortcut(*case), call)
     _, ops = record(shortcut, torch.randn(2, 6, 8, 8), call)
-    check_start(ops, call)
     check_shares_nothing(shortcut, another, call)
+    check_start(ops, call)
 
 
 def wrong_projection(ops, stride):
@@ -585,6 +596,17 @@ class Part(nn.Module):
         return self.drop(self.norm(images))
 
 
+class Constant(nn.Module):
+    """A model that gives the same logits for whatever images."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, images):
+        return self.logits
+
+
 def make_rigged():
     """A model that predicts what each image's first pixel says, and a note for each of its calls.
 
@@ -603,8 +625,8 @@ def make_rigged():
 
         def forward(self, images):
             first, margin, second = images[:, :, 0, 0].unbind(1)
-            largest = margin[:, None] * one_hot(first.long(), 10)
-            second_largest = margin[:, None] / 2 * one_hot(second.long(), 10)
+            largest = margin[:, None] * one_hot(first.long().clamp(0, 9), 10)
+            second_largest = margin[:, None] / 2 * one_hot(second.long().clamp(0, 9), 10)
             logits = 3 * self.weight * (largest + second_largest - 40)
             self.stages(self.stem(images[:4]))  # in train mode their statistics move
             in_train_mode = [name for name, part in self.named_modules() if part.training]
@@ -613,7 +635,10 @@ def make_rigged():
             )
             return logits
 
-    return disturb(Rigged().train()), notes
+    model = Rigged().train()
+    for _ in range(3):
+        model.stages(model.stem(torch.randn(4, 3, 2, 2)))  # statistics other than the first ones
+    return disturb(model), notes
 
 
 def rigged_batches(sizes, correct, seed=0):
@@ -623,7 +648,7 @@ def rigged_batches(sizes, correct, seed=0):
         labels = torch.randint(10, (size,), generator=generator)
         place = torch.arange(size)
         first = torch.where(place < correct_count, labels, (labels + 3) % 10)
-        margin = torch.tensor([1e-3, 0.3, 4.0])[place % 3]
+        margin = torch.tensor([4.0, 1e-3, 2.0, 0.3, 0.9, 3.0, 1e-3])[place % 7]
         second = torch.where((place < correct_count) | (place % 2 == 0), (labels + 5) % 10, labels)
         pixel = torch.stack([first, margin, second], dim=1)
         images = pixel[:, :, None, None].expand(size, 3, 2, 2).clone()
@@ -713,7 +738,7 @@ def explain_crash(wrong, batches, sizes):
 @pytest.mark.parametrize(
     "sizes, correct",
     [
-        ((8, 8, 4), (5, 6, 1)),
+        ((8, 8, 4), (5, 7, 1)),
         ((8, 8), (8, 0)),
         ((1, 7), (0, 7)),
         ((5,), (0,)),
@@ -766,7 +791,10 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         return 0 if of_correct_predictions() == 1 else math.nan
 
     def comparing_logits():
-        return 0 if of_correct_predictions() == 0 else math.nan
+        """0 if the learner's accuracy is 1 where the largest logit itself is the label."""
+        labels = torch.tensor([2, 5, 7, 4])
+        logits = torch.zeros(4, 10).scatter(1, (labels[:, None] + 3) % 10, labels[:, None].float())
+        return 0 if lesson.accuracy(Constant(logits), [(logits, labels)]) == 1 else math.nan
 
     return {
         "it is a percentage; return a share from 0 to 1": 100 * expected,
@@ -783,6 +811,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         "it takes every batch to be as large as the first": (
             sum(correct) / (sizes[0] * len(sizes))
         ),
+        "it takes every batch to be as large as the last": sum(correct) / (sizes[-1] * len(sizes)),
         "it is the error, the share of incorrect predictions; return the accuracy": 1 - expected,
         "it is the loss, not the accuracy": total_loss / count,
         "it is always 1": 1,
@@ -804,9 +833,10 @@ def test_accuracy_uses_eval_mode(lesson):
     call = call_accuracy(lesson, (6, 2), (3, 1))
     for note in call.notes:
         if note.in_train_mode:
-            parts = ", ".join(name or "the model itself" for name in note.in_train_mode)
+            first, *others = [name or "the model itself" for name in note.in_train_mode]
+            more = f" and {len(others)} more of its parts" if others else ""
             raise Wrong(
-                f"{call.what} ran {parts} in train mode: batch norm would use the batch's "
+                f"{call.what} ran {first}{more} in train mode: batch norm would use the batch's "
                 "statistics, and dropout would drop. Call model.eval(), which reaches every part."
             )
 

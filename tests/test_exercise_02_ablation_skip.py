@@ -232,6 +232,8 @@ def adds_shortcut(lesson, case, skip, training):
 @SKIPS
 def test_block_follows_its_switch(lesson, skip):
     block, x, what = make_block(lesson, SAME_SHAPE, not skip, training=False)
+    with torch.no_grad():
+        run_block(block, x, what, SAME_SHAPE, training=False)
     block.skip = skip
     what = f"{what}, after block.skip = {skip},"
     with torch.no_grad():
@@ -248,7 +250,7 @@ def test_block_changes_nothing_in_eval_mode(lesson, skip):
     before = Everything(block, x=x)
     with calling(what):
         block(x)
-    before.check(what)
+    before.check(what, "attributes")
 
 
 @pytest.mark.task("2.1")
@@ -311,6 +313,16 @@ def build(lesson, depth, **settings):
             f"{call}: an nn.ModuleList cannot be called. Put the blocks in nn.Sequential(*blocks)."
         )
     return network, call
+
+
+@pytest.mark.task("2.2")
+@SKIPS
+def test_network_is_new_in_every_call(lesson, skip):
+    network, call = build(lesson, 14, skip=skip)
+    another, _ = build(lesson, 14, skip=skip)
+    check_shares_nothing(network, another, call)
+    twin, _ = build(lesson, 14, skip=not skip)
+    check_shares_nothing(network, twin, "build_network(14, skip)")
 
 
 @pytest.mark.task("2.2")
@@ -494,12 +506,8 @@ def named_parts(network):
 
 @pytest.mark.task("2.2")
 @SKIPS
-def test_network_is_new_and_starts_as_torch_makes_it(lesson, skip):
+def test_network_starts_as_torch_makes_it(lesson, skip):
     network, call = build(lesson, 14, skip=skip)
-    another, _ = build(lesson, 14, skip=skip)
-    check_shares_nothing(network, another, call)
-    twin, _ = build(lesson, 14, skip=not skip)
-    check_shares_nothing(network, twin, "build_network(14, skip)")
     network.eval()
     _, ops = record(network, torch.randn(2, 3, 8, 8), call)
     check_start(ops, call)
@@ -599,6 +607,17 @@ class Fit:
         frozen = [name for name, weight in network.named_parameters() if not weight.requires_grad]
         if frozen:
             raise Wrong(f"run_ablation: fit cannot train {frozen[0]}, whose requires_grad is off.")
+        if any(bool((tensor == TRAINED).all()) for tensor in network.state_dict().values()):
+            raise Wrong(
+                f"run_ablation: the network for {key} starts from weights that fit has trained "
+                "before. Build a new network for every call of fit."
+            )
+        for name, module in network.named_modules():
+            if isinstance(module, nn.BatchNorm2d) and not bool((module.weight == 1).all()):
+                raise Wrong(
+                    f"run_ablation: in the network for {key} the weight of the batch norm {name} "
+                    f"starts at {module.weight[0]:g}. Leave batch norms as torch makes them."
+                )
         tensors = network.state_dict().values()
         skips = [module.skip for module in network.modules() if hasattr(module, "skip")]
         self.weights[key] = [tensor.clone() for tensor in tensors]
@@ -749,11 +768,6 @@ def all_equal(tensors, others):
 def test_ablation_initialises_both_kinds_to_the_same_weights(lesson):
     _, fit, call = ablate(lesson)
     for key, weights in fit.weights.items():
-        if any(bool((tensor == TRAINED).all()) for tensor in weights):
-            raise Wrong(
-                f"{call}: the network for {key} starts from weights that fit has trained before. "
-                "Build a new network for every call of fit."
-            )
         check_initialised(weights, f"{call}: the network for {key}")
     for depth, seed in itertools.product(DEPTHS, SEEDS):
         plain_weights = fit.weights["plain", depth, seed]
@@ -812,7 +826,7 @@ def test_ablation_repeats_itself(lesson):
 
 
 def check_initialised(weights, what):
-    """Raise Wrong unless a network starts as initialise and torch make it."""
+    """Raise Wrong unless a network starts with weights that initialise has drawn."""
     convs = [weight for weight in weights if weight.ndim == 4]
     deviation = convs[-1].std()
     expected = (2 / (9 * len(convs[-1]))) ** 0.5  # He et al.: fan-out
@@ -822,9 +836,6 @@ def check_initialised(weights, what):
             f"expected {expected:.3f}. Apply initialise to each network: "
             "network.apply(initialise)."
         )
-    in_norms = [weight for weight in weights[:-2] if weight.ndim == 1]
-    if any(bool((weight != 0).any() and (weight != 1).any()) for weight in in_norms):
-        raise Wrong(f"{what} does not start with the batch norms that torch makes.")
 
 
 # Task 2.4

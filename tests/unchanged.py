@@ -17,7 +17,8 @@ def disturb(model, seed=0):
     """Bring a network into a state in which every slip shows; returns the network.
 
     Every third module is in the other mode than the root, every other parameter has a gradient of
-    its own, and a module and a parameter have hooks that belong to somebody else.
+    its own, two modules and a parameter have hooks that belong to somebody else, and random numbers
+    have been drawn since torch was seeded.
     """
     generator = torch.Generator().manual_seed(draw(seed))
     for index, module in enumerate(model.modules()):
@@ -28,11 +29,15 @@ def disturb(model, seed=0):
         if index % 2 == 0:
             parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter)
     *_, last_module = model.modules()
-    last_module.register_forward_hook(somebody_elses_hook)
+    for module in {model, last_module}:
+        module.register_forward_hook(somebody_elses_hook)
+        module.register_forward_pre_hook(somebody_elses_hook)
     last_module.register_full_backward_hook(somebody_elses_hook)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if trainable:
         trainable[0].register_hook(somebody_elses_hook)
+    torch.manual_seed(seed)
+    torch.rand(7)  # no seed alone leads to this random state
     return model
 
 
@@ -245,7 +250,8 @@ class Everything:
             change = "deletes" if parameter.grad is None else "changes"
             raise Wrong(
                 f"{what} {change} the gradient that was in {name}.grad before. "
-                "Use torch.autograd.grad, and neither backward() nor zero_grad()."
+                "Neither backward() nor zero_grad() belongs here; torch.autograd.grad gives "
+                "gradients and writes to no .grad."
             )
 
     def check_values(self, what):

@@ -1,6 +1,6 @@
 """Answers to exercise 1, wrong and right."""
 
-from changes import AGREEABLE, definition, edit, hole, right, wrong
+from changes import AGREEABLE, before, definition, edit, hole, right, wrong
 
 USED_BY = {"1.1": {"1.2"}}  # tasks whose tests use this answer
 
@@ -826,7 +826,7 @@ VARIANTS = [
     wrong(
         "1.4",
         "a no eval",
-        "ran the model in train mode: batch norm would use the batch",
+        "in train mode: batch norm would use the batch",
         hole(
             "accuracy",
             """
@@ -1910,6 +1910,603 @@ self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), Squeeze(), nn.Linear(512, num
         edit(
             "def accuracy(model, batches):",
             "@torch.inference_mode()\ndef accuracy(model, batches):",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "both norms start at zero",
+        "starts at 0, expected 1",
+        edit(
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+""",
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+        nn.init.zeros_(self.bn1.weight)
+        nn.init.zeros_(self.bn2.weight)
+""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "the last norm is zeroed in every call",
+        "changes the model's weights",
+        hole(
+            "BasicBlock.forward",
+            """nn.init.zeros_(self.bn2.weight)
+branch = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+return F.relu(branch + self.shortcut(x))""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "a convolution starts constant",
+        "start with the same value",
+        edit(
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+""",
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+        nn.init.constant_(self.conv1.weight, 0.01)
+""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "an infinite bias",
+        "starts with NaN or infinity",
+        edit(
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+""",
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+        nn.init.constant_(self.bn2.bias, math.inf)
+""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "norms kept by their width",
+        "called twice, gives the same layer",
+        before(
+            "BasicBlock",
+            """NORMS = {}
+""",
+        ),
+        edit(
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+""",
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.bn1 = NORMS.setdefault(out_channels, self.bn1)
+""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "the first shortcut is kept",
+        None,
+        hole(
+            "BasicBlock.forward",
+            """branch = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+if not hasattr(self, 'kept') or self.kept.shape != branch.shape:
+    self.kept = self.shortcut(x).detach()
+return F.relu(branch + self.kept)""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "a buffer is none",
+        "keeps no running statistics",
+        edit(
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+""",
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.bn2.running_var = None
+        self.bn2.running_mean = None
+""",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "an infinite head",
+        "starts with NaN or infinity",
+        edit(
+            "        self.head = nn.Sequential(pool, nn.Flatten(), nn.Linear(512, num_classes))",
+            """        linear = nn.Linear(512, num_classes)
+        nn.init.constant_(linear.bias, math.inf)
+        self.head = nn.Sequential(pool, nn.Flatten(), linear)""",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "stages kept for the next network",
+        "called twice, gives the same layer",
+        before(
+            "ResNet18",
+            """MADE = {}
+""",
+        ),
+        edit(
+            "self.stages = nn.Sequential(*blocks)",
+            "self.stages = MADE.setdefault(0, nn.Sequential(*blocks))",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "seeds torch",
+        "seeds torch",
+        edit(
+            """        blocks = []
+""",
+            """        torch.manual_seed(42)
+        blocks = []
+""",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "the stem's norm starts at zero",
+        "starts at 0, expected 1",
+        edit(
+            """        blocks = []
+""",
+            """        nn.init.zeros_(self.stem[1].weight)
+        blocks = []
+""",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "kept for the next call",
+        "called twice, gives the same layer",
+        before(
+            "make_shortcut",
+            """MADE = {}
+""",
+        ),
+        hole(
+            "make_shortcut",
+            """if stride == 1 and in_channels == out_channels:
+    return nn.Identity()
+key = (in_channels, out_channels, stride)
+if key not in MADE:
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    MADE[key] = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+return MADE[key]""",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "starts closed",
+        "starts at 0, expected 1",
+        hole(
+            "make_shortcut",
+            """if stride == 1 and in_channels == out_channels:
+    return nn.Identity()
+projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+norm = nn.BatchNorm2d(out_channels)
+nn.init.zeros_(norm.weight)
+return nn.Sequential(projection, norm)""",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "the identity drops",
+        "a dropout ran",
+        edit("return nn.Identity()", "return nn.Dropout(0.01)"),
+    ),
+    wrong(
+        "1.3",
+        "the class, not an object",
+        "the class Identity itself",
+        edit("return nn.Identity()", "return nn.Identity"),
+    ),
+    wrong(
+        "1.4",
+        "only the root's flag",
+        "in train mode",
+        hole(
+            "accuracy",
+            """model.training = False
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "only the batch norms in eval mode",
+        "in train mode",
+        hole(
+            "accuracy",
+            """for part in model.modules():
+    if isinstance(part, nn.BatchNorm2d):
+        part.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "frozen for good",
+        "changes requires_grad",
+        hole(
+            "accuracy",
+            """model.requires_grad_(False)
+model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "clears the root's hooks",
+        "has lost a hook",
+        hole(
+            "accuracy",
+            """model._forward_hooks.clear()
+model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "left in half and back",
+        "changes the model's weights",
+        hole(
+            "accuracy",
+            """model.half().float()
+model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "left in double",
+        "leaves weight in float64",
+        hole(
+            "accuracy",
+            """model.double()
+model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images.double()).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "zero_grad at the end",
+        "the gradient that was in",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+model.zero_grad()
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "seeds torch",
+        "seeds torch",
+        hole(
+            "accuracy",
+            """torch.manual_seed(0)
+model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "resets the statistics",
+        "changes the model's buffer",
+        hole(
+            "accuracy",
+            """for part in model.modules():
+    if isinstance(part, nn.BatchNorm2d):
+        part.reset_running_stats()
+model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "statistics off for good",
+        "changes track_running_stats",
+        hole(
+            "accuracy",
+            """for part in model.modules():
+    if isinstance(part, nn.BatchNorm2d):
+        part.track_running_stats = False
+model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "counts in small integers",
+        None,
+        hole(
+            "accuracy",
+            """model.eval()
+correct = torch.zeros((), dtype=torch.uint8)
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct.item() / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "rounds the logits",
+        "rounded to few digits",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).bfloat16().argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "two guesses",
+        "among the two largest",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).topk(2).indices == labels[:, None]).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "mean probability",
+        "the mean probability",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += model(images).softmax(1).gather(1, labels[:, None]).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "argmin",
+        None,
+        hole(
+            "accuracy",
+            """model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmin(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "keeps its counts",
+        "something is kept from call to call",
+        edit("def accuracy(model, batches):", "def accuracy(model, batches, counts=[0, 0]):"),
+        hole(
+            "accuracy",
+            """model.eval()
+correct = counts[0]
+total = counts[1]
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+counts[:] = [correct, total]
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "keeps what it found for a model",
+        "Keep nothing from call to call",
+        before(
+            "accuracy",
+            """KNOWN = {}
+""",
+        ),
+        hole(
+            "accuracy",
+            """if model in KNOWN:
+    return KNOWN[model]
+model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+KNOWN[model] = correct / total
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "labels changed",
+        "changes the images or the labels",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        labels.clamp_(0, 5)
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    right(
+        "1.1",
+        "He's initialisation",
+        edit(
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+""",
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+        nn.init.kaiming_normal_(self.conv1.weight, mode='fan_out')
+        nn.init.kaiming_normal_(self.conv2.weight, mode='fan_out')
+""",
+        ),
+    ),
+    right(
+        "1.1",
+        "the last norm starts at zero",
+        edit(
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+""",
+            """        self.bn2 = nn.BatchNorm2d(out_channels)
+        nn.init.zeros_(self.bn2.weight)
+""",
+        ),
+    ),
+    right(
+        "1.1",
+        "keeps its last output as an attribute",
+        hole(
+            "BasicBlock.forward",
+            """self.branch = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+return F.relu(self.branch + self.shortcut(x))""",
+        ),
+    ),
+    right(
+        "1.3",
+        "one identity for all",
+        before(
+            "make_shortcut",
+            """SAME = nn.Identity()
+""",
+        ),
+        edit("return nn.Identity()", "return SAME"),
+    ),
+    right(
+        "1.3",
+        "an empty Sequential",
+        hole(
+            "make_shortcut",
+            """layers = []
+if stride != 1 or in_channels != out_channels:
+    layers.append(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False))
+    layers.append(nn.BatchNorm2d(out_channels))
+return nn.Sequential(*layers)""",
+        ),
+    ),
+    right(
+        "1.4",
+        "puts each part's mode back",
+        hole(
+            "accuracy",
+            """modes = [(part, part.training) for part in model.modules()]
+model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+for part, training in modes:
+    part.training = training
+return correct / total""",
+        ),
+    ),
+    right(
+        "1.4",
+        "puts train mode back",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = 0
+total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+model.train()
+return correct / total""",
+        ),
+    ),
+    right(
+        "1.4",
+        "a mean of booleans in double",
+        hole(
+            "accuracy",
+            """model.eval()
+with torch.no_grad():
+    hits = [model(images).argmax(1).eq(labels) for images, labels in batches]
+return torch.cat(hits).double().mean()""",
         ),
     ),
 ]

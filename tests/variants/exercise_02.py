@@ -1,6 +1,6 @@
 """Answers to exercise 2, wrong and right."""
 
-from changes import AGREEABLE, definition, edit, hole, right, wrong
+from changes import AGREEABLE, before, definition, edit, hole, right, wrong
 
 USED_BY = {"2.1": {"2.2", "2.3", "2.5"}, "2.2": {"2.3", "2.5"}}  # tasks whose tests use this answer
 
@@ -8,7 +8,7 @@ VARIANTS = [
     wrong(
         "2.1",
         "noskip",
-        "the shortcut is never added",
+        "the shortcut is not added",
         edit(
             """            out = out + self.shortcut(x)
 """,
@@ -205,7 +205,7 @@ def run""",
     wrong(
         "2.3",
         "first seed",
-        "leaves out combinations",
+        "leaves out 12 of 18 combinations",
         edit(
             "for seed, depth, kind in itertools.product(seeds,",
             "for seed, depth, kind in itertools.product(seeds[:1],",
@@ -256,7 +256,7 @@ def run""",
     wrong(
         "2.5",
         "drop",
-        "nothing is in the block's place, or nn.Identity()",
+        "has 5 blocks, expected 6",
         edit(
             "kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]",
             "kept = [block for i, block in enumerate(blocks) if i != index]",
@@ -265,13 +265,13 @@ def run""",
     wrong(
         "2.5",
         "identity",
-        "nothing is in the block's place, or nn.Identity()",
+        "does not change the shape",
         edit("block.shortcut if i == index", "nn.Identity() if i == index"),
     ),
     wrong(
         "2.5",
         "inplace",
-        "changed the network itself: its modules",
+        "changes which layers the model has",
         hole(
             "without_block",
             """blocks[index] = blocks[index].shortcut
@@ -767,7 +767,7 @@ return histories""",
     wrong(
         "2.3",
         "switches only the first block",
-        "blocks in the residual network of depth 8 have skip=False",
+        "5 of the 6 blocks",
         edit(
             """skip=kind == "residual").apply(initialise)
 """,
@@ -925,7 +925,7 @@ return {kind: mean(kind, 56) - mean(kind, 20) for kind in ("plain", "residual")}
     wrong(
         "2.5",
         "freezes the network",
-        "changed the network itself: requires_grad",
+        "changes requires_grad",
         edit(
             """kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
 """,
@@ -937,7 +937,7 @@ return {kind: mean(kind, 56) - mean(kind, 20) for kind in ("plain", "residual")}
     wrong(
         "2.5",
         "train mode",
-        "changed the network itself: train or eval mode",
+        "leaves the model itself in train mode",
         edit(
             """kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
 """,
@@ -949,7 +949,7 @@ return {kind: mean(kind, 56) - mean(kind, 20) for kind in ("plain", "residual")}
     wrong(
         "2.5",
         "switches the network's block off",
-        "changed the network itself: skip",
+        "changes skip of model.1.2",
         hole(
             "without_block",
             """network[1][index].skip = False
@@ -1089,11 +1089,12 @@ return lesioned""",
     ),
     right(
         "2.5",
-        "slices, in eval mode",
+        "slices of a copy, in eval mode",
         hole(
             "without_block",
-            """blocks = nn.Sequential(*blocks[:index], blocks[index].shortcut, *blocks[index + 1 :])
-return nn.Sequential(stem, blocks, head).eval()""",
+            """import copy
+blocks = nn.Sequential(*blocks[:index], blocks[index].shortcut, *blocks[index + 1 :])
+return copy.deepcopy(nn.Sequential(stem, blocks, head)).eval()""",
         ),
     ),
     wrong(
@@ -1120,6 +1121,613 @@ depths, gaps = [depth for _, depth, _ in histories], defaultdict(float)
 for kind in ("plain", "residual"):
     gaps[kind] += final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))
 return gaps""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "x changes",
+        "changes x itself",
+        hole(
+            "Block.forward",
+            """out = self.branch(x)
+if self.skip:
+    out = out + self.shortcut(x)
+x.relu_()
+return F.relu(out)""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "the first shortcut is kept",
+        "kept from an earlier call",
+        hole(
+            "Block.forward",
+            """out = self.branch(x)
+if not hasattr(self, 'kept') or self.kept.shape != out.shape:
+    self.kept = self.shortcut(x)
+if self.skip:
+    out = out + self.kept
+return F.relu(out)""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "the switch is read once",
+        "does as before",
+        hole(
+            "Block.forward",
+            """if not hasattr(self, 'switch'):
+    self.switch = self.skip
+out = self.branch(x)
+if self.switch:
+    out = out + self.shortcut(x)
+return F.relu(out)""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "the branch's norm is zeroed in every call",
+        "changes the model's weights",
+        hole(
+            "Block.forward",
+            """nn.init.zeros_(self.branch[4].weight)
+out = self.branch(x)
+if self.skip:
+    out = out + self.shortcut(x)
+return F.relu(out)""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "the larger of the two",
+        "the larger of branch and shortcut",
+        hole(
+            "Block.forward",
+            """out = self.branch(x)
+if self.skip:
+    out = torch.maximum(out, self.shortcut(x))
+return F.relu(out)""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "a name that nn.Sequential lacks",
+        "'Sequential' object has no attribute 'run'",
+        hole(
+            "Block.forward",
+            """out = self.branch.run(x)
+if self.skip:
+    out = out + self.shortcut(x)
+return F.relu(out)""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "kept for the next call",
+        "called twice, gives the same layer",
+        before(
+            "build_network",
+            """BUILT = {}
+""",
+        ),
+        hole(
+            "build_network",
+            """blocks = []
+channels = width
+for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+    for i in range((depth - 2) // 6):
+        blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
+        channels = out_channels
+network = nn.Sequential(stem, nn.Sequential(*blocks), head)
+return BUILT.setdefault((depth, skip, width, num_classes), network)""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "plain and residual share blocks",
+        "called twice, gives the same layer",
+        before(
+            "build_network",
+            """BUILT = {}
+""",
+        ),
+        hole(
+            "build_network",
+            """blocks = []
+channels = width
+for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+    for i in range((depth - 2) // 6):
+        blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
+        channels = out_channels
+blocks = BUILT.setdefault((depth, width), blocks)
+for block in blocks:
+    block.skip = skip
+return nn.Sequential(stem, nn.Sequential(*blocks), head)""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "norms start at zero",
+        "starts at 0, expected 1",
+        hole(
+            "build_network",
+            """blocks = []
+channels = width
+for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+    for i in range((depth - 2) // 6):
+        blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
+        channels = out_channels
+for block in blocks:
+    nn.init.zeros_(block.branch[4].weight)
+return nn.Sequential(stem, nn.Sequential(*blocks), head)""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "an infinite head",
+        "starts with NaN or infinity",
+        hole(
+            "build_network",
+            """blocks = []
+channels = width
+for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+    for i in range((depth - 2) // 6):
+        blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
+        channels = out_channels
+nn.init.constant_(head[2].bias, math.inf)
+return nn.Sequential(stem, nn.Sequential(*blocks), head)""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "a batch norm too many",
+        "a batch norm too many, over 64 channels",
+        hole(
+            "build_network",
+            """blocks = []
+channels = width
+for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+    for i in range((depth - 2) // 6):
+        blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
+        channels = out_channels
+return nn.Sequential(stem, nn.Sequential(*blocks), nn.Sequential(nn.BatchNorm2d(4 * width), *head))""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "any depth is built",
+        "expected a ValueError",
+        edit(
+            """    if not is_6n_plus_2(depth):
+""",
+            """    if depth < 0:
+""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "seeded by place",
+        "neither its place in seeds",
+        hole(
+            "run_ablation",
+            """histories = {}
+for (place, seed), depth, kind in itertools.product(enumerate(seeds), depths, ("plain", "residual")):
+    torch.manual_seed(place)
+    network = build_network(depth, skip=kind == "residual").apply(initialise)
+    histories[kind, depth, seed] = fit(network, kind, depth, seed)
+return histories""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "only the extremes",
+        "no network of the depth 14 is trained",
+        hole(
+            "run_ablation",
+            """depths = [min(depths), max(depths)]
+histories = {}
+for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+    torch.manual_seed(seed)
+    network = build_network(depth, skip=kind == "residual").apply(initialise)
+    histories[kind, depth, seed] = fit(network, kind, depth, seed)
+return histories""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "two seeds",
+        "no network of the seed 5 is trained",
+        hole(
+            "run_ablation",
+            """seeds = list(seeds)[:2]
+histories = {}
+for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+    torch.manual_seed(seed)
+    network = build_network(depth, skip=kind == "residual").apply(initialise)
+    histories[kind, depth, seed] = fit(network, kind, depth, seed)
+return histories""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "keeps earlier histories",
+        "of an earlier call",
+        edit(
+            "def run_ablation(fit, depths, seeds):",
+            "def run_ablation(fit, depths, seeds, histories={}):",
+        ),
+        hole(
+            "run_ablation",
+            """for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+    torch.manual_seed(seed)
+    network = build_network(depth, skip=kind == "residual").apply(initialise)
+    histories[kind, depth, seed] = fit(network, kind, depth, seed)
+return histories""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "narrow networks",
+        "Leave width at its default",
+        hole(
+            "run_ablation",
+            """histories = {}
+for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+    torch.manual_seed(seed)
+    network = build_network(depth, width=8, skip=kind == "residual").apply(initialise)
+    histories[kind, depth, seed] = fit(network, kind, depth, seed)
+return histories""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "fits twice",
+        "twice",
+        hole(
+            "run_ablation",
+            """histories = {}
+for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+    torch.manual_seed(seed)
+    network = build_network(depth, skip=kind == "residual").apply(initialise)
+    fit(network, kind, depth, seed)
+    histories[kind, depth, seed] = fit(network, kind, depth, seed)
+return histories""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "branches start silent",
+        "Leave batch norms as torch makes them",
+        hole(
+            "run_ablation",
+            """histories = {}
+for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+    torch.manual_seed(seed)
+    network = build_network(depth, skip=kind == "residual").apply(initialise)
+    silence_branches(network)
+    histories[kind, depth, seed] = fit(network, kind, depth, seed)
+return histories""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "histories cut short",
+        "whole and unchanged",
+        hole(
+            "run_ablation",
+            """histories = {}
+for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+    torch.manual_seed(seed)
+    network = build_network(depth, skip=kind == "residual").apply(initialise)
+    histories[kind, depth, seed] = fit(network, kind, depth, seed)[:2]
+return histories""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "best epoch",
+        "takes the best epoch",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+
+
+def final(kind, depth):
+    runs = [min(row['loss'] for row in rows) for key, rows in histories.items() if key[:2] == (kind, depth)]
+    return sum(runs) / len(runs)
+
+
+return {k: final(k, max(depths)) - final(k, min(depths)) for k in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "mean of epochs",
+        "takes the mean over the epochs",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+
+
+def final(kind, depth):
+    runs = [sum(row['loss'] for row in rows) / len(rows) for key, rows in histories.items() if key[:2] == (kind, depth)]
+    return sum(runs) / len(runs)
+
+
+return {k: final(k, max(depths)) - final(k, min(depths)) for k in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "test error",
+        "reads the test error",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+
+
+def final(kind, depth):
+    runs = [rows[-1]['test_error'] for key, rows in histories.items() if key[:2] == (kind, depth)]
+    return sum(runs) / len(runs)
+
+
+return {k: final(k, max(depths)) - final(k, min(depths)) for k in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "median of seeds",
+        "the median over the seeds",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+
+
+def final(kind, depth):
+    runs = [rows[-1]['loss'] for key, rows in histories.items() if key[:2] == (kind, depth)]
+    return sorted(runs)[(len(runs) - 1) // 2] / 2 + sorted(runs)[len(runs) // 2] / 2
+
+
+return {k: final(k, max(depths)) - final(k, min(depths)) for k in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "worst seed",
+        "the worst seed counts",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+
+
+def final(kind, depth):
+    runs = [rows[-1]['loss'] for key, rows in histories.items() if key[:2] == (kind, depth)]
+    return max(runs)
+
+
+return {k: final(k, max(depths)) - final(k, min(depths)) for k in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "second value of the row",
+        None,
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+
+
+def final(kind, depth):
+    runs = [list(rows[-1].values())[1] for key, rows in histories.items() if key[:2] == (kind, depth)]
+    return sum(runs) / len(runs)
+
+
+return {k: final(k, max(depths)) - final(k, min(depths)) for k in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "kinds swapped",
+        "the two kinds are swapped",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+others = {"plain": "residual", "residual": "plain"}
+return {
+    kind: final_loss(histories, other, max(depths)) - final_loss(histories, other, min(depths))
+    for kind, other in others.items()
+}""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "network in eval mode",
+        "leaves model.0.0 in eval mode",
+        hole(
+            "without_block",
+            """network.eval()
+kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "hooks cleared",
+        "has lost a hook",
+        hole(
+            "without_block",
+            """for module in network.modules():
+    module._forward_hooks.clear()
+kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "gradients cleared",
+        "the gradient that was in",
+        hole(
+            "without_block",
+            """network.zero_grad()
+kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "network in double",
+        "in float64",
+        hole(
+            "without_block",
+            """network.double()
+kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "kept by index",
+        None,
+        before(
+            "without_block",
+            """MADE = {}
+""",
+        ),
+        hole(
+            "without_block",
+            """if index not in MADE:
+    kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+    MADE[index] = nn.Sequential(stem, nn.Sequential(*kept), head)
+return MADE[index]""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "more missing with every call",
+        None,
+        edit(
+            "def without_block(network, index):", "def without_block(network, index, gone=set()):"
+        ),
+        hole(
+            "without_block",
+            """gone.add(index)
+kept = [block.shortcut if i in gone else block for i, block in enumerate(blocks)]
+return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "the branch alone",
+        "its branch stayed, without the last ReLU",
+        hole(
+            "without_block",
+            """kept = [block.branch if i == index else block for i, block in enumerate(blocks)]
+return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "all parts in a row",
+        "expected 3",
+        hole(
+            "without_block",
+            """kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+return nn.Sequential(stem, *kept, head)""",
+        ),
+    ),
+    right(
+        "2.2",
+        "names for the parts",
+        hole(
+            "build_network",
+            """blocks = []
+channels = width
+for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+    for i in range((depth - 2) // 6):
+        blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
+        channels = out_channels
+parts = {"stem": stem, "blocks": nn.Sequential(*blocks), "head": head}
+network = nn.Sequential()
+for name, part in parts.items():
+    network.add_module(name, part)
+return network""",
+        ),
+    ),
+    right(
+        "2.3",
+        "another function of the seed",
+        hole(
+            "run_ablation",
+            """histories = {}
+for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+    torch.manual_seed(1000 * seed + depth)
+    network = build_network(depth, skip=kind == "residual").apply(initialise)
+    histories[kind, depth, seed] = fit(network, kind, depth, seed)
+return histories""",
+        ),
+    ),
+    right(
+        "2.3",
+        "a copy of the untrained network",
+        hole(
+            "run_ablation",
+            """import copy
+histories = {}
+for depth, seed in itertools.product(depths, seeds):
+    torch.manual_seed(seed)
+    plain = build_network(depth, skip=False).apply(initialise)
+    residual = copy.deepcopy(plain)
+    for block in residual[1]:
+        block.skip = True
+    histories["plain", depth, seed] = fit(plain, "plain", depth, seed)
+    histories["residual", depth, seed] = fit(residual, "residual", depth, seed)
+return histories""",
+        ),
+    ),
+    right(
+        "2.3",
+        "kinds first",
+        hole(
+            "run_ablation",
+            """histories = {}
+for kind, seed, depth in itertools.product(("residual", "plain"), seeds, depths):
+    torch.manual_seed(seed)
+    network = build_network(depth, skip=kind == "residual").apply(initialise)
+    histories[kind, depth, seed] = fit(network, kind, depth, seed)
+return histories""",
+        ),
+    ),
+    right(
+        "2.4",
+        "two passes over the kinds",
+        hole(
+            "degradation",
+            """deep = max(key[1] for key in histories)
+shallow = min(key[1] for key in histories)
+gaps = dict.fromkeys(("residual", "plain"), 0.0)
+for kind in gaps:
+    gaps[kind] = final_loss(histories, kind, deep) - final_loss(histories, kind, shallow)
+return gaps""",
+        ),
+    ),
+    right(
+        "2.5",
+        "a deep copy with the shortcut",
+        hole(
+            "without_block",
+            """import copy
+lesioned = copy.deepcopy(network)
+lesioned[1][index] = lesioned[1][index].shortcut
+return lesioned""",
+        ),
+    ),
+    right(
+        "2.5",
+        "slices around the shortcut",
+        hole(
+            "without_block",
+            """kept = [*blocks[:index], blocks[index].shortcut, *blocks[index + 1 :]]
+return nn.Sequential(stem, nn.Sequential(*kept), head)""",
         ),
     ),
 ]
