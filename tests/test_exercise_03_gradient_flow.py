@@ -615,11 +615,13 @@ def not_finite_cause(values, got):
     norms = usable(values)
     if len(norms) < len(values):
         return "norms that are 0, NaN or infinite are not left out" if min(norms) > 1e-9 else None
-    if min(norms) < 1e-30 or max(norms) > 1e30:
+    if min(norms) < 1e-30:
         return (
-            "norms beyond float32's range are taken for 0 or infinite; "
-            "Python's floats and float64 hold them"
+            "small norms are left out, or are 0 in float32; "
+            "only those that are 0 in Python's floats should be"
         )
+    if max(norms) > 1e30:
+        return "large norms are left out, or are infinite in float32; use float64"
     if math.isnan(got) and max(norms) > min(norms):
         return f"NaN is for fewer than two norms, and here are {len(norms)}"
     return None
