@@ -6,7 +6,7 @@ VARIANTS = [
     wrong(
         "3.1",
         "bw",
-        "add up?",
+        "of two backward() add up",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -175,7 +175,7 @@ return np.array([np.linalg.norm(g.numpy()) for g in torch.autograd.grad(loss, we
     wrong(
         "3.1",
         "accum",
-        "add up?",
+        "of two backward() add up",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -188,7 +188,7 @@ return [norm(w.grad) for w in weights]""",
     wrong(
         "3.1",
         "accum2",
-        "add up?",
+        "of two backward() add up",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -2659,23 +2659,6 @@ return math.exp(slope)
             "change_per_layer",
             """
 points = [(i, math.log(value)) for i, value in enumerate(norms[:100]) if 0 < value < math.inf]
-if len(points) < 2:
-    return math.nan
-x, y = torch.tensor(points, dtype=torch.float64).T
-x = x - x.mean()
-slope = (x * y).sum() / (x * x).sum()
-return math.exp(slope)
-""",
-        ),
-    ),
-    wrong(
-        "3.3",
-        "subnormal 1e-38",
-        None,
-        hole(
-            "change_per_layer",
-            """
-points = [(i, math.log(value)) for i, value in enumerate(norms) if sys.float_info.min < value < math.inf]
 if len(points) < 2:
     return math.nan
 x, y = torch.tensor(points, dtype=torch.float64).T

@@ -2252,7 +2252,7 @@ return sum(macs)
     wrong(
         "4.3",
         "cached",
-        "expected",
+        "the same model, with a third convolution",
         hole(
             "count_macs",
             """
