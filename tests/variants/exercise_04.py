@@ -2571,7 +2571,7 @@ return gains
     wrong(
         "4.5",
         "gibi",
-        "not 2^30",
+        "10^9 multiply-adds, not 2^30",
         hole(
             "marginal_gains",
             """
