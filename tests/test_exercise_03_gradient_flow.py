@@ -24,7 +24,7 @@ from messages import (
     numbers,
 )
 from torch import allclose, nn
-from unchanged import Everything, disturb
+from unchanged import Everything, disturb, somebody_elses_hook
 
 COUNT = 6  # images in most batches
 MANY = 100  # as many as the script measures on
@@ -617,7 +617,9 @@ def not_finite_cause(values, got):
     """Why change_per_layer gives NaN or infinity where it should not, in words, or None."""
     norms = usable(values)
     if len(norms) < len(values):
-        return "norms that are 0, NaN or infinite are not left out" if min(norms) > 1e-9 else None
+        if len(usable_start(values)) < 2:  # what stops at the first of them gives NaN as well
+            return None
+        return "norms that are 0, NaN or infinite are not left out"
     if min(norms) < 1e-30:
         return (
             "small norms are left out, or are 0 in float32; "
@@ -631,6 +633,12 @@ def not_finite_cause(values, got):
 
 
 @pytest.mark.task("3.3")
+def test_change_is_that_of_the_best_line(lesson):
+    for values in ([1.0, 3.0, 2.0, 8.0, 5.0], [4.0, 9.0, 4.5, 0.3, 1.1, 0.7], [2.0, 6.0]):
+        check_change(lesson, values, math.exp(fitted(values)))
+
+
+@pytest.mark.task("3.3")
 @pytest.mark.parametrize("factor", [1.21, 0.41, 1.0, 30.0])
 @pytest.mark.parametrize("start", [1.0, 3e-9, 2e5])
 def test_change_of_a_geometric_series_is_exact(lesson, factor, start):
@@ -638,14 +646,9 @@ def test_change_of_a_geometric_series_is_exact(lesson, factor, start):
 
 
 @pytest.mark.task("3.3")
-def test_change_is_that_of_the_best_line(lesson):
-    for values in ([1.0, 3.0, 2.0, 8.0, 5.0], [4.0, 9.0, 4.5, 0.3, 1.1, 0.7], [2.0, 6.0]):
-        check_change(lesson, values, math.exp(fitted(values)))
-
-
-@pytest.mark.task("3.3")
 def test_change_leaves_out_what_has_no_logarithm(lesson):
-    check_change(lesson, [1.0, 2.0, math.nan, 8.0, math.inf, 32.0], 2)
+    values = [1.0, 3.0, math.nan, 8.0, math.inf, 32.0]
+    check_change(lesson, values, math.exp(fitted(values)))
     check_change(lesson, [5.0, 0.0, 0.05, 0.0, 0.0005], 0.1)
     check_change(lesson, [7.0, 0.0, 1.0, math.inf, 6.0, 9.0], math.exp(fitted([7, 0, 1, 0, 6, 9])))
     check_change(lesson, [0.0, 0.0, 1e-40, 1e-38, 1e-36], 100)
@@ -1010,6 +1013,16 @@ def measure(lesson, task, network, given):
     return getattr(lesson, MEASURES[task])(network, *given.values())
 
 
+def disturbed(network):
+    """The network in a state in which every slip shows, with somebody else's hook on each block."""
+    disturb(network)
+    for block in network[1]:
+        block.register_forward_hook(somebody_elses_hook)
+    for module in network.modules():
+        module._backward_hooks.clear()  # torch.func does not work with backward hooks
+    return network
+
+
 def expected_of(task, network, given):
     """What a task's measure should give, as a list of numbers."""
     if task == "3.1":
@@ -1032,7 +1045,7 @@ def measured(lesson, task, network, given, what):
 @of_tasks("3.1", "3.2", "3.4")
 def test_measuring_leaves_no_trace(lesson, task, training):
     what = call_of(task)
-    network = disturb(make_network(lesson, training=training))
+    network = disturbed(make_network(lesson, training=training))
     given = given_to(task)
     before = Everything(network, **given)
     with differentiating(what):
@@ -1311,7 +1324,7 @@ def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optim
     batches = make_batches()
     twin, expected = train_by_hand(network, batches, make_optimizer)
     untouched = copy.deepcopy(network)
-    disturb(network)
+    disturbed(network)
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)  # left over from something else
     inputs = {}

@@ -604,7 +604,7 @@ return [norm(g) for g in torch.autograd.grad(loss,outs)]""",
     wrong(
         "3.2",
         "grads-left",
-        "Use torch.autograd.grad",
+        "the gradient that was in",
         hole(
             "signal_norms",
             """outs=[]
@@ -1103,7 +1103,7 @@ return F.cosine_similarity(*gs).mean().item()""",
     wrong(
         "3.4",
         "gradleft",
-        "Use torch.autograd.grad",
+        "the gradient that was in",
         hole(
             "gradient_correlation",
             """gs=[]
@@ -1197,9 +1197,10 @@ for x,y in batches:
 return torch.tensor(rows)""",
         ),
     ),
-    right(
+    wrong(
         "3.5",
         "stack",
+        "the norms are computed in float32",
         hole(
             "record_training",
             """model.train()

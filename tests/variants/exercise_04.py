@@ -1367,7 +1367,7 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
     wrong(
         "4.3",
         "parameters by kind of layer",
-        "it leaves out what is in no layer",
+        "it counts layer by layer",
         hole(
             "count_parameters",
             """total = 0
