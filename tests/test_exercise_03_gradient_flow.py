@@ -658,8 +658,9 @@ def test_change_leaves_out_what_has_no_logarithm(lesson):
 @pytest.mark.parametrize(
     "values",
     [
-        [1e-36, 2e-38, 1e-40, 5e-41, 3e-44],
+        [3e-60, 5e-55, 1e-58, 2e-57],
         [1e-310, 1e-200, 1e-195],
+        [1e-36, 2e-38, 1e-40, 5e-41, 3e-44],
         [3e-24, 5e-23, 1e-24, 2e-25, 8e-24],
         [1e30, 1e45, 1e80, 2e90],
         [1e308, 1e280, 1e290],

@@ -1646,9 +1646,10 @@ x=x-x.mean()
 return math.exp((x*y).sum()/(x*x).sum())""",
         ),
     ),
-    right(
+    wrong(
         "3.3",
         "float32 tensor",
+        "small norms are left out",
         hole(
             "change_per_layer",
             """y=torch.tensor(norms).log()
