@@ -1,12 +1,12 @@
 """Answers to exercise 3, wrong and right."""
 
-from changes import AGREEABLE, definition, hole, right, wrong
+from changes import AGREEABLE, before, definition, hole, right, wrong
 
 VARIANTS = [
     wrong(
         "3.1",
         "bw",
-        "gradients add up",
+        "of two backward() add up",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -44,9 +44,10 @@ for p,g in zip(model.parameters(),old): p.grad=g
 return out""",
         ),
     ),
-    right(
+    wrong(
         "3.1",
         "bw-clear",
+        "the gradient that was in",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -174,7 +175,7 @@ return np.array([np.linalg.norm(g.numpy()) for g in torch.autograd.grad(loss, we
     wrong(
         "3.1",
         "accum",
-        "gradients add up",
+        "of two backward() add up",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -187,7 +188,7 @@ return [norm(w.grad) for w in weights]""",
     wrong(
         "3.1",
         "accum2",
-        "gradients add up",
+        "of two backward() add up",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -225,7 +226,7 @@ return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
     wrong(
         "3.1",
         "trainleft",
-        "leaves the model in another mode: use undisturbed",
+        "Each part of the model may be in its own mode",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -237,7 +238,7 @@ return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
     wrong(
         "3.1",
         "modeback-only",
-        "leaves the model in another mode: use undisturbed",
+        "Each part of the model may be in its own mode",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -393,7 +394,7 @@ return [min(norm(g),1.0) for g in torch.autograd.grad(loss, weights)]""",
     wrong(
         "3.1",
         "reqgrad",
-        "changes requires_grad of the model",
+        "changes requires_grad of",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -404,9 +405,10 @@ with undisturbed(model, training=True):
 return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
         ),
     ),
-    right(
+    wrong(
         "3.2",
         "retain",
+        "the gradient that was in",
         hole(
             "signal_norms",
             """outs=[]
@@ -421,9 +423,10 @@ model.zero_grad()
 return [norm(o.grad) for o in outs]""",
         ),
     ),
-    right(
+    wrong(
         "3.2",
         "fullbw",
+        "the gradient that was in",
         hole(
             "signal_norms",
             """got={}
@@ -452,9 +455,10 @@ model.zero_grad()
 return got""",
         ),
     ),
-    right(
+    wrong(
         "3.2",
         "fullbw-rev-ok",
+        "the gradient that was in",
         hole(
             "signal_norms",
             """got=[]
@@ -481,9 +485,10 @@ with undisturbed(model, training=True):
 return [norm(g) for g in torch.autograd.grad(loss,points)]""",
         ),
     ),
-    right(
+    wrong(
         "3.2",
         "tensorhook",
+        "the gradient that was in",
         hole(
             "signal_norms",
             """got=[]
@@ -528,7 +533,7 @@ return [norm(o) for o in outs]""",
     wrong(
         "3.2",
         "hooksleft",
-        "on each handle that registering one returns",
+        "is left with a hook",
         hole(
             "signal_norms",
             """outs=[]
@@ -555,7 +560,7 @@ return [norm(g) for g in torch.autograd.grad(loss,outs)]""",
     wrong(
         "3.2",
         "stats",
-        "leaves the model in another mode: use undisturbed",
+        "Each part of the model may be in its own mode",
         hole(
             "signal_norms",
             """outs=[]
@@ -599,7 +604,7 @@ return [norm(g) for g in torch.autograd.grad(loss,outs)]""",
     wrong(
         "3.2",
         "grads-left",
-        "leaves gradients in p.grad. Use torch.autograd.grad",
+        "the gradient that was in",
         hole(
             "signal_norms",
             """outs=[]
@@ -763,7 +768,7 @@ return math.exp((x*y).sum()/(x*x).sum())""",
     wrong(
         "3.3",
         "eps",
-        "1e-12 is added to each norm",
+        "a small constant is added to each norm",
         hole(
             "change_per_layer",
             """p=[(i,math.log(n+1e-12)) for i,n in enumerate(norms)]
@@ -909,9 +914,10 @@ return ((a*b).sum(1)/(a.norm(dim=1)*b.norm(dim=1))).mean().detach()""",
 return ((a*b).sum(1)/(a.norm(dim=1)*b.norm(dim=1))).mean().detach()""",
         ),
     ),
-    right(
+    wrong(
         "3.4",
         "backward",
+        "the gradient that was in",
         hole(
             "gradient_correlation",
             """gs=[]
@@ -1069,7 +1075,7 @@ return (g(images)*g(neighbours)).sum(1).mean().item()""",
     wrong(
         "3.4",
         "mutate",
-        "leaves requires_grad or a gradient on images. Work on images.detach",
+        "leaves requires_grad on the images",
         hole(
             "gradient_correlation",
             """gs=[]
@@ -1097,7 +1103,7 @@ return F.cosine_similarity(*gs).mean().item()""",
     wrong(
         "3.4",
         "gradleft",
-        "leaves gradients in p.grad. Use torch.autograd.grad",
+        "the gradient that was in",
         hole(
             "gradient_correlation",
             """gs=[]
@@ -1132,7 +1138,7 @@ return F.cosine_similarity(g(images),g(neighbours)).mean().item()""",
     wrong(
         "3.4",
         "modeleft",
-        "leaves the model in another mode: use undisturbed",
+        "Each part of the model may be in its own mode",
         hole(
             "gradient_correlation",
             """model.eval()
@@ -1191,9 +1197,10 @@ for x,y in batches:
 return torch.tensor(rows)""",
         ),
     ),
-    right(
+    wrong(
         "3.5",
         "stack",
+        "the norms are computed in float32",
         hole(
             "record_training",
             """model.train()
@@ -1365,7 +1372,7 @@ return torch.tensor(rows)""",
     wrong(
         "3.1",
         "weight hooks left",
-        "leaves hooks on the model's weights",
+        "is left with a hook",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -1393,7 +1400,7 @@ return got""",
     wrong(
         "3.1",
         "thaws all",
-        "some were frozen before, and are not now",
+        "changes requires_grad of",
         hole(
             "gradient_norms",
             """for p in model.parameters(): p.requires_grad_(True)
@@ -1483,7 +1490,7 @@ return [norm(w.grad) for w in weights]""",
     wrong(
         "3.2",
         "output kept on the block",
-        "leaves another attribute on a module (out)",
+        "leaves another attribute on",
         hole(
             "signal_norms",
             """def keep(b,i,o): b.out=o
@@ -1497,7 +1504,7 @@ return [norm(g) for g in torch.autograd.grad(loss, [b.out for b in model[1]])]""
     wrong(
         "3.2",
         "forward patched",
-        "leaves another attribute on a module (forward)",
+        "leaves another attribute on",
         hole(
             "signal_norms",
             """outs=[]
@@ -1639,9 +1646,10 @@ x=x-x.mean()
 return math.exp((x*y).sum()/(x*x).sum())""",
         ),
     ),
-    right(
+    wrong(
         "3.3",
         "float32 tensor",
+        "small norms are left out",
         hole(
             "change_per_layer",
             """y=torch.tensor(norms).log()
@@ -1683,7 +1691,7 @@ return math.exp((x*y).sum()/(x*x).sum())""",
     wrong(
         "3.3",
         "tiny left out",
-        "small norms are left out, and only those that are 0",
+        "small norms are left out",
         hole(
             "change_per_layer",
             """p=[(i,math.log(n)) for i,n in enumerate(norms) if 1e-30<n<math.inf]
@@ -1768,7 +1776,7 @@ return (F.normalize(g(images))*F.normalize(g(neighbours))).sum(1).mean().item()"
     wrong(
         "3.4",
         "neighbours require a gradient",
-        "leaves requires_grad or a gradient on neighbours",
+        "leaves requires_grad on the neighbours",
         hole(
             "gradient_correlation",
             """def g(inputs):
@@ -1800,7 +1808,7 @@ return (a*b).sum(1).mean().item()""",
     wrong(
         "3.4",
         "freezes and thaws all",
-        "some were frozen before, and are not now",
+        "changes requires_grad of",
         hole(
             "gradient_correlation",
             """model.requires_grad_(False)
@@ -2033,6 +2041,1400 @@ for x,y in batches:
     rows.append(torch.tensor([norm(m.weight.grad) for m in convs]))
     optimizer.step()
 return rows""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "zero_grad before and after",
+        "deletes the gradient that was in",
+        hole(
+            "gradient_norms",
+            """
+model.zero_grad()
+
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+loss.backward()
+norms = [norm(c.weight.grad) for c in convolutions]
+model.zero_grad()
+return norms
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "sets grads None at end",
+        "deletes the gradient that was in",
+        hole(
+            "gradient_norms",
+            """
+model.zero_grad()
+
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+loss.backward()
+norms = [norm(c.weight.grad) for c in convolutions]
+for p in model.parameters():
+    p.grad = None
+return norms
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "None grads become zeros",
+        "which was None",
+        hole(
+            "gradient_norms",
+            """
+saved = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+model.zero_grad()
+
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+loss.backward()
+norms = [norm(c.weight.grad) for c in convolutions]
+for p, s in zip(model.parameters(), saved):
+    p.grad = s
+return norms
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "double the model",
+        "leaves 0.0.weight in float64",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+model.double()
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images.double()), labels)
+gradients = torch.autograd.grad(loss, weights)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "freezes non-convs",
+        "changes requires_grad of",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+for p in model.parameters():
+    p.requires_grad_(False)
+for x in weights:
+    x.requires_grad_(True)
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "seeds torch",
+        "seeds torch",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+torch.manual_seed(0)
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "first 64 images",
+        "only the first 64 images count",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images[:64]), labels[:64])
+gradients = torch.autograd.grad(loss, weights)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "nan to 0",
+        "where the gradient is NaN: expected NaN",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+return [norm(gradient.nan_to_num()) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "nan to 0 by comparison",
+        "where the gradient is NaN: expected NaN",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+return [(norm(gradient) if norm(gradient) > 0 else 0.0) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "cached by id",
+        "what an earlier call found is kept",
+        hole(
+            "gradient_norms",
+            """
+if id(model) in SEEN:
+    return SEEN[id(model)]
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+SEEN[id(model)] = [norm(gradient) for gradient in gradients]
+return SEEN[id(model)]
+""",
+        ),
+        before(
+            "gradient_norms",
+            """
+SEEN = {}
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "grad set_enabled false after",
+        "leaves gradients switched off",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+torch.set_grad_enabled(False)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "forward hooks cleared",
+        "has lost a hook",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+for m in model.modules():
+    m._forward_hooks.clear()
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "no strided convs",
+        "convolutions with a stride are left out",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d) and module.stride == (1, 1)]
+weights = [convolution.weight for convolution in convolutions]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "label smoothing",
+        "the labels are smoothed",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels, label_smoothing=0.1)
+gradients = torch.autograd.grad(loss, weights)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "patches BatchNorm2d",
+        "changes torch itself",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+nn.BatchNorm2d.forward = lambda self, x: F.batch_norm(x, None, None, self.weight, self.bias, True)
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    right(
+        "3.1",
+        "double then float",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+model.double()
+weights = [c.weight for c in convolutions]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images.double()), labels)
+gradients = torch.autograd.grad(loss, weights)
+model.float()
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    right(
+        "3.1",
+        "deep copy",
+        hole(
+            "gradient_norms",
+            """
+import copy
+model = copy.deepcopy(model)
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "hooks stay if raises",
+        "is not within try ... finally",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+hooks = [block.register_forward_hook(catch) for block in model[1]]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+for hook in hooks:
+    hook.remove()
+gradients = torch.autograd.grad(loss, outputs)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "clears all hooks",
+        "has lost a hook",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+hooks = [block.register_forward_hook(catch) for block in model[1]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for block in model[1]:
+        block._forward_hooks.clear()
+gradients = torch.autograd.grad(loss, outputs)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "hooks by OrderedDict reset",
+        "has lost a hook",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+hooks = [block.register_forward_hook(catch) for block in model[1]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for block in model[1]:
+        block._forward_hooks = type(block._forward_hooks)()
+gradients = torch.autograd.grad(loss, outputs)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "first nine",
+        "returned 9 numbers, expected 15",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+hooks = [block.register_forward_hook(catch) for block in model[1][:9]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+gradients = torch.autograd.grad(loss, outputs)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "retain_grad backward zero_grad",
+        "deletes the gradient that was in",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+hooks = [block.register_forward_hook(catch) for block in model[1]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+for o in outputs:
+    o.retain_grad()
+loss.backward()
+model.zero_grad()
+gradients = [o.grad for o in outputs]
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "first 64",
+        "only the first 64 images count",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+hooks = [block.register_forward_hook(catch) for block in model[1]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images[:64]), labels[:64])
+finally:
+    for hook in hooks:
+        hook.remove()
+gradients = torch.autograd.grad(loss, outputs)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "nan to num",
+        "where the gradient is NaN: expected NaN",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+hooks = [block.register_forward_hook(catch) for block in model[1]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+gradients = torch.autograd.grad(loss, outputs)
+return [norm(gradient.nan_to_num()) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "global hook left",
+        "runs for every module there is",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+hooks = []
+nn.modules.module.register_module_forward_hook(lambda m, i, o: outputs.append(o) if isinstance(m, Block) else None)
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+gradients = torch.autograd.grad(loss, outputs)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    right(
+        "3.2",
+        "patch Block.forward",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+hooks = [nn.modules.module.register_module_forward_hook(lambda m, i, o: outputs.append(o) if isinstance(m, Block) else None)]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+gradients = torch.autograd.grad(loss, outputs)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    right(
+        "3.2",
+        "ExitStack",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+hooks = [block.register_forward_hook(catch) for block in model[1]]
+with contextlib.ExitStack() as stack:
+    for hook in hooks:
+        stack.callback(hook.remove)
+    stack.enter_context(undisturbed(model, True))
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, outputs)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    right(
+        "3.2",
+        "own forward",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+stem, blocks, head = model
+with undisturbed(model, training=True):
+    x = stem(images)
+    for block in blocks:
+        x = block(x)
+        outputs.append(x)
+    loss = F.cross_entropy(head(x), labels)
+gradients = torch.autograd.grad(loss, outputs)
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    right(
+        "3.2",
+        "backward inputs=outputs",
+        hole(
+            "signal_norms",
+            """
+outputs = []
+
+def catch(block, inputs, output):
+    outputs.append(output)
+
+hooks = [block.register_forward_hook(catch) for block in model[1]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+loss.backward(inputs=outputs)
+gradients = [o.grad for o in outputs]
+return [norm(gradient) for gradient in gradients]
+""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "float32 values",
+        "small norms are left out",
+        hole(
+            "change_per_layer",
+            """
+points = [(i, math.log(value)) for i, value in enumerate(torch.tensor(norms).tolist()) if 0 < value < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+x = x - x.mean()
+slope = (x * y).sum() / (x * x).sum()
+return math.exp(slope)
+""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "first 100",
+        "All of them count",
+        hole(
+            "change_per_layer",
+            """
+points = [(i, math.log(value)) for i, value in enumerate(norms[:100]) if 0 < value < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+x = x - x.mean()
+slope = (x * y).sum() / (x * x).sum()
+return math.exp(slope)
+""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "swapped",
+        "the line gives places for logarithms",
+        hole(
+            "change_per_layer",
+            """
+points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+x = x - x.mean()
+y = y - y.mean()
+slope = (y * y).sum() / (x * y).sum()
+return math.exp(slope)
+""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "median of ratios",
+        "the median of the ratios",
+        hole(
+            "change_per_layer",
+            """
+points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+x = x - x.mean()
+slope = (y.diff() / x.diff()).median()
+return math.exp(slope)
+""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "slope of norms",
+        "the line goes through the norms themselves",
+        hole(
+            "change_per_layer",
+            """
+points = [(i, value) for i, value in enumerate(norms) if 0 < value < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+x = x - x.mean()
+slope = (x * y).sum() / (x * x).sum()
+return float(slope)
+""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "eps 1e-30",
+        "a small constant is added",
+        hole(
+            "change_per_layer",
+            """
+points = [(i, math.log(value + 1e-30)) for i, value in enumerate(norms) if 0 < value < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+x = x - x.mean()
+slope = (x * y).sum() / (x * x).sum()
+return math.exp(slope)
+""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "stops at first bad",
+        "norms after one that is 0",
+        hole(
+            "change_per_layer",
+            """
+import itertools
+norms = list(itertools.takewhile(lambda v: 0 < v < math.inf, norms))
+points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+x = x - x.mean()
+slope = (x * y).sum() / (x * x).sum()
+return math.exp(slope)
+""",
+        ),
+    ),
+    right(
+        "3.3",
+        "numpy float",
+        hole(
+            "change_per_layer",
+            """
+points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+x = x - x.mean()
+slope = (x * y).sum() / (x * x).sum()
+import numpy
+return numpy.exp(numpy.float64(slope))
+""",
+        ),
+    ),
+    right(
+        "3.3",
+        "lstsq",
+        hole(
+            "change_per_layer",
+            """
+points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+slope = torch.linalg.lstsq(torch.stack([x, torch.ones_like(x)], 1), y[:, None]).solution[0, 0]
+return math.exp(slope)
+""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "backward zero_grad",
+        "deletes the gradient that was in",
+        hole(
+            "gradient_correlation",
+            """
+directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        model(inputs).sum().backward()
+        gradient = inputs.grad
+        model.zero_grad()
+    directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.mean().item()
+""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "first 50",
+        "only the first 16 images count",
+        hole(
+            "gradient_correlation",
+            """
+directions = []
+for inputs in (images[:16], neighbours[:16]):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.mean().item()
+""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "seed",
+        "seeds torch",
+        hole(
+            "gradient_correlation",
+            """
+torch.manual_seed(0)
+directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.mean().item()
+""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "double model",
+        "in float64",
+        hole(
+            "gradient_correlation",
+            """
+model.double()
+directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.double().detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.mean().item()
+""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "median",
+        "the median of the cosine similarities",
+        hole(
+            "gradient_correlation",
+            """
+directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.median().item()
+""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "per logit",
+        "a cosine similarity is taken for each logit",
+        hole(
+            "gradient_correlation",
+            """
+both = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    rows = []
+    with undisturbed(model, training=False):
+        out = model(inputs)
+        for j in range(out.shape[1]):
+            (gr,) = torch.autograd.grad(out[:, j].sum(), inputs, retain_graph=True)
+            rows.append(F.normalize(gr.flatten(1).double(), eps=0))
+    both.append(torch.stack(rows))
+cosines = (both[0] * both[1]).sum(-1)
+return cosines.mean().item()
+""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "channels",
+        "averaged over the positions",
+        hole(
+            "gradient_correlation",
+            """
+directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    directions.append(F.normalize(gradient.mean((2, 3)).cpu().double(), eps=0))
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.mean().item()
+""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "per channel",
+        "each channel of an image is compared by itself",
+        hole(
+            "gradient_correlation",
+            """
+directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    directions.append(F.normalize(gradient.flatten(2).flatten(0, 1).cpu().double(), eps=0))
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.mean().item()
+""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "first channel",
+        "only the first channel",
+        hole(
+            "gradient_correlation",
+            """
+directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    directions.append(F.normalize(gradient[:, 0].flatten(1).cpu().double(), eps=0))
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.mean().item()
+""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "square",
+        "the squares of the cosine similarities",
+        hole(
+            "gradient_correlation",
+            """
+directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.square().mean().item()
+""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "norm of logits",
+        "the logits are squared",
+        hole(
+            "gradient_correlation",
+            """
+directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).square().sum(), inputs)
+    directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.mean().item()
+""",
+        ),
+    ),
+    right(
+        "3.4",
+        "one pass for both",
+        hole(
+            "gradient_correlation",
+            """
+inputs = torch.cat([images, neighbours]).detach().requires_grad_()
+with undisturbed(model, training=False):
+    (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+directions = F.normalize(gradient.flatten(1).cpu().double(), eps=0).chunk(2)
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.mean().item()
+""",
+        ),
+    ),
+    right(
+        "3.4",
+        "requires grad on given, undone",
+        hole(
+            "gradient_correlation",
+            """
+directions = []
+for inputs in (images, neighbours):
+    inputs.requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    inputs.requires_grad_(False)
+    directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
+cosines = (directions[0] * directions[1]).sum(dim=1)
+return cosines.mean().item()
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "float32 norms",
+        "the norms are computed in float32",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([convolution.weight.grad.norm().item() for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "stops at non-finite loss",
+        "the training stops where the loss is not finite",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(images), labels)
+    if not loss.isfinite():
+        break
+    loss.backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "skips non-finite loss",
+        "has no row; each batch has one",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(images), labels)
+    if not loss.isfinite():
+        continue
+    loss.backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "row but no step at non-finite",
+        "no step is taken with the batch",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(images), labels)
+    loss.backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    if loss.isfinite():
+        optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "raises at non-finite",
+        "raised ValueError: diverged",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(images), labels)
+    if not loss.isfinite():
+        raise ValueError('diverged')
+    loss.backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "drops small last batch",
+        "batches that are smaller than the first are left out",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    size = locals().get('size') or len(images)
+    if len(images) < size:
+        continue
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "half",
+        "a tensor of float16",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows).half()
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "hooks left",
+        "is left with a hook",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for c in convolutions:
+    c.weight.register_hook(lambda g: None)
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "seeds",
+        "seeds torch",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+torch.manual_seed(0)
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "nan to num grads",
+        "norms that are not finite are replaced",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad.nan_to_num()) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "weights' norms",
+        "the norms are those of the weights, not",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "squared",
+        "the norms are squared",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad) ** 2 for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "clipped step",
+        "the gradients are clipped before the step",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "clipped before rows",
+        "the gradients are clipped before their norms",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "updates",
+        "those of the steps that the weights take",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    old = [c.weight.detach().clone() for c in convolutions]
+    optimizer.step()
+    rows.append([norm(c.weight - o) for c, o in zip(convolutions, old)])
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "previous batch",
+        "each row belongs to the batch before",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+before = None
+for images, labels in batches:
+    before = before or (images, labels)
+    rows.append(gradient_norms(model, *before))
+    before = (images, labels)
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "first batch always",
+        "every row is measured on the first batch",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+probe = None
+for images, labels in batches:
+    probe = probe or (images, labels)
+    rows.append(gradient_norms(model, *probe))
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "last row missing",
+        "the row of one step is missing",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows[:-1])
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "rows share state",
+        "the rows of an earlier call are kept",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = ROWS
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)
+""",
+        ),
+        before(
+            "record_training",
+            """
+ROWS = []
+""",
+        ),
+    ),
+    right(
+        "3.5",
+        "leaves eval",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+model.eval()
+return torch.tensor(rows)
+""",
+        ),
+    ),
+    right(
+        "3.5",
+        "float64",
+        hole(
+            "record_training",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows, dtype=torch.float64)
+""",
         ),
     ),
 ]

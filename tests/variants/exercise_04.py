@@ -1,6 +1,6 @@
 """Answers to exercise 4, wrong and right."""
 
-from changes import AGREEABLE, definition, edit, hole, right, wrong
+from changes import AGREEABLE, before, definition, edit, hole, right, wrong
 
 USED_BY = {"4.1": {"4.2", "4.4"}, "4.2": {"4.4"}}  # tasks whose tests use this answer
 
@@ -183,6 +183,7 @@ LAYERS""",
             self.bn2 = nn.BatchNorm2d(channels)
             self.conv3 = nn.Conv2d(channels, out, kernel_size=1, bias=False)
             self.bn3 = nn.BatchNorm2d(out)
+            nn.init.zeros_(self.bn3.weight)
             self.relu = nn.ReLU(inplace=True)
             self.downsample = None
             if stride != 1 or in_channels != out:
@@ -210,6 +211,7 @@ LAYERS""",
             sizes = [(in_channels, channels, 1, 1), (channels, channels, 3, stride), (channels, 4 * channels, 1, 1)]
             self.convs = nn.ModuleList(nn.Conv2d(a, b, k, s, padding=k // 2, bias=False) for a, b, k, s in sizes)
             self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b, _, _ in sizes)
+            self.norms[-1].weight.data.zero_()
             self.shortcut = make_shortcut(in_channels, 4 * channels, stride)
             """,
         ),
@@ -236,6 +238,7 @@ LAYERS""",
             self.middle = nn.Parameter(torch.randn(channels, channels, 3, 3) / (3 * channels**0.5))
             self.widen = nn.Parameter(torch.randn(4 * channels, channels, 1, 1) / channels**0.5)
             self.a, self.b, self.c = (nn.BatchNorm2d(n) for n in (channels, channels, 4 * channels))
+            nn.init.constant_(self.c.weight, 0)
             self.shortcut = make_shortcut(in_channels, 4 * channels, stride)
             """,
         ),
@@ -526,6 +529,7 @@ LAYERS""",
         sizes = [(channels, in_channels, 1, 1), (channels, channels, 3, 3), (4 * channels, channels, 1, 1)]
         self.kernels = nn.ParameterList([nn.Parameter(0.1 * torch.randn(size)) for size in sizes])
         self.norms = nn.ModuleList([nn.BatchNorm2d(size[0]) for size in sizes])
+        nn.init.zeros_(self.norms[2].weight)
 
     def forward(self, x):
         h = F.relu(self.norms[0](F.conv2d(x, self.kernels[0])))
@@ -559,6 +563,7 @@ class Bottleneck(nn.Module):
             nn.Conv2d(channels, channels, 3, stride, 1, bias=False),
             nn.Conv2d(channels, 4 * channels, 1, bias=False)])
         self.norms = nn.ModuleList(Norm(conv.out_channels) for conv in self.convs)
+        self.norms[-1].weight = nn.Parameter(torch.zeros(4 * channels))
         self.shortcut = make_shortcut(in_channels, 4 * channels, stride)
 
     def forward(self, x):
@@ -583,6 +588,7 @@ class Bottleneck(nn.Module):
             nn.Conv2d(channels, channels, 3, stride, padding="same" if stride == 1 else 1, bias=False),
             nn.BatchNorm2d(channels), nn.ReLU(inplace=True),
             nn.Conv2d(channels, 4 * channels, 1, bias=False), nn.BatchNorm2d(4 * channels))
+        nn.init.zeros_(self[7].weight)
         self.side = [make_shortcut(in_channels, 4 * channels, stride)]
         self.add_module("shortcut", self.side[0])
 
@@ -766,14 +772,14 @@ return total""",
         "base",
         hole(
             "count_macs",
-            """macs, mode = [], model.training
+            """macs, mode = [], {m: m.training for m in model.modules()}
 def count(layer, inputs, output):
     macs.append(output.numel() * layer.weight[0].numel())
 hooks = [l.register_forward_hook(count) for l in model.modules() if isinstance(l, (nn.Conv2d, nn.Linear))]
 with torch.no_grad():
     model.eval()(torch.zeros(1, *shape))
 [k.remove() for k in hooks]
-model.train(mode)
+for m, training in mode.items(): m.training = training
 return sum(macs)""",
         ),
     ),
@@ -848,7 +854,7 @@ return sum(macs)""",
     wrong(
         "4.3",
         "hooksleft",
-        "aves hooks on the model. Call remove",
+        "is left with a hook",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -865,7 +871,7 @@ return sum(macs)""",
     wrong(
         "4.3",
         "trainmode",
-        "running_mean: run the model in eval mode",
+        "changes the model's buffer",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -919,18 +925,18 @@ return sum(macs)""",
         hole(
             "count_macs",
             """from torch.utils.flop_counter import FlopCounterMode
-mode = model.training
+modes = [m.training for m in model.modules()]
 model.eval()
 with FlopCounterMode(display=False) as c, torch.no_grad():
     model(torch.zeros(1, *shape))
-model.train(mode)
+for m, mode in zip(model.modules(), modes): m.training = mode
 return c.get_total_flops() // 2""",
         ),
     ),
     wrong(
         "4.3",
         "evalleft",
-        "aves the model in another mode. Put it back: model.train",
+        "may be in its own mode",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -1334,7 +1340,7 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
     wrong(
         "4.3",
         "freezes the model",
-        "changes which parameters require gradients",
+        "changes requires_grad of",
         edit(
             "    with torch.no_grad():\n        model.eval()(torch",
             "    model.requires_grad_(False)\n    with torch.no_grad():\n        model.eval()(torch",
@@ -1352,7 +1358,7 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
     wrong(
         "4.3",
         "hook on everything",
-        "leaves a hook on all modules",
+        "runs for every module there is",
         edit(
             "    hooks = [",
             "    torch.nn.modules.module.register_module_forward_hook(lambda *args: None)\n    hooks = [",
@@ -1361,7 +1367,7 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
     wrong(
         "4.3",
         "parameters by kind of layer",
-        "it leaves out what is in no layer",
+        "it counts layer by layer",
         hole(
             "count_parameters",
             """total = 0
@@ -1420,9 +1426,10 @@ return rows""",
 return [100 * (b["accuracy"] - a["accuracy"]) / ((b["macs"] - a["macs"]) / 1e9) for a, b in zip(rows, rows[1:])]""",
         ),
     ),
-    right(
+    wrong(
         "4.1",
         "no zero",
+        "the weight of the last batch norm is not set to zero",
         edit(
             "        nn.init.zeros_(self.branch[-1].weight)\n        self.shortcut = make_shortcut(in_channels, out_channels",
             "        self.shortcut = make_shortcut(in_channels, out_channels",
@@ -1439,6 +1446,1231 @@ return [100 * (b["accuracy"] - a["accuracy"]) / ((b["macs"] - a["macs"]) / 1e9) 
         edit(
             "    rows = {}\n    for depth, seed",
             "    import collections\n    rows = collections.OrderedDict()\n    for depth, seed",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "no zero start",
+        "the weight of the last batch norm is not set to zero",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+pass
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "all three zero",
+        "more batch norms start at zero",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+for n in (1, 4, 7):
+    nn.init.zeros_(self.branch[n].weight)
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "first norm zero",
+        "another batch norm starts at zero",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+nn.init.zeros_(self.branch[1].weight)
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "shortcut norm zero too",
+        "more batch norms start at zero",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+nn.init.zeros_(self.branch[-1].weight)
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+for m in self.shortcut.modules():
+    if isinstance(m, nn.BatchNorm2d):
+        nn.init.zeros_(m.weight)
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "only shortcut norm zero",
+        "another batch norm starts at zero",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+pass
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+for m in self.shortcut.modules():
+    if isinstance(m, nn.BatchNorm2d):
+        nn.init.zeros_(m.weight)
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "last conv zero too",
+        "are all zero",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+nn.init.zeros_(self.branch[-1].weight)
+nn.init.zeros_(self.branch[-2].weight)
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "nearly zero",
+        "expected 0",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+nn.init.constant_(self.branch[-1].weight, 1e-3)
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "bias one",
+        "the bias of a new batch norm is 1",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+nn.init.zeros_(self.branch[-1].weight)
+nn.init.ones_(self.branch[-1].bias)
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "norm zeroed each forward",
+        "forward sets it to zero each time",
+        hole(
+            "Bottleneck.forward",
+            """
+nn.init.zeros_(self.branch[-1].weight)
+return F.relu(self.branch(x) + self.shortcut(x))
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "cached shortcut",
+        "share weights",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+nn.init.zeros_(self.branch[-1].weight)
+self.shortcut = SHORTCUTS.setdefault((in_channels, out_channels, stride), make_shortcut(in_channels, out_channels, stride))
+""",
+        ),
+        before(
+            "Bottleneck",
+            """
+SHORTCUTS = {}
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "seeds",
+        "it seeds torch",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+nn.init.zeros_(self.branch[-1].weight)
+torch.manual_seed(0)
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "eval",
+        "parts in eval mode",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+nn.init.zeros_(self.branch[-1].weight)
+self.branch.eval()
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+        ),
+    ),
+    right(
+        "4.1",
+        "zero replaced parameter",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+self.branch[-1].weight = nn.Parameter(torch.zeros(out_channels))
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+        ),
+    ),
+    right(
+        "4.1",
+        "zero via data",
+        hole(
+            "Bottleneck.__init__",
+            """
+out_channels = self.expansion * channels
+self.branch = nn.Sequential(
+    nn.Conv2d(in_channels, channels, 1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+    nn.BatchNorm2d(channels),
+    nn.ReLU(),
+    nn.Conv2d(channels, out_channels, 1, bias=False),
+    nn.BatchNorm2d(out_channels),
+)
+self.branch[-1].weight.data.zero_()
+self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "cached network",
+        "share weights",
+        hole(
+            "build_resnet",
+            """
+key = (depth, width, num_classes, stem)
+if key in NETS:
+    return NETS[key]
+blocks = []
+in_channels = width
+for i, count in enumerate(counts):
+    for j in range(count):
+        blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))
+        in_channels = block.expansion * width * 2**i
+head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))
+NETS[key] = nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)
+return NETS[key]
+""",
+        ),
+        before(
+            "build_resnet",
+            """
+NETS = {}
+""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "seeds",
+        "it seeds torch",
+        hole(
+            "build_resnet",
+            """
+torch.manual_seed(0)
+blocks = []
+in_channels = width
+for i, count in enumerate(counts):
+    for j in range(count):
+        blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))
+        in_channels = block.expansion * width * 2**i
+head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))
+return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)
+""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "eval",
+        "parts in eval mode",
+        hole(
+            "build_resnet",
+            """
+blocks = []
+in_channels = width
+for i, count in enumerate(counts):
+    for j in range(count):
+        blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))
+        in_channels = block.expansion * width * 2**i
+head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))
+return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head).eval()
+""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "all norms zero",
+        "more batch norms start at zero",
+        hole(
+            "build_resnet",
+            """
+blocks = []
+in_channels = width
+for i, count in enumerate(counts):
+    for j in range(count):
+        blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))
+        in_channels = block.expansion * width * 2**i
+head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))
+for bl in blocks:
+    for m in bl.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.zeros_(m.weight)
+return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)
+""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "norms back to one",
+        "the weight of the last batch norm is not set to zero",
+        hole(
+            "build_resnet",
+            """
+blocks = []
+in_channels = width
+for i, count in enumerate(counts):
+    for j in range(count):
+        blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))
+        in_channels = block.expansion * width * 2**i
+head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))
+for bl in blocks:
+    for m in bl.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.ones_(m.weight)
+return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)
+""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "inf head bias",
+        "logits that are not finite",
+        hole(
+            "build_resnet",
+            """
+blocks = []
+in_channels = width
+for i, count in enumerate(counts):
+    for j in range(count):
+        blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))
+        in_channels = block.expansion * width * 2**i
+head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))
+nn.init.constant_(head[-1].bias, math.inf)
+return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)
+""",
+        ),
+    ),
+    right(
+        "4.2",
+        "nested stages",
+        hole(
+            "build_resnet",
+            """
+blocks = []
+stages = []
+in_channels = width
+for i, count in enumerate(counts):
+    stages.append(nn.Sequential())
+    for j in range(count):
+        stages[-1].append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))
+        in_channels = block.expansion * width * 2**i
+head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))
+return nn.Sequential(make_stem(stem, width), nn.Sequential(*stages), head)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "shared twice",
+        "counts twice",
+        hole(
+            "count_parameters",
+            """
+return sum(p.numel() for m in model.modules() for p in m.parameters(recurse=False))
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "matrices only",
+        "two dimensions and more only",
+        hole(
+            "count_parameters",
+            """
+return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() > 1)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "bytes",
+        "it counts bytes",
+        hole(
+            "count_parameters",
+            """
+return sum(parameter.nbytes for parameter in model.parameters())
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "float",
+        "returned a float",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+return float(sum(macs))
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "thaws",
+        "changes requires_grad of",
+        hole(
+            "count_parameters",
+            """
+model.requires_grad_(True)
+return sum(parameter.numel() for parameter in model.parameters())
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "root mode only",
+        "Each part of the model may be in its own mode",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    model.train(mode)
+return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "random image",
+        "draws random numbers",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.randn(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "ones",
+        "on other images than zeros",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.ones(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "runs twice",
+        "runs the model more than once",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape))
+        macs.clear()
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "clears hooks",
+        "has lost a hook",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+finally:
+    for layer in layers:
+        layer._forward_hooks.clear()
+    for m, t in modes:
+        m.training = t
+return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "zero grad",
+        "deletes the gradient that was in",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    model.zero_grad()
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "double",
+        "in float64",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    model.double()
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape).double())
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "minus one",
+        "it counts the additions only",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * (layer.weight[0].numel() - 1))
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "strides as real",
+        "positions of what reaches a convolution",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append((output.numel() if isinstance(layer, nn.Linear) else layer.weight.shape[0] * inputs[0].shape[2] * inputs[0].shape[3]) * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "cached",
+        "the same model, with a third convolution",
+        hole(
+            "count_macs",
+            """
+if (id(model), 1) in KNOWN:
+    return KNOWN[id(model), 1]
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+KNOWN[id(model), 1] = sum(macs)
+return sum(macs)
+""",
+        ),
+        before(
+            "count_macs",
+            """
+KNOWN = {}
+""",
+        ),
+    ),
+    right(
+        "4.3",
+        "numpy",
+        hole(
+            "count_parameters",
+            """
+import numpy
+return numpy.sum([parameter.numel() for parameter in model.parameters()])
+""",
+        ),
+    ),
+    right(
+        "4.3",
+        "tensor",
+        hole(
+            "count_parameters",
+            """
+return torch.tensor([parameter.numel() for parameter in model.parameters()]).sum()
+""",
+        ),
+    ),
+    right(
+        "4.3",
+        "careful",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+return sum(macs)
+""",
+        ),
+    ),
+    right(
+        "4.3",
+        "deepcopy",
+        hole(
+            "count_macs",
+            """
+model = copy.deepcopy(model)
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+return sum(macs)
+""",
+        ),
+    ),
+    right(
+        "4.3",
+        "conv by in/out",
+        hole(
+            "count_macs",
+            """
+macs = []
+mode = model.training
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * (layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels // layer.groups * math.prod(layer.kernel_size)))
+
+layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+hooks = [layer.register_forward_hook(count) for layer in layers]
+modes = [(m, m.training) for m in model.modules()]
+try:
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+finally:
+    for hook in hooks:
+        hook.remove()
+    for m, t in modes:
+        m.training = t
+return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "seed by place",
+        "the seed's place in the list",
+        hole(
+            "train_depths",
+            """
+trainings = list(itertools.product(depths, seeds))
+rows = {}
+for depth, seed in trainings[rank::world_size]:
+    torch.manual_seed(list(seeds).index(seed))
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows
+""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "seed relative to the first",
+        "the seed's place in the list",
+        hole(
+            "train_depths",
+            """
+trainings = list(itertools.product(depths, seeds))
+rows = {}
+for depth, seed in trainings[rank::world_size]:
+    torch.manual_seed(seed - list(seeds)[0])
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows
+""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "seed mod 3",
+        "give the same weights",
+        hole(
+            "train_depths",
+            """
+trainings = list(itertools.product(depths, seeds))
+rows = {}
+for depth, seed in trainings[rank::world_size]:
+    torch.manual_seed(seed % 3)
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows
+""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "contiguous",
+        "each process takes neighbours",
+        hole(
+            "train_depths",
+            """
+trainings = list(itertools.product(depths, seeds))
+rows = {}
+for depth, seed in trainings[rank * len(trainings) // world_size:(rank + 1) * len(trainings) // world_size]:
+    torch.manual_seed(seed)
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows
+""",
+        ),
+    ),
+    right(
+        "4.4",
+        "seeds outer",
+        hole(
+            "train_depths",
+            """
+trainings = [(d, s) for s in seeds for d in depths]
+rows = {}
+for depth, seed in trainings[rank::world_size]:
+    torch.manual_seed(seed)
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows
+""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "norms to one",
+        "start at zero",
+        hole(
+            "train_depths",
+            """
+trainings = list(itertools.product(depths, seeds))
+rows = {}
+for depth, seed in trainings[rank::world_size]:
+    torch.manual_seed(seed)
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise).apply(lambda m: m.reset_parameters() if isinstance(m, nn.BatchNorm2d) else None), depth, seed)
+return rows
+""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "eval",
+        "parts in eval mode",
+        hole(
+            "train_depths",
+            """
+trainings = list(itertools.product(depths, seeds))
+rows = {}
+for depth, seed in trainings[rank::world_size]:
+    torch.manual_seed(seed)
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise).eval(), depth, seed)
+return rows
+""",
+        ),
+    ),
+    right(
+        "4.4",
+        "own function of both",
+        hole(
+            "train_depths",
+            """
+trainings = list(itertools.product(depths, seeds))
+rows = {}
+for depth, seed in trainings[rank::world_size]:
+    torch.manual_seed(1000 * seed + depth)
+    rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+return rows
+""",
+        ),
+    ),
+    right(
+        "4.4",
+        "fork_rng",
+        hole(
+            "train_depths",
+            """
+trainings = list(itertools.product(depths, seeds))
+rows = {}
+for depth, seed in trainings[rank::world_size]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_resnet(depth, width).apply(initialise)
+    rows[depth, seed] = fit(network, depth, seed)
+return rows
+""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "dicts extended",
+        "Neither the list nor the dicts",
+        hole(
+            "marginal_gains",
+            """
+ordered = sorted(rows, key=lambda row: row["macs"])
+gains = []
+for row in ordered:
+    row['gmacs'] = row['macs'] / 1e9
+for smaller, larger in itertools.pairwise(ordered):
+    points = 100 * (larger["accuracy"] - smaller["accuracy"])
+    gmacs = (larger["macs"] - smaller["macs"]) / 1e9
+    gains.append(points / gmacs)
+return gains
+""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "mmacs",
+        "it divides by millions",
+        hole(
+            "marginal_gains",
+            """
+ordered = sorted(rows, key=lambda row: row["macs"])
+gains = []
+for smaller, larger in itertools.pairwise(ordered):
+    points = 100 * (larger["accuracy"] - smaller["accuracy"])
+    gmacs = (larger["macs"] - smaller["macs"]) / 1e6
+    gains.append(points / gmacs)
+return gains
+""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "gibi",
+        "10^9 multiply-adds, not 2^30",
+        hole(
+            "marginal_gains",
+            """
+ordered = sorted(rows, key=lambda row: row["macs"])
+gains = []
+for smaller, larger in itertools.pairwise(ordered):
+    points = 100 * (larger["accuracy"] - smaller["accuracy"])
+    gmacs = (larger["macs"] - smaller["macs"]) / 2**30
+    gains.append(points / gmacs)
+return gains
+""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "inverse",
+        "upside down",
+        hole(
+            "marginal_gains",
+            """
+ordered = sorted(rows, key=lambda row: row["macs"])
+gains = []
+for smaller, larger in itertools.pairwise(ordered):
+    points = 100 * (larger["accuracy"] - smaller["accuracy"])
+    gmacs = (larger["macs"] - smaller["macs"]) / 1e9
+    gains.append(gmacs / points)
+return gains
+""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "clamped",
+        "a loss of accuracy counts as 0",
+        hole(
+            "marginal_gains",
+            """
+ordered = sorted(rows, key=lambda row: row["macs"])
+gains = []
+for smaller, larger in itertools.pairwise(ordered):
+    points = 100 * (larger["accuracy"] - smaller["accuracy"])
+    gmacs = (larger["macs"] - smaller["macs"]) / 1e9
+    gains.append(max(points / gmacs, 0.0))
+return gains
+""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "percent relative",
+        "in per cent of the smaller",
+        hole(
+            "marginal_gains",
+            """
+ordered = sorted(rows, key=lambda row: row["macs"])
+gains = []
+for smaller, larger in itertools.pairwise(ordered):
+    points = 100 * (larger["accuracy"] / smaller["accuracy"] - 1)
+    gmacs = (larger["macs"] - smaller["macs"]) / 1e9
+    gains.append(points / gmacs)
+return gains
+""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "rounded",
+        "the numbers are rounded",
+        hole(
+            "marginal_gains",
+            """
+ordered = sorted(rows, key=lambda row: row["macs"])
+gains = []
+for smaller, larger in itertools.pairwise(ordered):
+    points = 100 * (larger["accuracy"] - smaller["accuracy"])
+    gmacs = (larger["macs"] - smaller["macs"]) / 1e9
+    gains.append(round(points / gmacs, 1))
+return gains
+""",
+        ),
+    ),
+    right(
+        "4.5",
+        "numpy diff",
+        hole(
+            "marginal_gains",
+            """
+ordered = sorted(rows, key=lambda row: row["macs"])
+import numpy
+a = numpy.diff([100 * r['accuracy'] for r in ordered])
+g = numpy.diff([r['macs'] / 1e9 for r in ordered])
+return (a / g).tolist()
+gains = []
+for smaller, larger in itertools.pairwise(ordered):
+    points = 100 * (larger["accuracy"] - smaller["accuracy"])
+    gmacs = (larger["macs"] - smaller["macs"]) / 1e9
+    gains.append(points / gmacs)
+return gains
+""",
         ),
     ),
 ]
