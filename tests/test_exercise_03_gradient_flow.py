@@ -1543,7 +1543,10 @@ def test_recording_goes_on_where_the_loss_is_not_finite(lesson):
             if step == 2:
                 cause = "norms that are not finite are replaced; return them as they are"
             elif step > 2 and math.isfinite(row[layer]):
-                cause = "no step is taken with the batch whose loss is not finite"
+                cause = (
+                    "the batch whose loss is not finite is a batch as any other; "
+                    "take its step, with its gradients as they are"
+                )
             raise Wrong(
                 f"{what} gives {row[layer]:.4g} at row {step}, layer {layer}, "
                 f"expected {expected_row[layer]:.4g}.",

@@ -3092,7 +3092,7 @@ return torch.tensor(rows)
     wrong(
         "3.5",
         "row but no step at non-finite",
-        "no step is taken with the batch",
+        "is a batch as any other",
         hole(
             "record_training",
             """
