@@ -573,7 +573,7 @@ def test_features_are_those_of_this_call(lesson):
         features, labels = lesson.extract_features(model, iter(make_batches((4, 3))))
     hint = " Start from an empty list in every call."
     check_tensor(features, torch.empty(7, 512), f"{what}: the features", hint)
-    check_tensor(labels, torch.empty(7), f"{what}: the labels", hint)
+    check_tensor(labels, torch.empty(7, dtype=torch.int64), f"{what}: the labels", hint)
 
 
 @pytest.mark.task("5.3")
@@ -591,8 +591,10 @@ def test_features_lie_where_the_model_does(lesson):
         if "meta tensor" in str(wrong):
             cause = "features or labels are taken to the CPU; leave them where they are"
         raise Wrong(f"{wrong}{advice(cause)}") from None
-    check_tensor(features, torch.empty(12, 512), f"{what}: the features")
-    check_tensor(labels, torch.empty(12), f"{what}: the labels")
+    expected_features = torch.empty(12, 512, device="meta")
+    expected_labels = torch.empty(12, dtype=torch.int64, device="meta")
+    check_tensor(features, expected_features, f"{what}: the features")
+    check_tensor(labels, expected_labels, f"{what}: the labels")
     for name, tensor in (("features", features), ("labels", labels)):
         if tensor.device.type != "meta":
             raise Wrong(
