@@ -44,6 +44,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+# A thread that waits for another one leaves its core to other programs after a moment. torch reads
+# this when it is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 import torch
 import torch.nn.functional as F
 import torchvision

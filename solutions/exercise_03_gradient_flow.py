@@ -34,6 +34,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+# A thread that waits for another one leaves its core to other programs after a moment. torch reads
+# this when it is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 import torch
 import torch.nn.functional as F
 import torchvision

@@ -8,6 +8,10 @@ from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 from types import ModuleType
 
+# A thread that waits for another one leaves its core to other programs after a moment, such as the
+# learner's own run. torch reads this when it is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 import numpy
 import torch
 from torch import nn
