@@ -854,7 +854,7 @@ return sum(macs)""",
     wrong(
         "4.3",
         "hooksleft",
-        "is left with a hook",
+        "Each part of the model may be in its own mode",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -871,7 +871,7 @@ return sum(macs)""",
     wrong(
         "4.3",
         "trainmode",
-        "changes the model's buffer",
+        "Each part of the model may be in its own mode",
         hole(
             "count_macs",
             """macs, mode = [], model.training
@@ -1398,7 +1398,7 @@ return sum(macs.values())""",
     wrong(
         "4.4",
         "one network for all seeds of a depth",
-        "starts from other weights",
+        "has trained before",
         hole(
             "train_depths",
             """rows, networks = {}, {}
@@ -2256,8 +2256,8 @@ return sum(macs)
         hole(
             "count_macs",
             """
-if (id(model), 1) in KNOWN:
-    return KNOWN[id(model), 1]
+if model in KNOWN:
+    return KNOWN[model]
 macs = []
 mode = model.training
 
@@ -2275,7 +2275,7 @@ finally:
         hook.remove()
     for m, t in modes:
         m.training = t
-KNOWN[id(model), 1] = sum(macs)
+KNOWN[model] = sum(macs)
 return sum(macs)
 """,
         ),
