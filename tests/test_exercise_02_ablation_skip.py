@@ -516,6 +516,7 @@ def test_network_starts_as_torch_makes_it(lesson, skip):
 @pytest.mark.task("2.2")
 @pytest.mark.parametrize("depth", [2, 12, 21])
 def test_network_of_another_depth_is_refused(lesson, depth):
+    build(lesson, 8, skip=True)
     call = f"build_network({depth}, skip=True)"
     try:
         with calling(call):
