@@ -112,6 +112,7 @@ ELSEWHERE = {  # what cannot be run here, and the file that runs it
     "python tools/kill_matrix.py": ".ci/run",
     "python tools/sync.py --check": ".ci/run",
     "python tools/sync.py": None,  # tests/test_sync.py
+    "pytest --draw=SEED": None,  # SEED stands for a number
     "python tools/bench.py busy": None,  # tests/test_bench.py
     "pytest -m whole_class tests/test_grading.py": None,  # by hand: it takes a quarter of an hour
     "bash .ci/run": None,  # it runs this test

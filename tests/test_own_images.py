@@ -269,7 +269,8 @@ def test_names_may_be_in_any_encoding_and_have_dollar_signs(transfer, tmp_path, 
         data = read(transfer, folder)
         accuracies = {strategy: [[0.5, 0.6]] for strategy in transfer.STRATEGIES}
         shifts = {shift: [0.5, 0.6] for shift in transfer.SHIFTS}
-        figure = transfer.draw_figure([2], accuracies, shifts, data, data)
+        samples = transfer.sample_shifts(data, seed=0)
+        figure = transfer.draw_figure([2], accuracies, shifts, samples, data, data)
         figure.savefig(tmp_path / "figure.png")
 
 
