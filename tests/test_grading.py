@@ -452,7 +452,8 @@ def test_other_random_inputs_are_other_inputs(tmp_path):
     printed = []
     for draw in ("0", "7"):
         flags = ["-q", f"--draw={draw}", f"tests/test_{NAME}", "--target", str(tmp_path)]
-        answer = made_class.edit(made_class.ADDITION, "        return F.relu(branch)")
+        subtraction = "        return F.relu(branch - self.shortcut(x))"
+        answer = made_class.edit(made_class.ADDITION, subtraction)
         (tmp_path / NAME).write_text(answer(made_class.RIGHT))
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-x", *flags]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
