@@ -211,7 +211,8 @@ def test_the_figure_is_drawn_for_every_outcome():
     all_correct = data.test_labels
     all_incorrect = (data.test_labels + 1) % 10
     for predictions in (all_correct, all_incorrect):
-        lesson.draw_figure(history, predictions, data).savefig(io.BytesIO())
+        confusion = lesson.count_confusions(predictions, data)
+        lesson.draw_figure(history, confusion, predictions, data).savefig(io.BytesIO())
 
 
 @pytest.mark.timeout(120)

