@@ -228,6 +228,11 @@ def pair_convolutions(ops, oracle_ops, what):
     return pairs
 
 
+def is_same_tensor(one, other):
+    """Whether two tensors lie at the same place; equal ones may be those of different blocks."""
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape
+
+
 def projections_last(convs):
     """1x1 convolutions in running order, but each bottleneck's projection after its other two.
 
@@ -236,7 +241,7 @@ def projections_last(convs):
     rest = list(convs)
     ordered = []
     while rest:
-        twins = [op for op in rest[1:3] if is_close(op.input, rest[0].input)]
+        twins = [op for op in rest[1:3] if is_same_tensor(op.input, rest[0].input)]
         if not twins or len(rest) < 3:  # no convolution starts from the same input
             ordered.append(rest.pop(0))
             continue
