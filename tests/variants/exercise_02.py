@@ -1382,7 +1382,7 @@ return histories""",
     wrong(
         "2.3",
         "fits twice",
-        "twice",
+        "run_ablation called fit(network",
         hole(
             "run_ablation",
             """histories = {}
