@@ -32,8 +32,16 @@ SOLUTION = "the course's solution"
 
 def grade(learner, places, exercise, options, room):
     """Keep the verdict on one exercise of one learner, and return it."""
-    verdict = {"learner": learner, "exercise": exercise, "file": FILES[exercise]}
-    verdict |= {"status": "ok", "tests": {}, "look": [], "shape": [], "key": ""}
+    verdict = {
+        "learner": learner,
+        "exercise": exercise,
+        "file": FILES[exercise],
+        "status": "ok",
+        "tests": {},
+        "look": [],
+        "shape": [],
+        "key": "",
+    }
     name = hashlib.sha256(learner.encode("utf-8", "surrogateescape")).hexdigest()[:20]
     kept = options.out / "verdicts" / f"exercise_0{exercise}" / f"{name}.json"
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
@@ -73,9 +81,14 @@ def fill_in(verdict, known, places, options, room, scratch):
     broken = [message for message in messages if "cannot be imported" in message]
     status = (broken + [f"stopped: {why}" for why in found["stopped"]] + ["ok"])[0] + also
     stub = (ROOT / name).read_bytes()
-    looks = {"look": review.look_at(data, stub, verdict["exercise"]), "key": key}
-    looks["shape"] = review.shape(data, stub)
-    return {**verdict, **looks, "tests": found["tests"], "status": status}
+    return {
+        **verdict,
+        "status": status,
+        "tests": found["tests"],
+        "look": review.look_at(data, stub, verdict["exercise"]),
+        "shape": review.shape(data, stub),
+        "key": key,
+    }
 
 
 def name_the_similar(verdicts):
@@ -83,7 +96,8 @@ def name_the_similar(verdicts):
     for exercise, solution in SOLUTIONS.items():
         own = {v["learner"]: v for v in verdicts if v["exercise"] == exercise}
         shapes = {learner: verdict["shape"] for learner, verdict in own.items()}
-        shapes[SOLUTION] = review.shape(solution.read_bytes(), (ROOT / solution.name).read_bytes())
+        stub = (ROOT / solution.name).read_bytes()
+        shapes[SOLUTION] = review.shape(solution.read_bytes(), stub)
         for group in review.alike(shapes):
             for learner in set(group) - {SOLUTION}:
                 others = [other for other in group if other != learner]
@@ -94,10 +108,11 @@ def write_all(failed, options):
     """Write everything that GRADES holds, from all verdicts kept there. Returns them."""
     verdicts = [json.loads(path.read_text()) for path in options.out.glob("verdicts/*/*.json")]
     name_the_similar(verdicts)
+    scored = [reports.score(verdict, options.points) for verdict in verdicts]
+    scored += [reports.score(verdict, {}) for verdict in failed]
     people = {}
-    for verdict in sorted([*verdicts, *failed], key=lambda v: (v["learner"], v["exercise"])):
-        scored = reports.score(verdict, {} if verdict in failed else options.points)
-        people.setdefault(verdict["learner"], {})[verdict["exercise"]] = scored
+    for verdict in sorted(scored, key=lambda v: (v["learner"], v["exercise"])):
+        people.setdefault(verdict["learner"], {})[verdict["exercise"]] = verdict
     for learner, own in people.items():
         reports.write(options.out / "learners" / f"{learner}.txt", reports.report(learner, own))
     page = (ROOT / "grading" / "overview.html").read_text("utf-8")

@@ -39,8 +39,11 @@ class Worker:
         job = {**job, "pipe": their_end, "done": list(results), "lost": list(lost)}
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("inside.py"), json.dumps(job)],
-            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "cwd": HOME},
-            **{"pass_fds": [their_end], "start_new_session": True},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=HOME,
+            pass_fds=[their_end],
+            start_new_session=True,
         )
         os.close(their_end)
 
@@ -172,8 +175,12 @@ def main():
     tests = {}
     for name, task in tasks.items():
         result = results.get(name, {})
-        message = str(result.get("message") or lost.get(task, ""))[:LONGEST]
-        tests[name] = {"task": task, "passed": result.get("passed") is True, "message": message}
+        message = result.get("message") or lost.get(task, "")
+        tests[name] = {
+            "task": task,
+            "passed": result.get("passed") is True,
+            "message": str(message)[:LONGEST],
+        }
     print(json.dumps({"tests": tests, "stopped": sorted(set(lost.values()))}))
 
 

@@ -30,12 +30,13 @@ def read_points(path):
     if path is None:
         return points()
     worth = {}
-    for line in path.read_text("utf-8-sig").strip().splitlines()[1:]:
+    _, *lines = path.read_text("utf-8-sig").strip().splitlines() or [""]
+    for line in filter(str.strip, lines):
         task, _, value = re.sub(r"\s", "", line).partition(",")
-        if line.strip() and (task not in TASKS or task in worth or not NUMBER.fullmatch(value)):
+        is_new = task in TASKS and task not in worth
+        if not is_new or not NUMBER.fullmatch(value):
             raise ValueError(f"{line!r} must be a task, a comma and its points, each task once")
-        if line.strip():
-            worth[task] = float(value)
+        worth[task] = float(value)
     if not worth:
         raise ValueError("the first line must be task,points and the next ones like 1.1,6")
     return worth
@@ -44,21 +45,30 @@ def read_points(path):
 def score(verdict, worth):
     """The verdict with its "tasks", "points" and "of". A task scores when all of its tests pass."""
     tasks = {}
-    for task in (task for task in worth if task[0] == verdict["exercise"]):
-        tests = {name: test for name, test in verdict["tests"].items() if test["task"] == task}
-        messages = {}
-        for name, test in tests.items():
-            if not test["passed"]:  # the cases of a test say the same
-                messages.setdefault(name.partition("[")[0], test["message"])
-        passed = sum(test["passed"] for test in tests.values())
-        state = "none"
-        if passed:
-            state = "some" if messages else "all"
-        won = worth[task] if state == "all" else 0
-        tasks[task] = {"points": won, "of": worth[task], "state": state}
-        tasks[task]["count"] = f"{passed} of {len(tests)} tests pass"
-        tasks[task]["messages"] = list(dict.fromkeys(messages.values()))
+    for task, most in worth.items():
+        if task.startswith(f"{verdict['exercise']}."):
+            tests = {name: test for name, test in verdict["tests"].items() if test["task"] == task}
+            tasks[task] = score_task(tests, most)
     return {**verdict, "tasks": tasks, "points": total(tasks), "of": total(tasks, "of")}
+
+
+def score_task(tests, most):
+    """The points of a task, how many of its tests pass, and the messages of the others."""
+    messages = {}
+    for name, test in tests.items():
+        if not test["passed"]:  # the cases of a test say the same
+            messages.setdefault(name.partition("[")[0], test["message"])
+    passed = sum(test["passed"] for test in tests.values())
+    state = "none"
+    if passed:
+        state = "some" if messages else "all"
+    return {
+        "points": most if state == "all" else 0,
+        "of": most,
+        "state": state,
+        "count": f"{passed} of {len(tests)} tests pass",
+        "messages": list(dict.fromkeys(messages.values())),
+    }
 
 
 def total(parts, key="points"):
@@ -70,14 +80,15 @@ def report(learner, verdicts):
     """What a learner is told, as plain text. verdicts: {exercise: scored verdict}."""
     lines = [f"{learner}: {total(verdicts):g} of {total(verdicts, 'of'):g} points"]
     for verdict in verdicts.values():
-        lines += ["", f"{verdict['file']}: {verdict['status']}"]
-        for task, found in verdict["tasks"].items():
-            won = f"{found['points']:g} of {found['of']:g} points   {found['count']}"
-            lines.append(f"  {task}  {TASKS[task]:<22} {won}")
-            for message in found["messages"]:
-                lines += [f"       {line}" for line in message.splitlines()]
-            if found["messages"] and verdict["status"] == "ok":
-                lines.append(f"       Hints: EXERCISES.md, {task}")
+        status = verdict["status"]
+        lines += ["", f"{verdict['file']}: {status}"]
+        for task, result in verdict["tasks"].items():
+            points_won = f"{result['points']:g} of {result['of']:g} points"
+            lines.append(f"  {task}  {TASKS[task]:<22} {points_won}   {result['count']}")
+            told = "\n".join(result["messages"])
+            if told and status == "ok":
+                told += f"\nHints: EXERCISES.md, {task}"
+            lines += [f"       {line}" for line in told.splitlines()]
     return "\n".join([*lines, ""])
 
 
@@ -85,10 +96,15 @@ def gradescope(verdicts):
     """Gradescope's results.json."""
     tests = []
     for verdict in verdicts.values():
-        for task, found in verdict["tasks"].items():
-            output = "\n".join([f"{verdict['status']}, {found['count']}", *found["messages"]])
-            result = {"name": f"{task} {TASKS[task]}", "score": found["points"]}
-            tests.append({**result, "max_score": found["of"], "output": output})
+        for task, result in verdict["tasks"].items():
+            summary = f"{verdict['status']}, {result['count']}"
+            test = {
+                "name": f"{task} {TASKS[task]}",
+                "score": result["points"],
+                "max_score": result["of"],
+                "output": "\n".join([summary, *result["messages"]]),
+            }
+            tests.append(test)
     return json.dumps({"score": total(verdicts), "tests": tests}, indent=1)
 
 
@@ -100,23 +116,32 @@ def cell(value):
 
 def table(people):
     """grades.csv. people: {learner: {exercise: scored verdict}}."""
-    lines = []
-    for learner, verdicts in people.items():
-        line = {"learner": learner, "total": total(verdicts), "of": total(verdicts, "of")}
-        line["look at"] = sum(len(verdict["look"]) for verdict in verdicts.values())
-        status = [f"{n}: {v['status']}" for n, v in verdicts.items() if v["status"] != "ok"]
-        line["status"] = "; ".join(status) or "ok"
-        for exercise, verdict in verdicts.items():
-            line |= {task: found["points"] for task, found in verdict["tasks"].items()}
-            line |= {f"exercise {exercise}": verdict["points"]} if verdict["tasks"] else {}
-        lines.append({name: cell(value) for name, value in line.items()})
+    rows = [table_row(learner, verdicts) for learner, verdicts in people.items()]
     ends = ["total", "of", "status", "look at"]
-    middle = sorted({name for line in lines for name in line} - {"learner", *ends})
+    middle = set().union(*rows) - {"learner", *ends}
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["learner", *middle, *ends], lineterminator="\n")
+    writer = csv.DictWriter(text, ["learner", *sorted(middle), *ends], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows(rows)
     return text.getvalue()
+
+
+def table_row(learner, verdicts):
+    """A learner's line of grades.csv, as {column: text}."""
+    row = {"learner": learner}
+    unusual = []
+    for exercise, verdict in verdicts.items():
+        for task, result in verdict["tasks"].items():
+            row[task] = result["points"]
+        if verdict["tasks"]:
+            row[f"exercise {exercise}"] = verdict["points"]
+        if verdict["status"] != "ok":
+            unusual.append(f"{exercise}: {verdict['status']}")
+    row["total"] = total(verdicts)
+    row["of"] = total(verdicts, "of")
+    row["status"] = "; ".join(unusual) or "ok"
+    row["look at"] = sum(len(verdict["look"]) for verdict in verdicts.values())
+    return {column: cell(value) for column, value in row.items()}
 
 
 def review(people):
