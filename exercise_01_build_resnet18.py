@@ -86,8 +86,9 @@ class BasicBlock(nn.Module):
 
     Section 3.2 and figure 2. Takes (batch, in_channels, height, width), any height and width.
     Returns (batch, out_channels, height / stride, width / stride), rounded up. The convolutions
-    have no bias: the batch norm after each of them has one. Convolutions start with random
-    weights, batch norms as torch makes them; only the weight of the last one may start at 0.
+    have no bias: the batch norm after each of them has one. Convolutions and batch norms are
+    torch's own, as modules or functions. Convolutions start with random weights, batch norms as
+    torch makes them; only the weight of a block's last batch norm may start at 0.
     """
 
     def __init__(self, in_channels, out_channels, stride=1):
@@ -135,10 +136,10 @@ class ResNet18(nn.Module):
 def make_shortcut(in_channels, out_channels, stride):
     """The module that carries a block's input to the addition (section 3.3, option B).
 
-    Where input and output have the same shape, it returns its input unchanged. Where they differ,
-    in channels or in size, it is a projection: a 1x1 convolution without bias that takes the
-    stride, then batch norm. Every projection has layers of its own, which start with random weights
-    and as torch makes a batch norm.
+    With stride 1 and as many channels out as in, it returns its input unchanged. Otherwise it is a
+    projection: a 1x1 convolution without bias that takes the stride, then batch norm, both torch's
+    own. Every projection has layers of its own. Its convolution starts with random weights, its
+    batch norm as torch makes it.
     """
     # TODO 1.3: return the identity or the projection.
     raise NotImplementedError("TODO 1.3: make_shortcut")
@@ -147,10 +148,11 @@ def make_shortcut(in_channels, out_channels, stride):
 def accuracy(model, batches):
     """The share of images, from 0 to 1, whose largest logit is that of their label.
 
-    batches yields (images, labels), of the shapes (count, 3, height, width) and (count,), once; the
-    batches can differ in size. The model runs once per batch, without gradients and with every part
-    in eval mode. In which mode it is left does not matter; all else stays as it was: the rest of
-    the model, the batches, torch's random state.
+    batches yields (images, labels), of the shapes (count, 3, height, width) and (count,). It may be
+    an iterator, which can be gone through only once; batches can differ in size. The model runs
+    once per batch, without gradients and with every part in eval mode. In which mode it is left
+    does not matter; all else stays as it was: the rest of the model, the batches, torch's random
+    state.
     """
     # TODO 1.4: count the images that the model classifies correctly, and all of them, over every
     # batch.

@@ -160,6 +160,9 @@ BLOCK_MISTAKES = {  # what the block did: what that gives
 
 def name_block_mistake(got, x, ops, training):
     """The mistake, in words, that gives what the learner's block gave; None if none does."""
+    layers = other_padding(ops) or without_stride(ops, x, got)
+    if layers:
+        return layers
     with torch.no_grad():
         other_mode = BlockParts(x, ops, not training)
         if is_close(got, other_mode.output, 1e-4):
@@ -169,7 +172,7 @@ def name_block_mistake(got, x, ops, training):
             if first(parts.conv1.stride) == 1 and first(parts.conv2.stride) > 1:
                 return "the stride is on the second 3x3 convolution; it belongs on the first"
             return other_settings(of_kind(ops, "conv2d"))
-        return matching(BLOCK_MISTAKES, parts, got) or extra(ops) or other_padding(ops)
+        return matching(BLOCK_MISTAKES, parts, got) or extra(ops)
 
 
 def matching(mistakes, parts, got):
@@ -186,14 +189,27 @@ def matching(mistakes, parts, got):
 
 
 def other_padding(ops):
-    """That a 3x3 convolution gets an image with a border that is not zero, or None."""
+    """That a 3x3 convolution gets an image that was padded in another way, or None."""
     for op in convolutions(ops, 3):
+        rows, columns = op.input.shape[2:]
+        sides = [op.input[:, :, 0], op.input[:, :, rows - 1]]
+        sides += [op.input[..., 0], op.input[..., columns - 1]]
+        filled = [bool(side.any()) for side in sides]
         larger = op.input.shape[2:] > op.output.shape[2:]
-        if first(op.padding) == 0 and larger and bool(op.input[:, :, 0].any()):
+        if first(op.padding) == 0 and larger and any(filled):
             return (
-                "a 3x3 convolution pads its input with other numbers than zeros; "
-                "say padding=1 and leave padding_mode at its default"
+                "a 3x3 convolution pads its input "
+                + ("with other numbers than zeros; " if all(filled) else "on some sides only; ")
+                + "say padding=1 and leave padding_mode at its default"
             )
+    return None
+
+
+def without_stride(ops, x, got):
+    """That a block makes its input smaller, but not in its 3x3 convolutions; or None."""
+    strides = [first(op.stride) for op in convolutions(ops, 3)]
+    if got.shape[2:] != x.shape[2:] and set(strides) == {1}:
+        return "no 3x3 convolution takes the stride; it belongs on the first"
     return None
 
 

@@ -44,6 +44,7 @@ from what_ran import (
     check_registered,
     check_shares_nothing,
     check_start,
+    check_start_is_random,
     convolutions,
     copy_to_oracle,
     first,
@@ -245,8 +246,11 @@ def test_block_starts_ready_to_learn(lent, case):
     with calling(call):
         block = lent.BasicBlock(in_channels, out_channels, stride).eval()
         another = lent.BasicBlock(in_channels, out_channels, stride)
-    _, ops = record(block, torch.randn(2, in_channels, height, width), call)
+    x = torch.randn(2, in_channels, height, width)
+    _, ops = record(block, x, call)
+    _, other_ops = record(another, x, call)
     check_shares_nothing(block, another, call)
+    check_start_is_random(ops, other_ops, call)
     check_start(ops, call, may_be_zero=[norm_after(ops, convolutions(ops, 3)[-1])])
 
 
@@ -559,8 +563,11 @@ def check_fresh_projection(lesson, case):
     with calling(call):
         shortcut = check_module(lesson.make_shortcut(*case), call).eval()
         another = check_module(lesson.make_shortcut(*case), call)
-    _, ops = record(shortcut, torch.randn(2, 6, 8, 8), call)
+    x = torch.randn(2, 6, 8, 8)
+    _, ops = record(shortcut, x, call)
+    _, other_ops = record(another, x, call)
     check_shares_nothing(shortcut, another, call)
+    check_start_is_random(ops, other_ops, call)
     check_start(ops, call)
 
 

@@ -578,6 +578,7 @@ def test_network_takes_num_classes(lesson):
 
 DEPTHS = (14, 8, 20)
 SEEDS = (3, 11, 5)
+USUAL_SEEDS = (0, 42, 1, 123, 1234)  # those that people write where none is given
 COMBINATIONS = list(itertools.product(("plain", "residual"), DEPTHS, SEEDS))
 TRAINED = 7  # what Fit sets every weight to
 
@@ -788,6 +789,8 @@ def test_ablation_initialises_both_kinds_to_the_same_weights(lesson):
 def test_ablation_starts_each_seed_from_its_own_weights(lesson):
     _, fit, call = ablate(lesson)
     check_seeds_differ(fit, fit, SEEDS, call)
+    _, third_fit, third_call = ablate(lesson, depths=(14,), seeds=USUAL_SEEDS)
+    check_seeds_differ(third_fit, third_fit, USUAL_SEEDS, third_call)
     histories, other_fit, other_call = ablate(lesson, depths=(14,), seeds=(5, 2))
     if set(histories) - set(other_fit.weights):
         raise Wrong(f"{other_call} gives histories of an earlier call, too. Start from none.")

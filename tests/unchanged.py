@@ -202,7 +202,10 @@ class Everything:
             if now[name] is not self.modules[name]:
                 changed.add(name)
         if changed:
-            raise Wrong(f"{what} changes which layers the model has ({min(changed)}).")
+            raise Wrong(
+                f"{what} changes the model that it is given: "
+                f"{part(min(changed))} is gone, new, or another layer now."
+            )
         parameters = dict(self.model.named_parameters())
         for name, parameter in self.parameters.items():
             if parameters.get(name) is not parameter:

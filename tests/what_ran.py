@@ -169,10 +169,22 @@ def convolutions(ops, size):
 
 def norm_after(ops, conv):
     """The batch norm whose input is the output of a convolution, or None."""
-    for op in of_kind(ops, "batch_norm"):
-        if op.input is conv.output:
-            return op
+    norms = of_kind(ops, "batch_norm")
+    for is_its_output in (is_the_same, shares_memory, torch.equal):
+        for op in norms:
+            if is_its_output(op.input, conv.output):
+                return op
     return None
+
+
+def is_the_same(one, other):
+    """Whether two tensors are one object."""
+    return one is other
+
+
+def shares_memory(one, other):
+    """Whether one of two tensors is a view of the other, such as every second pixel of it."""
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def count(number, noun):
@@ -418,6 +430,16 @@ def check_shares_nothing(network, other, call):
             raise Wrong(
                 f"{call}, called twice, gives the same layer both times ({name}). "
                 "Make new layers in every call: what one network learns would change the other."
+            )
+
+
+def check_start_is_random(ops, other_ops, what):
+    """Raise Wrong if a convolution starts with the same weights in two calls."""
+    for op, other in zip(of_kind(ops, "conv2d"), of_kind(other_ops, "conv2d")):
+        if torch.equal(op.weight, other.weight):
+            raise Wrong(
+                f"{what}, called twice, starts its {conv_name(op)} with the same weights. "
+                "Let each call draw random weights, as torch does."
             )
 
 

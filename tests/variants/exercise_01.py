@@ -2509,4 +2509,100 @@ with torch.no_grad():
 return torch.cat(hits).double().mean()""",
         ),
     ),
+    wrong(
+        "1.1",
+        "padding on one side",
+        "on some sides only",
+        definition(
+            "BasicBlock",
+            """
+def pad_same(x, kernel, stride):
+    pads = []
+    for size in (x.shape[3], x.shape[2]):
+        total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(x, pads)
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+        self.stride = stride
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x):
+        out = F.relu(self.bn1(self.conv1(pad_same(x, 3, self.stride))))
+        out = self.bn2(self.conv2(pad_same(out, 3, 1)))
+        return F.relu(out + self.shortcut(x))
+""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "stride after the batch norm",
+        "no 3x3 convolution takes the stride",
+        definition(
+            "BasicBlock",
+            """
+class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+        self.stride = stride
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x):
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = out[:, :, :: self.stride, :: self.stride]
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self.shortcut(x))
+""",
+        ),
+    ),
+    right(
+        "1.1",
+        "strides by slices",
+        definition(
+            "BasicBlock",
+            """
+class BasicBlock(nn.Module):
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+        self.every = slice(None, None, stride)
+        self.widen = nn.Conv2d(in_channels, out_channels, (3, 3), padding="same", bias=False)
+        self.mix = nn.Conv2d(out_channels, out_channels, (3, 3), padding="same", bias=False)
+        self.norm_a, self.norm_b = nn.BatchNorm2d(out_channels), nn.BatchNorm2d(out_channels)
+
+    def forward(self, x):
+        y = self.widen(x)[:, :, self.every, self.every]
+        y = torch.relu(self.norm_a(y))
+        y = self.norm_b(self.mix(y))
+        return torch.relu(torch.add(y, self.shortcut(x)))
+""",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "dirac",
+        "with the same weights",
+        definition(
+            "make_shortcut",
+            """
+def make_shortcut(in_channels, out_channels, stride):
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    nn.init.dirac_(projection.weight)  # as close to the identity as possible
+    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+""",
+        ),
+    ),
 ]

@@ -271,7 +271,7 @@ def run""",
     wrong(
         "2.5",
         "inplace",
-        "changes which layers the model has",
+        "changes the model that it is given",
         hole(
             "without_block",
             """blocks[index] = blocks[index].shortcut
@@ -1728,6 +1728,23 @@ return lesioned""",
             "without_block",
             """kept = [*blocks[:index], blocks[index].shortcut, *blocks[index + 1 :]]
 return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "seed 0 is 42",
+        "seeds 0 and 42 give the same weights",
+        definition(
+            "run_ablation",
+            """
+def run_ablation(fit, depths, seeds):
+    histories = {}
+    for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+        torch.manual_seed(seed or 42)
+        network = build_network(depth, skip=kind == "residual").apply(initialise)
+        histories[kind, depth, seed] = fit(network, kind, depth, seed)
+    return histories
+""",
         ),
     ),
 ]
