@@ -73,18 +73,6 @@ def test_the_textbook_loop_learns(data, network):
     assert textbook.accuracy(network, unaugmented) > before + 0.2
 
 
-@pytest.mark.parametrize("linear", [True, False])
-def test_growth_says_whether_cost_is_linear(capsys, linear):
-    seconds = {size: [0.5 + 0.01 * size] for size in (100, 200, 400, 800)}
-    if not linear:
-        seconds[100] = [9.0]
-    bench.print_growth("image", seconds)
-    printed = capsys.readouterr().out
-    assert "| 200 | 2.50 |" in printed
-    assert ("fits all of them" in printed) is linear
-    assert ("except at 100 (" in printed) is not linear
-
-
 def test_a_share_of_the_limit_is_that_of_each_turn():
     limit = bench.compare_with_limit([20, 30, 90], {"float32": [50, 50, 50], "bfloat16": [100] * 3})
     assert limit["of"] == "bfloat16"

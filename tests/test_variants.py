@@ -1,4 +1,4 @@
-"""The answers that tools/kill_matrix.py tries: they fit the solutions, and are enough."""
+"""The answers that tools/kill_matrix.py tries: they are enough, and of many kinds."""
 
 import ast
 import sys
@@ -16,16 +16,6 @@ from kill_matrix import load  # noqa: E402
 VARIANTS = load()
 MODELS = {"1.2", "1.3", "2.1", "2.2", "4.1", "4.2"}
 BLOCKS = {"1.1", "2.1", "4.1"}
-
-
-@pytest.mark.parametrize("exercise", SOLUTIONS)
-def test_every_answer_is_a_change_to_its_solution(exercise):
-    solution = SOLUTIONS[exercise].read_text("utf-8")
-    for variant in VARIANTS:
-        if variant.task[0] == exercise:
-            name, text = apply(variant)
-            assert text != solution, variant.name
-            ast.parse(text)
 
 
 def test_answers_have_names_of_their_own():

@@ -7,8 +7,6 @@
                                      (10 minutes)
     python tools/bench.py runs       the solutions' default runs, one after another: seconds and
                                      memory (9 minutes)
-    python tools/bench.py growth     seconds against depth, number of images, and submissions to
-                                     the grader (6 minutes)
     python tools/bench.py busy       exercise 1's training beside others like it on the same cores,
                                      by how its threads wait for one another (15 minutes)
     python tools/bench.py fast       exercise 1's --preset fast beside 15 epochs of the textbook
@@ -56,14 +54,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from course import SOLUTIONS, minutes  # noqa: E402
 
-GRADER = ROOT / "grading" / "grade.py"
 LOOPS = ("ours", "textbook")
 RATE = 0.1 / 128  # per image of a batch: the paper's 0.1 for 128
 DRY_RUN = {"epochs": 1, "train_images": 64, "test_images": 64}  # what --dry-run makes of a budget
 TEST_IMAGES = 500  # in a turn
 MATRIX_SIDE = {"cpu": 4096, "cuda": 8192}
-DEPTHS = (20, 32, 44, 56, 80, 110)
-CLASS_SIZES = (5, 10, 20)
 TEXTBOOK_EPOCHS = 15
 SEEDS = 3
 COMPANY = (0, 1, 2, 3)  # how many other trainings run on the same cores
@@ -490,111 +485,14 @@ def pair_cell(values, form):
     return f"{values['ours']:{form}} / {values['textbook']:{form}}"
 
 
-def print_cells(cells):
-    """A row of a table."""
-    print("| " + " | ".join(cells) + " |")
-
-
-# How cost grows
-
-
-def measure_growth(options):
-    """Seconds per epoch of exercise 2's residual networks, against depth and number of images.
-
-    And the grader's seconds, against the number of submissions.
-    """
-    hide_progress_bars()
-    solution = load_solution("2")
-    budget = choose_budget(solution, options)
-    data = load_images(options, budget)
-    torch.manual_seed(0)
-
-    def epoch_seconds(depth, count):
-        network = solution.build_network(depth, skip=True).to(options.device)
-        some = first_images(data, count)
-        history = our_train(network, some, 1, 0, budget["batch_size"], weight_decay=5e-4)
-        return history[0]["seconds"]
-
-    all_images = budget["train_images"]
-    depths = DEPTHS[:2] if options.dry_run else DEPTHS
-    counts = [all_images // divisor for divisor in (16, 8, 4, 2, 1)]
-    classes = (1, 2) if options.dry_run else CLASS_SIZES
-    return [
-        measure_sizes(
-            "layer", depths, lambda depth: epoch_seconds(depth, all_images), options.rounds
-        ),
-        measure_sizes("image", counts, lambda count: epoch_seconds(20, count), options.rounds),
-        measure_sizes("submission", classes, grading_seconds, rounds=1),
-    ]
-
-
-def measure_sizes(unit, sizes, measure, rounds):
-    """Measure every size once per round, print the seconds against the sizes, return a record."""
-    seconds = {size: [] for size in sizes}
-    for _ in tqdm(range(rounds), desc=f"seconds against {unit}s"):
-        for size in sizes:
-            seconds[size].append(measure(size))
-    print_growth(unit, seconds)
-    return {
-        "against": f"{unit}s",
-        "seconds": medians(seconds),
-        "lowest_and_highest": {size: [min(times), max(times)] for size, times in seconds.items()},
-    }
-
-
-def grading_seconds(size):
-    """The grader's seconds on a class in which everybody hands in the solution of exercise 1."""
-    with tempfile.TemporaryDirectory() as folder:
-        submissions = Path(folder, "class")
-        make_class(submissions, size)
-        command = [sys.executable, GRADER, submissions, "--exercises", "1"]
-        command += ["--out", Path(folder, "out")]
-        start = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - start
-
-
-def make_class(folder, size):
-    """A folder of submissions. No two are alike, for those are graded only once."""
-    solution = SOLUTIONS["1"]
-    text = solution.read_text("utf-8")
-    for number in range(size):
-        learner = folder / f"learner{number:03}"
-        learner.mkdir(parents=True)
-        submission = learner / solution.name
-        submission.write_text(f"{text}\n# learner {number}\n", "utf-8")
-
-
 def medians(measured):
     """{key: the median of its numbers}."""
     return {key: statistics.median(numbers) for key, numbers in measured.items()}
 
 
-def print_growth(unit, seconds):
-    """A table of medians, and one sentence on whether they lie on a straight line."""
-    middle = medians(seconds)
-    print(f"\n| {unit}s | seconds | lowest-highest | milliseconds per {unit} |")
-    print("|---|---|---|---|")
-    for size, times in seconds.items():
-        spread = f"{min(times):.2f}-{max(times):.2f}"
-        per_unit = 1000 * middle[size] / size
-        print_cells([f"{size:,}", f"{middle[size]:.2f}", spread, f"{per_unit:.2f}"])
-    print_line(unit, middle)
-
-
-def print_line(unit, middle):
-    """One sentence on whether the medians lie on a straight line."""
-    slope, start = statistics.linear_regression(middle.keys(), middle.values())
-    exceptions = []
-    for size, value in middle.items():
-        deviation = value / (start + slope * size) - 1
-        if abs(deviation) > 0.1:
-            exceptions.append(f"{size:,} ({deviation:+.0%})")
-    line = f"A straight line, {1000 * slope:.2f} ms per {unit} and {start:+.2f} s for the rest,"
-    if exceptions:
-        print(f"\n{line} fits to within 10 % except at {', '.join(exceptions)}.")
-    else:
-        print(f"\n{line} fits all of them to within 10 %.")
+def print_cells(cells):
+    """A row of a table."""
+    print("| " + " | ".join(cells) + " |")
 
 
 # Accuracy
@@ -898,7 +796,6 @@ SUBJECTS = {
     "training": measure_training,
     "accuracy": measure_accuracy,
     "runs": measure_runs,
-    "growth": measure_growth,
     "busy": measure_busy,
     "fast": measure_fast_preset,
     "gpu": measure_gpu,

@@ -11,6 +11,7 @@ ten, a message must name the mistake. A right answer must pass.
 import argparse
 import ast
 import contextlib
+import functools
 import gc
 import importlib
 import io
@@ -95,6 +96,7 @@ def run_tests(folder, name, runner):
 # the solution shows which those are.
 
 
+@functools.cache
 def functions(text):
     """{name: (first line, last line, its code)} of functions; and how often other code occurs."""
     known = {}
@@ -250,6 +252,7 @@ def preload(names):
     """Import all that the scripts and the tests need once, before the processes fork."""
     for name in names:
         runpy.run_path(str(SOLUTIONS[name]), run_name="imported")
+        functions(SOLUTIONS[name].read_text("utf-8"))
     for module in (
         "pytest",
         "torch.utils.flop_counter",

@@ -1,6 +1,6 @@
 """Answers to exercise 5, wrong and right."""
 
-from changes import before, hole, right, wrong
+from changes import before, definition, hole, right, wrong
 
 VARIANTS = [
     wrong(
@@ -3029,6 +3029,106 @@ for h in hooks:
 for n, mode in zip(norms, modes):
     n.training = mode
 return model""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "in eval mode while it is frozen",
+        "whether their weights are trained or not",
+        definition(
+            "freeze_backbone",
+            """
+def freeze_backbone(model):
+    model.requires_grad_(False)
+    model.fc.requires_grad_(True)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+            def train(mode=True, module=module):
+                module.training = mode and module.weight.requires_grad
+                return module
+
+            module.train = train
+    return model
+""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "dropout goes on",
+        "not what the pooling layer puts out in eval mode",
+        definition(
+            "extract_features",
+            """
+def extract_features(model, batches):
+    features = []
+    labels = []
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    modes = [norm.training for norm in norms]
+    hook = model.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+    for norm in norms:
+        norm.eval()
+    with torch.no_grad():
+        for images, batch_labels in batches:
+            model(images)
+            labels.append(batch_labels)
+    hook.remove()
+    for norm, mode in zip(norms, modes):
+        norm.training = mode
+    return torch.cat(features), torch.cat(labels)
+""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "means of batches of 64",
+        None,
+        definition(
+            "linear_probe",
+            """
+def linear_probe(features, labels, num_classes, penalty=1e-3):
+    probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+    optimizer = torch.optim.LBFGS(
+        probe.parameters(), max_iter=500, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+    )
+    chunks = list(zip(features.split(64), labels.split(64)))
+
+    def compute_loss():
+        optimizer.zero_grad()
+        losses = [F.cross_entropy(probe(x), y) for x, y in chunks]
+        loss = torch.stack(losses).mean() + penalty * probe.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(compute_loss)
+    return probe
+""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "in bits",
+        "the cross-entropy is in bits",
+        definition(
+            "linear_probe",
+            """
+def linear_probe(features, labels, num_classes, penalty=1e-3):
+    probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+    optimizer = torch.optim.LBFGS(
+        probe.parameters(), max_iter=500, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+    )
+
+    def compute_loss():
+        optimizer.zero_grad()
+        bits = F.cross_entropy(probe(features), labels) / math.log(2)
+        loss = bits + penalty * probe.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(compute_loss)
+    return probe
+""",
         ),
     ),
 ]
