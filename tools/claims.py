@@ -49,9 +49,21 @@ def falls_below_guessing(run):
     return all(epoch["loss"] < math.log(10) for epoch in run["history"][1:])
 
 
-@claim("1", "in the last three epochs test accuracy is ahead of training accuracy")
+@claim("1", "in the last epoch but one the test accuracy is 3 points or more ahead of the training")
 def test_is_ahead(run):
-    return all(epoch["test_accuracy"] > epoch["accuracy"] for epoch in run["history"][-3:])
+    epoch = run["history"][-2]
+    return epoch["test_accuracy"] - epoch["accuracy"] >= 0.03
+
+
+@claim("1", "the commonest mistake is to classify a square as a disc")
+def squares_look_like_discs(run):
+    disc, square = 0, 2  # the places of these classes among the shapes
+    mistakes = {}
+    for label, counts in enumerate(run["confusion"]):
+        for prediction, count in enumerate(counts):
+            if prediction != label:
+                mistakes[label, prediction] = count
+    return max(mistakes, key=mistakes.get) == (square, disc)
 
 
 @claim("1", "the test accuracy ends at 85 % or more")
