@@ -44,7 +44,7 @@ from pathlib import Path
 
 # A thread that waits for another one leaves its core to other programs after a moment. torch reads
 # this when it is imported.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch
 import torch.distributed as dist
