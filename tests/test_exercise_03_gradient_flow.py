@@ -596,7 +596,7 @@ def change_mistakes(values):
             whole_change ** (1 / len(norms))
         ),
         "it is the change over all layers; take that of one": whole_change,
-        "the line is forced through the origin; subtract the mean of the indices first": math.exp(
+        "the line is forced through one point; subtract the mean of the indices first": math.exp(
             slope_from_origin
         ),
     }

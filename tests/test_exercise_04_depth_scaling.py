@@ -812,6 +812,16 @@ def test_parameters_are_all_and_each_once(lesson):
 
 
 @pytest.mark.task("4.3")
+def test_parameters_count_wherever_they_lie(lesson):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to("meta")
+    call = 'count_parameters(model) of a model on another device, torch\'s "meta" here,'
+    with calling(call):
+        got = whole_number(lesson.count_parameters(model), call)
+    if got != 120:
+        raise Wrong(f"{call} is {got}, expected 120. Tell parameters apart by id, if at all.")
+
+
+@pytest.mark.task("4.3")
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_macs_are_the_flop_counters(lesson, depth):
     name = f"torchvision's ResNet-{depth}"
@@ -1119,6 +1129,11 @@ GAINS = [  # (multiply-adds, accuracy) of each network, and the gains of one aft
         [(4e6, 0.9), (1e6, 0.8), (2e6, 0.95)],
         [15_000.0, -2_500.0],
         id="a loss",
+    ),
+    pytest.param(
+        [(1e9, 0.5), (2e9, 0.6), (3e9, 0.6), (5e9, 0.5), (6e9, 0.55)],
+        [10.0, 0.0, -5.0, 5.0],
+        id="up and down",
     ),
     pytest.param(
         [(1e9, 0.5), (2e9, 0.6)],

@@ -3437,4 +3437,64 @@ return torch.tensor(rows, dtype=torch.float64)
 """,
         ),
     ),
+    wrong(
+        "3.1",
+        "micro-batches of 16",
+        None,
+        definition(
+            "gradient_norms",
+            """
+def gradient_norms(model, images, labels):
+    weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+    totals = [torch.zeros_like(w, dtype=torch.float64, device="cpu") for w in weights]
+    with undisturbed(model, training=True):
+        for some_images, some_labels in zip(images.split(16), labels.split(16)):
+            loss = F.cross_entropy(model(some_images), some_labels, reduction="sum") / len(images)
+            for total, gradient in zip(totals, torch.autograd.grad(loss, weights)):
+                total += gradient.cpu().double()
+    return [norm(total) for total in totals]
+""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "1 for too few norms",
+        "expected NaN",
+        definition(
+            "change_per_layer",
+            """
+def change_per_layer(norms):
+    points = [(i, math.log(v)) for i, v in enumerate(norms) if 0 < v < math.inf]
+    if len(points) < 2:
+        return 1.0
+    x, y = torch.tensor(points, dtype=torch.float64).T
+    x = x - x.mean()
+    return math.exp((x * y).sum() / (x * x).sum())
+""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "divided by the first batch's size",
+        None,
+        definition(
+            "record_training",
+            """
+def record_training(model, batches, optimizer):
+    model.train()
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    rows = []
+    batch_size = None
+    for images, labels in batches:
+        if batch_size is None:
+            batch_size = len(images)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels, reduction="sum") / batch_size
+        loss.backward()
+        rows.append([norm(c.weight.grad) for c in convolutions])
+        optimizer.step()
+    return torch.tensor(rows)
+""",
+        ),
+    ),
 ]

@@ -2673,4 +2673,157 @@ return gains
 """,
         ),
     ),
+    wrong(
+        "4.3",
+        "by their address in memory",
+        "Tell parameters apart by id",
+        definition(
+            "count_parameters",
+            """
+def count_parameters(model):
+    sizes = {p.data_ptr(): p.numel() for p in model.parameters()}
+    return sum(sizes.values())
+""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "a dict by accuracy",
+        "one for each step to a larger one",
+        definition(
+            "marginal_gains",
+            """
+def marginal_gains(rows):
+    macs = {row["accuracy"]: row["macs"] for row in rows}
+    ordered = sorted(macs.items(), key=lambda item: item[1])
+    gains = []
+    for (accuracy, cost), (next_accuracy, next_cost) in itertools.pairwise(ordered):
+        gains.append(100 * (next_accuracy - accuracy) / ((next_cost - cost) / 1e9))
+    return gains
+""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "beside the best so far",
+        None,
+        definition(
+            "marginal_gains",
+            """
+def marginal_gains(rows):
+    ordered = sorted(rows, key=lambda row: row["macs"])
+    best = ordered[0]["accuracy"]
+    gains = []
+    for smaller, larger in itertools.pairwise(ordered):
+        gmacs = (larger["macs"] - smaller["macs"]) / 1e9
+        gains.append(100 * (larger["accuracy"] - best) / gmacs)
+        best = max(best, larger["accuracy"])
+    return gains
+""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "frozen at zero",
+        "does not require gradients",
+        definition(
+            "Bottleneck",
+            """
+class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, in_channels, channels, stride=1):
+        super().__init__()
+        out_channels = self.expansion * channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        nn.init.zeros_(self.branch[-1].weight)
+        self.branch[-1].weight.requires_grad_(False)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return F.relu(self.branch(x) + self.shortcut(x))
+""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "dropout in the head",
+        "a dropout ran",
+        definition(
+            "build_resnet",
+            """
+def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
+    if depth not in LAYERS:
+        raise ValueError(f"depth {depth} is not one of {list(LAYERS)}")
+    block, counts = LAYERS[depth]
+    blocks = []
+    in_channels = width
+    for i, count in enumerate(counts):
+        channels = width * 2**i
+        for j in range(count):
+            stride = 2 if i > 0 and j == 0 else 1
+            blocks.append(block(in_channels, channels, stride))
+            in_channels = block.expansion * channels
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(in_channels, num_classes))
+    return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)
+""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "with biases",
+        None,
+        definition(
+            "count_macs",
+            """
+def count_macs(model, shape=(3, 32, 32)):
+    macs = []
+    modes = [(module, module.training) for module in model.modules()]
+
+    def count(layer, inputs, output):
+        macs.append(output.numel() * (layer.weight[0].numel() + (layer.bias is not None)))
+
+    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    image = torch.zeros(1, *shape, device=next(model.parameters()).device)
+    model.eval()
+    with torch.no_grad():
+        model(image)
+    for hook in hooks:
+        hook.remove()
+    for module, mode in modes:
+        module.training = mode
+    return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "every second depth",
+        "Deal them out evenly",
+        definition(
+            "train_depths",
+            """
+def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
+    trainings = list(itertools.product(depths, seeds))
+    rows = {}
+    own_depths = list(depths)[rank::world_size]
+    for depth, seed in itertools.product(own_depths, seeds):
+        torch.manual_seed(seed)
+        network = build_resnet(depth, width)
+        network.apply(initialise)
+        rows[depth, seed] = fit(network, depth, seed)
+    return rows
+""",
+        ),
+    ),
 ]
