@@ -253,6 +253,7 @@ def preload(names):
     for name in names:
         runpy.run_path(str(SOLUTIONS[name]), run_name="imported")
         functions(SOLUTIONS[name].read_text("utf-8"))
+        importlib.import_module(f"test_{Path(name).stem}")
     for module in (
         "pytest",
         "torch.utils.flop_counter",
