@@ -3082,32 +3082,6 @@ def extract_features(model, batches):
     ),
     wrong(
         "5.3",
-        "means of batches of 64",
-        None,
-        definition(
-            "linear_probe",
-            """
-def linear_probe(features, labels, num_classes, penalty=1e-3):
-    probe = nn.Linear(features.shape[1], num_classes, device=features.device)
-    optimizer = torch.optim.LBFGS(
-        probe.parameters(), max_iter=500, tolerance_change=1e-10, line_search_fn="strong_wolfe"
-    )
-    chunks = list(zip(features.split(64), labels.split(64)))
-
-    def compute_loss():
-        optimizer.zero_grad()
-        losses = [F.cross_entropy(probe(x), y) for x, y in chunks]
-        loss = torch.stack(losses).mean() + penalty * probe.weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(compute_loss)
-    return probe
-""",
-        ),
-    ),
-    wrong(
-        "5.3",
         "in bits",
         "the cross-entropy is in bits",
         definition(
