@@ -148,7 +148,7 @@ def freeze_backbone(model):
     The parameters of fc go on requiring gradients, the others stop. Batch norms behave as in eval
     mode from now on, even after model.train(), and even if a stage is to be trained again later:
     they use their running statistics, and no buffer of theirs changes (He et al. fix them too when
-    they fine-tune, appendix A). No weight and no statistic changes. It can be called twice.
+    they fine-tune, appendix A). No weight and no statistic changes. A second call is allowed.
     """
     # TODO 5.2: gradients for the parameters of fc only; batch norms that train() does not wake.
     raise NotImplementedError("TODO 5.2: freeze_backbone")
@@ -172,8 +172,8 @@ def linear_probe(features, labels, num_classes, penalty=1e-3):
 
     It takes features and returns logits: nn.Linear, on the features' device. It minimises the mean
     cross-entropy (nats) plus penalty times the sum of the squared weights, all images counting
-    alike. That is convex, and has a minimum if each class has an image: any optimiser that comes
-    near it will do. The features stay as they were.
+    alike. This sum is convex, and has a minimum if each class has an image: any optimiser that
+    comes near it will do. The features stay as they were.
     """
     # TODO 5.3: make the layer and fit it to all features at once, for instance by
     # torch.optim.LBFGS.

@@ -73,6 +73,15 @@ def test_the_textbook_loop_learns(data, network):
     assert textbook.accuracy(network, unaugmented) > before + 0.2
 
 
+def test_our_loop_waits_as_our_scripts_do(monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert bench.waiting_of("textbook") == {}
+    (value,) = bench.waiting_of("ours").values()
+    assert f'setdefault("GOMP_SPINCOUNT", "{value}")' in bench.SOLUTIONS["1"].read_text("utf-8")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert bench.waiting_of("ours") == {"GOMP_SPINCOUNT": "7"}
+
+
 def test_a_share_of_the_limit_is_that_of_each_turn():
     limit = bench.compare_with_limit([20, 30, 90], {"float32": [50, 50, 50], "bfloat16": [100] * 3})
     assert limit["of"] == "bfloat16"

@@ -789,8 +789,8 @@ def test_ablation_initialises_both_kinds_to_the_same_weights(lesson):
 def test_ablation_starts_each_seed_from_its_own_weights(lesson):
     _, fit, call = ablate(lesson)
     check_seeds_differ(fit, fit, SEEDS, call)
-    _, third_fit, third_call = ablate(lesson, depths=(14,), seeds=USUAL_SEEDS)
-    check_seeds_differ(third_fit, third_fit, USUAL_SEEDS, third_call)
+    _, usual_fit, usual_call = ablate(lesson, depths=(14,), seeds=USUAL_SEEDS)
+    check_seeds_differ(usual_fit, usual_fit, USUAL_SEEDS, usual_call)
     histories, other_fit, other_call = ablate(lesson, depths=(14,), seeds=(5, 2))
     if set(histories) - set(other_fit.weights):
         raise Wrong(f"{other_call} gives histories of an earlier call, too. Start from none.")

@@ -4,6 +4,7 @@ Nothing here looks at attributes. A Recorder watches torch's functions while a n
 nn.Conv2d, its subclasses, lazy layers and F.conv2d on plain parameters all look alike.
 """
 
+import operator
 from types import SimpleNamespace
 
 import torch
@@ -170,16 +171,11 @@ def convolutions(ops, size):
 def norm_after(ops, conv):
     """The batch norm whose input is the output of a convolution, or None."""
     norms = of_kind(ops, "batch_norm")
-    for is_its_output in (is_the_same, shares_memory, torch.equal):
+    for is_its_output in (operator.is_, shares_memory, torch.equal):
         for op in norms:
             if is_its_output(op.input, conv.output):
                 return op
     return None
-
-
-def is_the_same(one, other):
-    """Whether two tensors are one object."""
-    return one is other
 
 
 def shares_memory(one, other):
