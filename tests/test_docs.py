@@ -114,7 +114,7 @@ ELSEWHERE = {  # what is not run here, and what runs it if that is not a test
     "python tools/sync.py": None,  # tests/test_sync.py
     "pytest --draw=SEED": None,  # SEED stands for a number
     "python tools/bench.py": None,  # tests/test_bench.py
-    "python tools/bench.py busy": None,
+    "python tools/bench.py busy --networks plain-56 ResNet-18 --rounds 1": None,
     "python tools/bench.py runs": None,  # tests/test_scripts.py runs each script
     "torchrun --standalone --nproc-per-node 2 solutions/exercise_04_depth_scaling.py": None,
     "python tools/claims.py 2": None,  # tests/test_claims.py
