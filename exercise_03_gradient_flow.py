@@ -174,10 +174,10 @@ def gradient_norms(model, images, labels):
     Section 4.1. The convolutions are the nn.Conv2d in the order of model.modules(). The loss is the
     mean cross-entropy, in train mode, of images, normalised (count, 3, height, width), and labels
     (count,). A gradient can be as small as 1e-24; its norm is not 0 then: see norm. If a gradient
-    is not finite, neither is its norm.
+    is not finite, neither is its norm. All the convolutions' weights require gradients.
     Leaves no trace: the model's weights, gradients (.grad, None or a tensor), requires_grad, hooks,
     buffers and each module's mode stay as they were, and so do images, labels and torch's random
-    state. undisturbed takes care of modes and buffers.
+    state (no model here draws random numbers). undisturbed takes care of modes and buffers.
     """
     # TODO 3.1: the loss of model(images) while the model is undisturbed, its gradients, and the
     # norm of each.
@@ -202,7 +202,7 @@ def change_per_layer(norms):
     It is e to the slope of the line that fits the norms' logarithms best (least squares) against
     their places 0, 1, 2, ... Norms that are 0, NaN or infinite are left out, and the others keep
     their places. NaN if fewer than two are left. Norms have the range of Python's floats, from
-    5e-324 to 1e308. The list norms itself stays as it was.
+    5e-324 to 1e308, and so has the factor. The list norms itself stays as it was.
     """
     # TODO 3.3: the slope of the line through the points (place, logarithm).
     raise NotImplementedError("TODO 3.3: change_per_layer")
@@ -226,11 +226,12 @@ def record_training(model, batches, optimizer):
     """Train the model, one step per batch, and return the norms as a tensor (steps, convolutions).
 
     Row t holds the norms of gradient_norms for batch t, before step t, in float32 or float64. (A
-    list of rows will do, too.) batches yields (images, labels); it may be an iterator, so go
-    through it only once. The model trains in train mode, and its running statistics move once per
-    batch. Gradients that .grad held before do not count. A batch whose loss is not finite is no
-    exception: its row holds norms that are not finite, and the step is taken. Leaves no hook on the
-    model, does not seed torch, and changes no batch.
+    list of rows will do, too.) batches yields (images, labels), at least once; it may be an
+    iterator, so go through it only once. The optimizer has all of the model's parameters. The model
+    trains in train mode, and its running statistics move once per batch. Gradients that .grad held
+    before do not count. A batch whose loss is not finite is no exception: its row holds norms that
+    are not finite, and the step is taken. Leaves no hook on the model, does not seed torch, and
+    changes no batch.
     """
     model.train()
     # TODO 3.5: for each batch the loss, its gradients, a row of norms, and a step.
@@ -721,6 +722,11 @@ SHAPES = (
     "pair",
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
+MISHAPS = {  # what torch says when it cannot go on, and what to do then
+    "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "can't allocate memory": "The memory is full: close other programs, or use fewer --train-images",
+    "no kernel image": "This torch does not support this GPU: run with --device cpu",
+}
 
 
 def initialise(module):
@@ -1167,10 +1173,11 @@ def main(run, exercise, budgets, add_flags=None):
             "\nStopped: nothing is half-written. "
             "The same command goes on with what is finished, or starts again."
         )
-    except RuntimeError as error:  # of which torch.OutOfMemoryError is one only with CUDA
-        if "out of memory" not in str(error):
-            raise
-        sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
+    except RuntimeError as error:  # torch has no classes for most of these
+        for words, sentence in MISHAPS.items():
+            if words in str(error):
+                sys.exit(sentence)
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

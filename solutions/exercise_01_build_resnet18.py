@@ -166,11 +166,11 @@ def make_shortcut(in_channels, out_channels, stride):
 def accuracy(model, batches):
     """The share of images, from 0 to 1, whose largest logit is that of their label.
 
-    batches yields (images, labels), of the shapes (count, 3, height, width) and (count,). It may be
-    an iterator, which can be gone through only once; batches can differ in size. The model runs
-    once per batch, without gradients and with every part in eval mode. In which mode it is left
-    does not matter; all else stays as it was: the rest of the model, the batches, torch's random
-    state.
+    batches yields (images, labels), of the shapes (count, 3, height, width) and (count,), at least
+    one image in all. It may be an iterator, which can be gone through only once; batches can differ
+    in size. Which of two equal logits counts is left open. The model runs once per batch, without
+    gradients and with every part in eval mode. In which mode it is left does not matter; all else
+    stays as it was: the rest of the model, the batches, torch's random state.
     """
     # Task 1.4: count the images that the model classifies correctly, and all of them, over every
     # batch.
@@ -393,6 +393,11 @@ SHAPES = (
     "pair",
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
+MISHAPS = {  # what torch says when it cannot go on, and what to do then
+    "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "can't allocate memory": "The memory is full: close other programs, or use fewer --train-images",
+    "no kernel image": "This torch does not support this GPU: run with --device cpu",
+}
 
 
 def initialise(module):
@@ -960,10 +965,11 @@ def main(run, exercise, budgets, add_flags=None):
             "\nStopped: nothing is half-written. "
             "The same command goes on with what is finished, or starts again."
         )
-    except RuntimeError as error:  # of which torch.OutOfMemoryError is one only with CUDA
-        if "out of memory" not in str(error):
-            raise
-        sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
+    except RuntimeError as error:  # torch has no classes for most of these
+        for words, sentence in MISHAPS.items():
+            if words in str(error):
+                sys.exit(sentence)
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -194,9 +194,10 @@ def run_ablation(fit, depths, seeds):
     Returns {("plain", depth, seed): history, ("residual", depth, seed): history, ...}.
     fit(network, kind, depth, seed) trains the network and returns its history; the same seed means
     the same images in the same order. It is called once for each key, and what it returns stays as
-    it is. kind is "plain" (without skip) or "residual" (with skip). The weights from which a
-    network starts depend on its depth and its seed alone, whatever its kind, its place in seeds and
-    what ran before; other seeds give other weights. width and num_classes are build_network's own.
+    it is. kind is "plain" (without skip) or "residual" (with skip). initialise (below) draws the
+    weights of the convolutions. The weights from which a network starts depend on its depth and its
+    seed alone, whatever its kind, its place in seeds and what ran before; other seeds give other
+    weights. width and num_classes are build_network's own.
     """
     # Task 2.3: for every combination seed torch, build the network, apply initialise to it, fit it.
     histories = {}
@@ -237,13 +238,12 @@ def degradation(histories):
 def without_block(network, index):
     """A network that lacks the branch of one block: only that block's shortcut is left.
 
-    After Veit et al., 2016. network is nn.Sequential(stem, blocks, head) and stays as it was, with
-    each part in its mode. The new network is an nn.Sequential(stem, blocks, head), too, with as
-    many blocks, and may share layers with it.
+    After Veit et al., 2016. index counts the blocks from 0. network is nn.Sequential(stem, blocks,
+    head) and stays as it was, with each part in its mode. The new network is an
+    nn.Sequential(stem, blocks, head), too, with as many blocks, and may share layers with it.
     """
     stem, blocks, head = network
-    # Task 2.5: put the network together again, with the shortcut of block number index (from 0) in
-    # the block's place.
+    # Task 2.5: put the network together again, with that block's shortcut in the block's place.
     kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
     return nn.Sequential(stem, nn.Sequential(*kept), head)
 
@@ -619,6 +619,11 @@ SHAPES = (
     "pair",
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
+MISHAPS = {  # what torch says when it cannot go on, and what to do then
+    "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "can't allocate memory": "The memory is full: close other programs, or use fewer --train-images",
+    "no kernel image": "This torch does not support this GPU: run with --device cpu",
+}
 
 
 def initialise(module):
@@ -1264,10 +1269,11 @@ def main(run, exercise, budgets, add_flags=None):
             "\nStopped: nothing is half-written. "
             "The same command goes on with what is finished, or starts again."
         )
-    except RuntimeError as error:  # of which torch.OutOfMemoryError is one only with CUDA
-        if "out of memory" not in str(error):
-            raise
-        sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
+    except RuntimeError as error:  # torch has no classes for most of these
+        for words, sentence in MISHAPS.items():
+            if words in str(error):
+                sys.exit(sentence)
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

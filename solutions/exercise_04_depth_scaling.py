@@ -137,7 +137,8 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and the shortcut around them: relu(branch(x) + shortcut(x)).
 
     Section 4.1 and figure 5, right. The first convolution narrows to channels, the last widens to
-    4 * channels. A batch norm follows each convolution, and a ReLU the first two batch norms.
+    4 * channels; none has a bias. A batch norm follows each convolution, and a ReLU the first two
+    batch norms. The shortcut does what make_shortcut's does.
     Takes (batch, in_channels, height, width), any height and width, and leaves it as it was.
     Returns (batch, 4 * channels, height / stride, width / stride), rounded up.
     The 3x3 convolution takes the stride, as in torchvision. The paper gives it to the first 1x1
@@ -234,9 +235,9 @@ def count_macs(model, shape=(3, 32, 32)):
     """The multiply-adds of all nn.Conv2d and nn.Linear layers for one image of this shape.
 
     A whole number. Every run of a layer counts; biases do not. Runs the model once, in eval mode
-    and without gradients, on an image of zeros. The model stays as it was: weights, gradients,
-    requires_grad, hooks, running statistics, and the mode of each module. So does torch's random
-    state.
+    and without gradients, on a float32 image of zeros. The model stays as it was: weights,
+    gradients, requires_grad, hooks, running statistics, and the mode of each module. So does
+    torch's random state.
     """
     # Task 4.3: put a forward hook on each of these layers. Each number that a layer puts out is a
     # sum over one row of its weight.
@@ -260,9 +261,10 @@ def count_macs(model, shape=(3, 32, 32)):
 def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
     """Train a network of every depth from every seed: {(depth, seed): what fit returned, ...}.
 
-    fit(network, depth, seed) trains a network and returns a row of results, a dict. Networks of
-    the same depth and seed start from the same weights, whatever was trained before and whatever
-    other depths and seeds there are; other seeds give other weights.
+    fit(network, depth, seed) trains a network and returns a row of results, a dict. initialise
+    (below) draws the weights of its convolutions. Networks of the same depth and seed start from
+    the same weights, whatever was trained before and whatever other depths and seeds there are;
+    other seeds give other weights.
     The list of trainings goes through the seeds for each depth, or through the depths for each
     seed. Where world_size processes share it, this one, number rank (from 0), does every
     world_size-th training, from number rank on, so that each gets small and large networks.
@@ -827,6 +829,11 @@ SHAPES = (
     "pair",
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
+MISHAPS = {  # what torch says when it cannot go on, and what to do then
+    "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "can't allocate memory": "The memory is full: close other programs, or use fewer --train-images",
+    "no kernel image": "This torch does not support this GPU: run with --device cpu",
+}
 
 
 def initialise(module):
@@ -1454,10 +1461,11 @@ def main(run, exercise, budgets, add_flags=None):
             "\nStopped: nothing is half-written. "
             "The same command goes on with what is finished, or starts again."
         )
-    except RuntimeError as error:  # of which torch.OutOfMemoryError is one only with CUDA
-        if "out of memory" not in str(error):
-            raise
-        sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
+    except RuntimeError as error:  # torch has no classes for most of these
+        for words, sentence in MISHAPS.items():
+            if words in str(error):
+                sys.exit(sentence)
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

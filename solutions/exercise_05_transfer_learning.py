@@ -135,8 +135,9 @@ def add_flags(add):
 def replace_head(model, num_classes):
     """Give the model, in place, a new last layer fc for num_classes classes. Returns the model.
 
-    The new layer takes what the old one took, lies on the same device, and starts from torch's own
-    initialisation, even if the old one had as many classes. All else stays as it was.
+    The new layer, a float32 nn.Linear with a bias, takes what the old one took, lies on the same
+    device, and starts from torch's own initialisation, even if the old one had as many classes. All
+    else stays as it was.
     """
     # Task 5.1: put a linear layer in the place of model.fc.
     model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
@@ -147,9 +148,10 @@ def freeze_backbone(model):
     """Freeze, in place, everything but model.fc. Returns the model.
 
     The parameters of fc go on requiring gradients, the others stop. Batch norms behave as in eval
-    mode from now on, even after model.train(), and even if a stage is to be trained again later:
-    they use their running statistics, and no buffer of theirs changes (He et al. fix them too when
-    they fine-tune, appendix A). No weight and no statistic changes. A second call is allowed.
+    mode from now on, even after train() of the model or of a part of it, and even if a stage is to
+    be trained again later: they use their running statistics, and no buffer of theirs changes (He
+    et al. fix them too when they fine-tune, appendix A). No weight and no statistic changes. A
+    second call is allowed.
     """
     # Task 5.2: gradients for the parameters of fc only; batch norms that train() does not wake.
     model.requires_grad_(False)
@@ -1238,6 +1240,11 @@ SHAPES = (
     "pair",
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
+MISHAPS = {  # what torch says when it cannot go on, and what to do then
+    "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "can't allocate memory": "The memory is full: close other programs, or use fewer --train-images",
+    "no kernel image": "This torch does not support this GPU: run with --device cpu",
+}
 
 
 def initialise(module):
@@ -1834,10 +1841,11 @@ def main(run, exercise, budgets, add_flags=None):
             "\nStopped: nothing is half-written. "
             "The same command goes on with what is finished, or starts again."
         )
-    except RuntimeError as error:  # of which torch.OutOfMemoryError is one only with CUDA
-        if "out of memory" not in str(error):
-            raise
-        sys.exit("The GPU's memory is full: close what else uses it, or run with --device cpu")
+    except RuntimeError as error:  # torch has no classes for most of these
+        for words, sentence in MISHAPS.items():
+            if words in str(error):
+                sys.exit(sentence)
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

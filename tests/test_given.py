@@ -489,6 +489,8 @@ def run_main(tmp_path, monkeypatch):
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "GPU's memory is full"),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "GPU's memory is full"),
+        (RuntimeError("CUDA error: no kernel image is available"), "does not support this GPU"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "The memory is full"),
         (OSError(errno.ENOSPC, "No space left on device"), "The disk is full"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "The disk is full"),
     ],
