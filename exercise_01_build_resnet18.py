@@ -369,7 +369,7 @@ SHAPES = (
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
 MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
-    "can't allocate memory": "The memory is full: close other programs, or use fewer --train-images",
+    "can't allocate memory": "The memory is full: close other programs, or lower --train-images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
 }
 
