@@ -152,7 +152,7 @@ def accuracy(model, batches):
     one image in all. It may be an iterator, which can be gone through only once; batches can differ
     in size. Which of two equal logits counts is left open. The model runs once per batch, without
     gradients and with every part in eval mode. In which mode it is left does not matter; all else
-    stays as it was: the rest of the model, the batches, torch's random state.
+    stays as it was: the rest of the model, the batches, torch's random state and settings.
     """
     # TODO 1.4: count the images that the model classifies correctly, and all of them, over every
     # batch.

@@ -167,7 +167,7 @@ def build_network(depth, skip, width=16, num_classes=10):
 
     Takes images (batch, 3, height, width), returns logits (batch, num_classes). skip is the same
     for every block. Every network has layers of its own, in which batch norms are as torch makes
-    them. Raises ValueError if depth is not 6n+2. Does not seed torch.
+    them. Raises ValueError if depth is not 6n+2 for an n of at least 1. Does not seed torch.
     """
     if not is_6n_plus_2(depth):
         raise ValueError(f"depth {depth} is not 6n+2: take 8, 14, 20, 26, 32, 38 and so on")
@@ -183,12 +183,12 @@ def run_ablation(fit, depths, seeds):
     """Train a plain and a residual network of every depth from every seed.
 
     Returns {("plain", depth, seed): history, ("residual", depth, seed): history, ...}.
-    fit(network, kind, depth, seed) trains the network and returns its history; the same seed means
-    the same images in the same order. It is called once for each key, and what it returns stays as
-    it is. kind is "plain" (without skip) or "residual" (with skip). initialise (below) draws the
-    weights of the convolutions. The weights from which a network starts depend on its depth and its
-    seed alone, whatever its kind, its place in seeds and what ran before; other seeds give other
-    weights. width and num_classes are build_network's own.
+    depths and seeds have no number twice. fit(network, kind, depth, seed) trains the network and
+    returns its history; the same seed means the same images in the same order. It is called once
+    for each key, and what it returns stays as it is. kind is "plain" (without skip) or "residual"
+    (with skip). initialise (below) draws the weights of the convolutions. The weights from which a
+    network starts depend on its depth and its seed alone, whatever its kind, its place in seeds and
+    what ran before; other seeds give other weights. width and num_classes are build_network's own.
     """
     # TODO 2.3: for every combination seed torch, build the network, apply initialise to it, fit it.
     raise NotImplementedError("TODO 2.3: run_ablation")

@@ -192,7 +192,7 @@ def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
     stem is a kind of make_stem. The blocks of stage i, from 0 to 3, have channels = width * 2**i;
     LAYERS says how many they are. The first block of stages 1 to 3 has stride 2, all others
     stride 1. The head is the mean over all positions and a linear layer. Every call makes new
-    layers, in train mode, and batch norms start as the blocks make them.
+    layers, in train mode, and batch norms start as the blocks make them. Does not seed torch.
     ValueError for a depth that is not in LAYERS.
     """
     if depth not in LAYERS:
@@ -217,8 +217,8 @@ def count_macs(model, shape=(3, 32, 32)):
 
     A whole number. Every run of a layer counts; biases do not. Runs the model once, in eval mode
     and without gradients, on a float32 image of zeros. The model stays as it was: weights,
-    gradients, requires_grad, hooks, running statistics, and the mode of each module. So does
-    torch's random state.
+    gradients, requires_grad, hooks, running statistics, and the mode of each module. So do torch's
+    random state and settings.
     """
     # TODO 4.3: put a forward hook on each of these layers. Each number that a layer puts out is a
     # sum over one row of its weight.
@@ -272,7 +272,7 @@ def run(args):
             row = finished_before(args, label, compute)
             return {"depth": depth, "seed": seed, **row}
 
-        own_rows = train_depths(fit, LAYERS, seeds, args.width, rank, world_size)
+        own_rows = train_depths(fit, list(LAYERS), seeds, args.width, rank, world_size)
         rows = gather(own_rows, rank, world_size)
     if rank > 0:
         sys.exit()  # process 0 does the rest

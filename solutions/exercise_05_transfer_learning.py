@@ -192,10 +192,10 @@ def extract_features(model, batches):
 def linear_probe(features, labels, num_classes, penalty=1e-3):
     """A linear layer, trained on features (count, width) and labels (count,).
 
-    It takes features and returns logits: nn.Linear, on the features' device. It minimises the mean
-    cross-entropy (nats) plus penalty times the sum of the squared weights, all images counting
-    alike. This sum is convex, and has a minimum if each class has an image: any optimiser that
-    comes near it will do. The features stay as they were.
+    It takes features and returns logits: nn.Linear with a bias, on the features' device. It
+    minimises the mean cross-entropy (nats) plus penalty times the sum of the squared weights, all
+    images counting alike. This sum is convex, and has a minimum if each class has an image: any
+    optimiser that comes near it will do. The features stay as they were.
     """
     # Task 5.3: make the layer and fit it to all features at once, for instance by
     # torch.optim.LBFGS.

@@ -109,7 +109,8 @@ ELSEWHERE = {  # what is not run here, and what runs it if that is not a test
     "pytest --target solutions": ".ci/run",
     "pip install -r requirements.txt": ".ci/run",
     "pip install -r requirements.txt -r tools/requirements.txt": ".ci/run",
-    "python tools/kill_matrix.py": ".ci/run",
+    "python tools/kill_matrix.py": None,  # by hand: .ci/run tries each answer on its own task
+    "python tools/kill_matrix.py --own": ".ci/run",
     "python tools/sync.py --check": ".ci/run",
     "python tools/sync.py": None,  # tests/test_sync.py
     "pytest --draw=SEED": None,  # SEED stands for a number
@@ -118,7 +119,10 @@ ELSEWHERE = {  # what is not run here, and what runs it if that is not a test
     "python tools/bench.py runs": None,  # tests/test_scripts.py runs each script
     "torchrun --standalone --nproc-per-node 2 solutions/exercise_04_depth_scaling.py": None,
     "python tools/claims.py 2": None,  # tests/test_claims.py
-    "python tools/kill_matrix.py 1.4": None,  # .ci/run tries all answers
+    "python tools/kill_matrix.py 1.4": None,  # the same
+    "python exercise_01_build_resnet18.py": None,  # tests/test_scripts.py
+    "python exercise_01_build_resnet18.py --dry-run": None,
+    "python solutions/exercise_01_build_resnet18.py": None,
     "python grading/grade.py SUBMISSIONS --out GRADES": None,  # tests/test_grading.py
     "python grading/grade.py FOLDER --one --out GRADES": None,
     "pytest --target=DIR": None,  # tests/test_harness.py

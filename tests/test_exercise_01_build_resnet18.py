@@ -836,6 +836,24 @@ def accuracy_mistakes(lesson, sizes, correct, value):
 
 
 @pytest.mark.task("1.4")
+@pytest.mark.parametrize("size", [1e-30, 1e3, 1e30], ids=str)
+def test_accuracy_of_logits_of_any_size(lesson, size):
+    logits = torch.randn(9, 10, generator=torch.Generator().manual_seed(draw(0)))
+    labels = logits.argmax(dim=1)
+    labels[:3] = (labels[:3] + 1) % 10
+    for sign, expected in ((1, 6 / 9), (-1, 0)):
+        model = Constant(sign * size * logits)
+        what = f"accuracy(model, one batch) of logits of up to {sign * size * logits.max():.1g}"
+        with calling(what):
+            value = number(lesson.accuracy(model, iter([(torch.zeros(9, 3, 2, 2), labels)])), what)
+        if abs(value - expected) > 1e-6:
+            raise Wrong(
+                f"{what} returned {value:.4f}, expected {expected:.4f}. "
+                "Compare the logits as they are: exponentials of large ones are infinite."
+            )
+
+
+@pytest.mark.task("1.4")
 def test_accuracy_uses_eval_mode(lesson):
     call = call_accuracy(lesson, (6, 2), (3, 1))
     for note in call.notes:

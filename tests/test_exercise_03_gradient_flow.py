@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import statistics
+import sys
 
 import numpy
 import pytest
@@ -63,17 +64,17 @@ class Mixed(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.last = nn.Sequential(
+            nn.Conv2d(8, 6, 3, stride=2, padding=1),
+            nn.Dropout(0.0),
+            nn.BatchNorm2d(6),
+        )
         self.inner = nn.ModuleList(
             [
                 nn.Conv2d(3, 4, 3, bias=True),
                 nn.BatchNorm2d(4),
                 nn.Conv2d(4, 8, 1, groups=2),
             ]
-        )
-        self.last = nn.Sequential(
-            nn.Conv2d(8, 6, 3, stride=2, padding=1),
-            nn.Dropout(0.0),
-            nn.BatchNorm2d(6),
         )
         self.linear = nn.Linear(6, 10)
 
@@ -233,6 +234,13 @@ def weight_mistakes(network, batch):
         """The norms for another loss, a function of logits and labels."""
         return norms_for(network, batch, conv_weights, loss=loss)
 
+    def mean_norms_of_images():
+        """The mean over the images of the norms of each image's own loss."""
+        rows = []
+        for i in range(COUNT):
+            rows.append(of(lambda logits, labels, i=i: F.cross_entropy(logits[i], labels[i])))
+        return [sum(column) / COUNT for column in zip(*rows)]
+
     return {
         "the norms come in reverse order; go through model.modules() from the first": norms[::-1],
         "the squares are summed, but no root is taken": [norm**2 for norm in norms],
@@ -252,6 +260,9 @@ def weight_mistakes(network, batch):
             gradients
         ),
         "the norms are those of the weights, not of their gradients": norms_of_weights,
+        "it is the mean of the images' norms; take one norm of the whole gradient": lambda: (
+            mean_norms_of_images()
+        ),
         "the model is in eval mode; the loss is that of train mode": in_eval_mode,
         "the loss is summed over the images, not averaged": [COUNT * norm for norm in norms],
         "the logits are summed; take the cross-entropy of logits and labels": lambda: of(
@@ -567,7 +578,7 @@ def change_mistakes(values):
         slope_of_places = slope / correlation**2
     else:
         slope_of_places = math.nan
-    return {
+    known = {
         "the line gives places for logarithms; it should give logarithms for places": math.exp(
             slope_of_places
         ),
@@ -599,7 +610,20 @@ def change_mistakes(values):
         "the line is forced through one point; subtract the mean of the indices first": math.exp(
             slope_from_origin
         ),
+        "one of its sums is divided by n, the other by n - 1": (
+            lambda: math.exp(slope * len(norms) / (len(norms) - 1))
+        ),
+        "norms below 2e-308 are left out; only those that are 0 should be": (
+            lambda: math.exp(
+                fitted([value if value > sys.float_info.min else 0 for value in norms])
+            )
+        ),
     }
+    if len(steps) % 2 == 0:
+        known["it is the median of the steps between neighbours, not the slope of a line"] = (
+            math.exp(statistics.median(steps))
+        )
+    return known
 
 
 def with_constants(values):
@@ -660,7 +684,8 @@ def test_change_leaves_out_what_has_no_logarithm(lesson):
     "values",
     [
         [3e-60, 5e-55, 1e-58, 2e-57],
-        [1e-310, 1e-200, 1e-195],
+        [1e-310, 1e-306, 1e-308, 5e-307],
+        [5e-324, 1.5e-323],
         [1e-36, 2e-38, 1e-40, 5e-41, 3e-44],
         [3e-24, 5e-23, 1e-24, 2e-25, 8e-24],
         [1e30, 1e45, 1e80, 2e90],
@@ -819,6 +844,7 @@ def correlation_mistakes(lesson, network, images, neighbours):
         ),
         "the cosine similarities are summed, not averaged": lambda: cosines(first, second).sum(),
         "the gradients are not divided by their norms": lambda: (first * second).sum(dim=1).mean(),
+        "both gradients are those at images; take the other one at neighbours": 1.0,
         "it is the angle, not its cosine": lambda: (
             cosines(first, second).clamp(-1, 1).acos().mean()
         ),

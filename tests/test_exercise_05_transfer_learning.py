@@ -466,11 +466,15 @@ def test_a_frozen_backbone_computes_the_same_in_train_mode(lesson, training):
 @pytest.mark.task("5.2")
 def test_freezing_twice_is_freezing_once(lesson):
     model = frozen(lesson)
-    with calling("freeze_backbone(model), a second time,"):
+    model.layer4.requires_grad_(True)
+    what = "freeze_backbone(model), a second time,"
+    with calling(what):
         lesson.freeze_backbone(model)
         model.train()
         model.eval()
         model.train()
+    if any(parameter.requires_grad for parameter in model.layer4.parameters()):
+        raise Wrong(f"{what} leaves layer4 thawed, as it was before. Freeze the stages every time.")
     before = body(model)
     three_steps(model)
     what = "training after freeze_backbone(model), called twice,"
@@ -482,14 +486,35 @@ def test_statistics_stay_when_a_stage_is_trained_again(lesson):
     model = frozen(lesson)
     model.layer4.requires_grad_(True)
     before = {name: value.clone() for name, value in model.named_buffers()}
+    weights = [parameter for parameter in model.layer4.parameters() if parameter.requires_grad]
     what = "training layer4 after freeze_backbone(model)"
+    with calling(what):
+        logits = model.train()(make_images(4))
+        gradients = torch.autograd.grad(logits.sum(), weights, allow_unused=True)
+    if None in gradients:
+        raise Wrong(f"{what}: no gradient reaches it. Leave what the model computes as it is.")
+    check_buffers(model, before, what, "whether their weights are trained or not")
+
+
+@pytest.mark.task("5.2")
+def test_train_of_a_part_wakes_no_batch_norm(lesson):
+    model = frozen(lesson).eval()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    what = "model.layer4.train() after freeze_backbone(model)"
     with calling(what), torch.no_grad():
-        model.train()(make_images(4))
+        model.layer4.train()
+        model.layer2[0].train()
+        model(make_images(4))
+    check_buffers(model, before, what, "whichever part train() is called on")
+
+
+def check_buffers(model, before, what, whatever):
+    """Raise Wrong if a running statistic has moved."""
     for name, value in model.named_buffers():
         if not equal(value, before[name]):
             raise Wrong(
                 f"{what}: {name} has moved. Batch norms behave as in eval mode for good, "
-                "whether their weights are trained or not."
+                f"{whatever}."
             )
 
 
@@ -579,6 +604,37 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
             f"after {what} the model gives other logits than before. Put back what you changed."
         )
     check_unchanged(before, what)
+
+
+class Functional(nn.Module):
+    """A network with torchvision's parts that applies its first ReLU as a function."""
+
+    def __init__(self):
+        super().__init__()
+        for name, part in make_model().named_children():
+            if name not in ("relu", "maxpool"):
+                self.add_module(name, part)
+
+    def forward(self, images):
+        x = F.relu(self.bn1(self.conv1(images)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+@pytest.mark.task("5.3")
+def test_features_are_what_reaches_the_head_of_any_network(lesson):
+    model = Functional()
+    batches = make_batches((3, 1))
+    what = "extract_features(model, batches) of a model whose first ReLU is a function"
+    with calling(what):
+        features, _ = lesson.extract_features(model, iter(batches))
+    expected = hooked_features(model, batches)
+    check_tensor(features, expected, f"{what}: the features")
+    if not is_close(features, expected, 1e-4):
+        raise Wrong(
+            f"{what}: the features are not what reaches fc. Run the model itself, not its parts "
+            "one by one: not all that it computes is a part."
+        )
 
 
 @pytest.mark.task("5.3")

@@ -193,7 +193,7 @@ def test_an_endless_loop_ends_at_its_task(make_target):
     first_lines = "    model.eval()\n    correct = 0\n"
     endless_loop = "    while True:\n        pass\n"
     folder = make_target((first_lines, endless_loop + first_lines))
-    tests = "accuracy or shortcut_is_the_identity"
+    tests = "accuracy_uses_eval_mode or shortcut_is_the_identity"
     status, output = run_pytest("--target", folder, "--timeout", 2, TEST, "-k", tests)
     assert status == 1
     assert "took longer than 2 s" in output

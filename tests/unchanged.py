@@ -253,8 +253,8 @@ class Everything:
             change = "deletes" if parameter.grad is None else "changes"
             raise Wrong(
                 f"{what} {change} the gradient that was in {name}.grad before. "
-                "Neither backward() nor zero_grad() belongs here; torch.autograd.grad gives "
-                "gradients and writes to no .grad."
+                "Neither backward() nor zero_grad() belongs here; for gradients there is "
+                "torch.autograd.grad, which writes to no .grad."
             )
 
     def check_values(self, what):
@@ -284,7 +284,7 @@ class Everything:
             if tensor.requires_grad != self.inputs_required[name]:
                 raise Wrong(
                     f"{what} leaves requires_grad on the {name} that it is given. "
-                    f"Work on {name}.detach().clone()."
+                    "Work on a copy, .detach().clone()."
                 )
             if not same_tensor(tensor.grad, self.input_grads[name]):
                 raise Wrong(f"{what} leaves a gradient in {name}.grad.")

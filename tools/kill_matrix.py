@@ -3,6 +3,7 @@
 python tools/kill_matrix.py             all; exit status 1 if one is misjudged, or too few are named
 python tools/kill_matrix.py 3.2 5       only task 3.2 and exercise 5
 python tools/kill_matrix.py --messages  and print what each wrong answer is told
+python tools/kill_matrix.py --own       only the tests of each answer's own task, in half the time
 
 A wrong answer must fail at its own task; it may fail at others only where these use it. For nine in
 ten, a message must name the mistake. A right answer must pass.
@@ -153,7 +154,8 @@ def executed(name):
 # One answer
 
 
-# (variant, file name, text, uses, every): what the processes fork with, as a variant cannot be sent
+# (variant, file name, text, uses, every): what the processes fork with, as a variant cannot be
+# sent. uses is what executed found; None for the tests of the answer's own task only.
 JOBS = []
 
 
@@ -166,7 +168,9 @@ def judge(index):
     def wanted(task, test):
         if task == variant.task:
             return True
-        return task not in idle and (touched is None or touched & uses.get(test, set()))
+        if uses is None or task in idle:
+            return False
+        return touched is None or touched & uses.get(test, set())
 
     def enough(task, failures):
         return not every and task == variant.task and named(variant, failures)
@@ -229,18 +233,21 @@ def load(wanted=()):
     return [variant for variant in variants if {variant.task, variant.task[0]} & set(wanted)]
 
 
-def try_all(variants, every=False):
+def try_all(variants, every=False, own=False):
     """The failures of each variant, by its index.
 
-    every: run the rest of a task's tests, too, after one that names what is wrong.
+    every: run the rest of a task's tests, too, after one that names what is wrong. own: run no
+    other task's tests.
     """
     answers = [changes.apply(variant) for variant in variants]
     names = sorted({name for name, _ in answers})
     preload(names)
-    with pool() as workers:
-        uses = dict(workers.imap_unordered(executed, names))
+    uses = {}
+    if not own:
+        with pool() as workers:
+            uses.update(workers.imap_unordered(executed, names))
     for variant, (name, text) in zip(variants, answers):
-        JOBS.append((variant, name, text, uses[name], every))
+        JOBS.append((variant, name, text, uses.get(name), every))
     with pool() as workers:
         judged = workers.imap_unordered(judge, range(len(JOBS)))
         failures = dict(tqdm(judged, total=len(JOBS), unit="answer"))
@@ -278,10 +285,11 @@ def main():
         "tasks", nargs="*", help="tasks or exercises, such as 3.2 or 5 (default: all)"
     )
     parser.add_argument("--messages", action="store_true", help="print what wrong answers are told")
+    parser.add_argument("--own", action="store_true", help="only the tests of an answer's own task")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     variants = load(args.tasks)
-    failures = try_all(variants, args.messages)
+    failures = try_all(variants, args.messages, args.own)
     verdicts = [verdict(variant, failures[i]) for i, variant in enumerate(variants)]
     if args.messages:
         for i, variant in enumerate(variants):

@@ -20,7 +20,7 @@ DEPTHS = (8, 20, 56)
 LINEAR_EPOCHS = 20
 DEPTH_EPOCHS = 8
 COUNTS = {"test": 1_000, "linear": 10_000, "depth": 5_120}  # of images
-DRY_COUNTS = {"test": 64, "linear": 128, "depth": 128, "styles": 64}
+DRY_COUNTS = {"test": 64, "linear": 128, "depth": 64, "styles": 64}
 
 
 def load_shapes(train_images, test_images, size=32):
