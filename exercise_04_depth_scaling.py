@@ -185,7 +185,7 @@ def make_stem(kind, width):
 
 
 def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
-    """ResNet-10, -18, -34, -50 or -101 as an nn.Sequential of stem, stages and head.
+    """ResNet-10, -18, -34, -50 or -101, an nn.Module: stem, stages and head.
 
     These are the networks of table 1; ResNet-10, with one block per stage, is not in the paper.
     The network takes images (batch, 3, height, width) and returns logits (batch, num_classes).

@@ -561,6 +561,12 @@ def test_new_network_starts_from_its_shortcuts(lesson, depth):
         model = lesson.build_resnet(depth)
     if any(module.training is not True for module in model.modules()):
         raise Wrong(f"{call} has parts in eval mode. New modules are in train mode: leave it.")
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean") and buffer.any():
+            raise Wrong(
+                f"{call}: {name} is not 0. Something has run in train mode, where the statistics "
+                "move; build the network only."
+            )
     x = torch.randn(2, 3, 9, 8)
     with torch.no_grad():
         logits, ops = record_network(model, x, call)
@@ -597,7 +603,7 @@ class Odd(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first = nn.Conv2d(3, 8, (3, 5), stride=2, padding=1)
+        self.first = nn.Conv2d(3, 8, (3, 7), stride=2, padding=1)
         self.grouped = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4, bias=False)
         self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8))
         self.tokens = nn.Linear(8, 12)
@@ -819,6 +825,26 @@ def test_parameters_count_wherever_they_lie(lesson):
         got = whole_number(lesson.count_parameters(model), call)
     if got != 120:
         raise Wrong(f"{call} is {got}, expected 120. Tell parameters apart by id, if at all.")
+    call = "count_parameters(model) of a linear layer from 5,000 to 4,999 numbers"
+    with calling(call):
+        got = lesson.count_parameters(nn.Linear(5_000, 4_999, device="meta"))
+    expected = 4_999 * 5_001
+    if whole_number(got, call) != expected:
+        raise Wrong(
+            f"{call} is {got:,}, expected {expected:,}. Count in Python's whole numbers: float32 "
+            "has none that is odd and larger than 16,777,216."
+        )
+
+
+@pytest.mark.task("4.3")
+@pytest.mark.parametrize("size", [(3, 32, 32), (3, 17, 29)], ids=str)
+def test_macs_of_odd_networks(lesson, size):
+    name = "a network with groups and dilation, and a layer that runs twice"
+    check_macs(lesson, Odd(), size, name)
+    channels, height, width = size
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 4))
+    check_macs(lesson, classifier, size, "a linear classifier")
+    check_macs(lesson, nn.Conv2d(3, 6, 3, groups=3), size, "a single convolution")
 
 
 @pytest.mark.task("4.3")
@@ -832,15 +858,30 @@ def test_macs_are_the_flop_counters(lesson, depth):
         check_macs(lesson, model, (3, 63, 95), name)
 
 
+class Uncounted(nn.Module):
+    """A network that multiplies and adds outside of its convolution and its linear layer, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.upsampling = nn.ConvTranspose2d(4, 4, 2)
+        self.row_conv = nn.Conv1d(4, 4, 3)
+        self.linear = nn.Linear(4, 5)
+
+    def forward(self, images):
+        rows = self.row_conv(self.upsampling(self.conv(images)).mean(dim=2))
+        products = rows @ rows.transpose(1, 2)
+        return self.linear(products.mean(dim=1))
+
+
 @pytest.mark.task("4.3")
-@pytest.mark.parametrize("size", [(3, 32, 32), (3, 17, 29)], ids=str)
-def test_macs_of_odd_networks(lesson, size):
-    name = "a network with groups and dilation, and a layer that runs twice"
-    check_macs(lesson, Odd(), size, name)
-    channels, height, width = size
-    classifier = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 4))
-    check_macs(lesson, classifier, size, "a linear classifier")
-    check_macs(lesson, nn.Conv2d(3, 6, 3, groups=3), size, "a single convolution")
+def test_macs_of_other_layers_are_left_out(lesson):
+    what = "count_macs(a network with a transposed convolution, nn.Conv1d and @, (3, 8, 9))"
+    with calling(what):
+        got = whole_number(lesson.count_macs(Uncounted(), (3, 8, 9)), what)
+    expected = 6 * 7 * 4 * 27 + 4 * 5
+    if got != expected:
+        raise Wrong(f"{what} is {got:,}, expected {expected:,}: nn.Conv2d and nn.Linear count.")
 
 
 @pytest.mark.task("4.3")
@@ -1144,6 +1185,11 @@ GAINS = [  # (multiply-adds, accuracy) of each network, and the gains of one aft
         [(1e9, 1 / 3), (4e9, 6 / 7)],
         [100 * (6 / 7 - 1 / 3) / 3],
         id="no round number",
+    ),
+    pytest.param(
+        [(2_509_983_744, 0.5), (2_509_983_844, 0.500001)],
+        [1000.0],
+        id="close",
     ),
     pytest.param(
         [(5e9, 0.5)],

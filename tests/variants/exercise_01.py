@@ -2605,4 +2605,23 @@ def make_shortcut(in_channels, out_channels, stride):
 """,
         ),
     ),
+    wrong(
+        "1.4",
+        "exponentials that overflow for large logits",
+        "exponentials of large ones are infinite",
+        definition(
+            "accuracy",
+            """def accuracy(model, batches):
+    model.eval()
+    correct = 0
+    total = 0
+    with torch.no_grad():
+        for images, labels in batches:
+            odds = model(images).exp()
+            probabilities = odds / odds.sum(dim=1, keepdim=True)
+            correct += (probabilities.argmax(dim=1) == labels).sum().item()
+            total += len(labels)
+    return correct / total""",
+        ),
+    ),
 ]

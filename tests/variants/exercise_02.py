@@ -1747,4 +1747,69 @@ def run_ablation(fit, depths, seeds):
 """,
         ),
     ),
+    wrong(
+        "2.2",
+        "at least two blocks per stage: depth 8 has too many",
+        "2 blocks in each of the three stages",
+        definition(
+            "build_network",
+            """def build_network(depth, skip, width=16, num_classes=10):
+    if not is_6n_plus_2(depth):
+        raise ValueError(f"depth {depth} is not 6n+2: take 8, 14, 20, 26, 32, 38 and so on")
+    stem_conv = nn.Conv2d(3, width, 3, padding=1, bias=False)
+    stem = nn.Sequential(stem_conv, nn.BatchNorm2d(width), nn.ReLU())
+    pool = nn.AdaptiveAvgPool2d(1)
+    head = nn.Sequential(pool, nn.Flatten(), nn.Linear(4 * width, num_classes))
+    n = (depth - 2) // 6
+    blocks = []
+    channels = width
+    for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+        blocks.append(Block(channels, out_channels, stride, skip))
+        i = 1
+        while True:
+            blocks.append(Block(out_channels, out_channels, 1, skip))
+            i += 1
+            if i >= n:
+                break
+        channels = out_channels
+    return nn.Sequential(stem, nn.Sequential(*blocks), head)""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "seeds per kind, so that a network depends on the depths before it",
+        "nor what ran before may count",
+        definition(
+            "run_ablation",
+            """def run_ablation(fit, depths, seeds):
+    histories = {}
+    for seed in seeds:
+        for kind in ("plain", "residual"):
+            torch.manual_seed(seed)
+            networks = {
+                depth: build_network(depth, skip=kind == "residual").apply(initialise)
+                for depth in depths
+            }
+            for depth, network in networks.items():
+                histories[kind, depth, seed] = fit(network, kind, depth, seed)
+    return histories""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "initialise reaches the blocks only, not the stem",
+        "to the whole of each network",
+        definition(
+            "run_ablation",
+            """def run_ablation(fit, depths, seeds):
+    histories = {}
+    for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+        torch.manual_seed(seed)
+        network = build_network(depth, skip=kind == "residual")
+        for block in network[1]:
+            block.apply(initialise)
+        histories[kind, depth, seed] = fit(network, kind, depth, seed)
+    return histories""",
+        ),
+    ),
 ]

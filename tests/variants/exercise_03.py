@@ -3497,4 +3497,131 @@ def record_training(model, batches, optimizer):
 """,
         ),
     ),
+    wrong(
+        "3.1",
+        "in the order in which the convolutions run, not of modules()",
+        None,
+        definition(
+            "gradient_norms",
+            """def gradient_norms(model, images, labels):
+    weights = []
+
+    def note(module, inputs):
+        if not any(module.weight is weight for weight in weights):
+            weights.append(module.weight)
+
+    hooks = [
+        module.register_forward_pre_hook(note)
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    try:
+        with undisturbed(model, training=True):
+            loss = F.cross_entropy(model(images), labels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [norm(gradient) for gradient in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "the mean of the images' norms instead of the norm of the mean",
+        "mean of the images' norms",
+        definition(
+            "gradient_norms",
+            """def gradient_norms(model, images, labels):
+    weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+    totals = [0.0] * len(weights)
+    with undisturbed(model, training=True):
+        losses = F.cross_entropy(model(images), labels, reduction="none")
+    for loss in losses:
+        gradients = torch.autograd.grad(loss, weights, retain_graph=True)
+        for i, gradient in enumerate(gradients):
+            totals[i] += norm(gradient)
+    return [total / len(losses) for total in totals]""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "median of the steps between neighbours",
+        "the median of the steps",
+        definition(
+            "change_per_layer",
+            """from statistics import median
+
+
+def change_per_layer(norms):
+    points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
+    if len(points) < 2:
+        return math.nan
+    steps = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in zip(points, points[1:])]
+    return math.exp(median(steps))""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "subnormal norms are taken for 0",
+        "norms below 2e-308 are left out",
+        definition(
+            "change_per_layer",
+            """def change_per_layer(norms):
+    smallest = sys.float_info.min
+    points = [(i, math.log(value)) for i, value in enumerate(norms) if smallest <= value < math.inf]
+    if len(points) < 2:
+        return math.nan
+    x, y = torch.tensor(points, dtype=torch.float64).T
+    x = x - x.mean()
+    return math.exp((x * y).sum() / (x * x).sum())""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "covariance divided by n-1, variance by n",
+        "divided by n, the other by n - 1",
+        definition(
+            "change_per_layer",
+            """import numpy as np
+
+
+def change_per_layer(norms):
+    points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
+    if len(points) < 2:
+        return math.nan
+    x, y = np.array(points).T
+    return math.exp(np.cov(x, y)[0, 1] / np.var(x))""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "a product of powers, which overflows for two subnormal norms",
+        None,
+        definition(
+            "change_per_layer",
+            """def change_per_layer(norms):
+    points = [(i, value) for i, value in enumerate(norms) if 0 < value < math.inf]
+    if len(points) < 2:
+        return math.nan
+    mean = sum(i for i, _ in points) / len(points)
+    spread = sum((i - mean) ** 2 for i, _ in points)
+    return math.prod(value ** ((i - mean) / spread) for i, value in points)""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "both gradients at images",
+        "both gradients are those at images",
+        definition(
+            "gradient_correlation",
+            """def gradient_correlation(model, images, neighbours):
+    first = images.detach().clone().requires_grad_()
+    second = neighbours.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient_1,) = torch.autograd.grad(model(first).sum(), first)
+        (gradient_2,) = torch.autograd.grad(model(first).sum(), first)
+    direction_1 = F.normalize(gradient_1.flatten(1).cpu().double(), eps=0)
+    direction_2 = F.normalize(gradient_2.flatten(1).cpu().double(), eps=0)
+    return (direction_1 * direction_2).sum(dim=1).mean().item()""",
+        ),
+    ),
 ]

@@ -2826,4 +2826,94 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
 """,
         ),
     ),
+    wrong(
+        "4.2",
+        "checks the shapes in train mode, which moves the running statistics",
+        "Something has run in train mode",
+        definition(
+            "build_resnet",
+            """def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
+    if depth not in LAYERS:
+        raise ValueError(f"depth {depth} is not one of {list(LAYERS)}")
+    block, counts = LAYERS[depth]
+    blocks = []
+    in_channels = width
+    for i, count in enumerate(counts):
+        for j in range(count):
+            blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))
+            in_channels = block.expansion * width * 2**i
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))
+    network = nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)
+    with torch.no_grad():
+        assert network(torch.ones(2, 3, 64, 64)).shape == (2, num_classes)
+    return network""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "parameters: a float32 sum, rounded above 2**24",
+        "Count in Python's whole numbers",
+        definition(
+            "count_parameters",
+            """def count_parameters(model):
+    sizes = torch.tensor([p.numel() for p in model.parameters()], dtype=torch.float32)
+    return int(sizes.sum())""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "macs: transposed and one-dimensional convolutions count, too",
+        "nn.Conv2d and nn.Linear count",
+        definition(
+            "count_macs",
+            """def count_macs(model, shape=(3, 32, 32)):
+    macs = []
+    modes = [(module, module.training) for module in model.modules()]
+
+    def count(layer, inputs, output):
+        macs.append(output.numel() * layer.weight[0].numel())
+
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    for module, mode in modes:
+        module.training = mode
+    return sum(macs)""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "macs: torch's counter, which counts matrix products outside layers, too",
+        "nn.Conv2d and nn.Linear count",
+        definition(
+            "count_macs",
+            """def count_macs(model, shape=(3, 32, 32)):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    modes = [(module, module.training) for module in model.modules()]
+    image = torch.zeros(1, *shape, device=next(model.parameters()).device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(image)
+    for module, mode in modes:
+        module.training = mode
+    return counter.get_total_flops() // 2""",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "multiply-adds rounded to float32: close networks divide by a wrong difference",
+        None,
+        definition(
+            "marginal_gains",
+            """def marginal_gains(rows):
+    ordered = sorted(rows, key=lambda row: row["macs"])
+    macs = torch.tensor([row["macs"] for row in ordered], dtype=torch.float32)
+    accuracies = torch.tensor([row["accuracy"] for row in ordered], dtype=torch.float32)
+    return (100 * accuracies.diff() / (macs.diff() / 1e9)).tolist()""",
+        ),
+    ),
 ]

@@ -3105,4 +3105,85 @@ def linear_probe(features, labels, num_classes, penalty=1e-3):
 """,
         ),
     ),
+    wrong(
+        "5.2",
+        "overrides the model's train, so that a stage's train() wakes its batch norms",
+        "whichever part train() is called on",
+        definition(
+            "freeze_backbone",
+            """def freeze_backbone(model):
+    model.requires_grad_(False)
+    model.fc.requires_grad_(True)
+
+    def train(mode=True):
+        type(model).train(model, mode)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return model
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    model.train = train
+    return model""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "gradients cut off before fc, so that no stage can be trained later",
+        "no gradient reaches it",
+        definition(
+            "freeze_backbone",
+            """def freeze_backbone(model):
+    model.requires_grad_(False)
+    model.fc.requires_grad_(True)
+    model.fc.register_forward_pre_hook(lambda layer, inputs: (inputs[0].detach(),))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.train = lambda mode=True, module=module: module
+    return model""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "a second call does nothing, even if a stage was unfrozen",
+        "leaves layer4 thawed",
+        definition(
+            "freeze_backbone",
+            """def freeze_backbone(model):
+    if getattr(model, "is_frozen", False):
+        return model
+    model.requires_grad_(False)
+    model.fc.requires_grad_(True)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.train = lambda mode=True, module=module: module
+    model.is_frozen = True
+    return model""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "features: children in a row, so that a functional ReLU is missing",
+        "not all that it computes is a part",
+        definition(
+            "extract_features",
+            """def extract_features(model, batches):
+    modes = {module: module.training for module in model.modules()}
+    trunk = nn.Sequential(*list(model.children())[:-1], nn.Flatten())
+    trunk.eval()
+    features = []
+    labels = []
+    with torch.no_grad():
+        for images, batch_labels in batches:
+            features.append(trunk(images))
+            labels.append(batch_labels)
+    for module, mode in modes.items():
+        module.training = mode
+    return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
 ]
