@@ -41,7 +41,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import torch
 import torch.nn.functional as F
 import torchvision
-from matplotlib import rcParams
+from matplotlib import rcdefaults, rcParams
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -949,7 +949,8 @@ def normalise(images, data):
 
 
 def new_figure(width, height):
-    """An empty figure of width x height inches in the course's style."""
+    """An empty figure of width x height inches in the course's style, and not the user's own."""
+    rcdefaults()
     rcParams.update(
         {
             "font.size": 12,

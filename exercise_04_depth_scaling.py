@@ -50,7 +50,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 import torchvision
-from matplotlib import rcParams
+from matplotlib import rcdefaults, rcParams
 from matplotlib.figure import Figure
 from torch import nn
 from torchvision.datasets import CIFAR10
@@ -1164,7 +1164,8 @@ def train(
 
 
 def new_figure(width, height):
-    """An empty figure of width x height inches in the course's style."""
+    """An empty figure of width x height inches in the course's style, and not the user's own."""
+    rcdefaults()
     rcParams.update(
         {
             "font.size": 12,

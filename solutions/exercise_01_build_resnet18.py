@@ -38,7 +38,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import torch
 import torch.nn.functional as F
 import torchvision
-from matplotlib import rcParams
+from matplotlib import rcdefaults, rcParams
 from matplotlib.figure import Figure
 from torch import nn
 from torchvision.datasets import CIFAR10
@@ -741,7 +741,8 @@ def train(
 
 
 def new_figure(width, height):
-    """An empty figure of width x height inches in the course's style."""
+    """An empty figure of width x height inches in the course's style, and not the user's own."""
+    rcdefaults()
     rcParams.update(
         {
             "font.size": 12,

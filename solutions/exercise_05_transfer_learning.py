@@ -52,7 +52,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 import torchvision.transforms.functional as TF
-from matplotlib import rcParams
+from matplotlib import rcdefaults, rcParams
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from torch import nn
@@ -1610,7 +1610,8 @@ def train(
 
 
 def new_figure(width, height):
-    """An empty figure of width x height inches in the course's style."""
+    """An empty figure of width x height inches in the course's style, and not the user's own."""
+    rcdefaults()
     rcParams.update(
         {
             "font.size": 12,

@@ -55,6 +55,10 @@ def pytest_configure(config):
         # From here, for pytest takes no brackets in a path, such as those of a "course [1]".
         test_files = [os.path.relpath(path, here) for path in ROOT.glob("tests/test_exercise_*.py")]
         config.args = config.args[1:] or sorted(test_files)
+    for path in map(Path, config.args):
+        if path.name.startswith("exercise_0") and path.suffix == ".py":
+            tests = f"tests/test_{path.name}"
+            raise pytest.UsageError(f"{path} has your code; the tests are in {tests}")
     target = Path(config.getoption("target"))
     if not target.is_dir():
         raise pytest.UsageError(f"--target {target}: there is no such folder")

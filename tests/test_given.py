@@ -374,7 +374,8 @@ def test_numbers_are_saved_with_settings_and_without_nan(tmp_path):
     assert record["versions"]["torch"] == torch.__version__
 
 
-def test_a_figure_needs_no_backend(tmp_path):
+def test_a_figure_needs_no_backend_and_no_style(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfigure.autolayout: True\n")
     code = (
         "import given, pathlib, types\n"
         "figure = given.new_figure(2, 2)\n"

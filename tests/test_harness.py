@@ -182,6 +182,13 @@ def test_a_missing_file_is_named(tmp_path):
     assert f"there is no {SOLUTION.name} in {tmp_path}" in output
 
 
+def test_a_script_in_the_place_of_its_tests_is_named():
+    for path in (SOLUTION, Path(SOLUTION.name)):
+        status, output = run_pytest(path)
+        assert status == 4
+        assert f"{path} has your code; the tests are in {TEST}" in output
+
+
 def test_a_missing_folder_is_named(tmp_path):
     status, output = run_pytest("--target", tmp_path / "nowhere")
     assert status == 4

@@ -154,22 +154,22 @@ def executed(name):
 # One answer
 
 
-# (variant, file name, text, uses, every): what the processes fork with, as a variant cannot be
-# sent. uses is what executed found; None for the tests of the answer's own task only.
+# (variant, file name, text, uses, every, own): what the processes fork with, as a variant cannot be
+# sent. uses is what executed found.
 JOBS = []
 
 
 def judge(index):
     """(index, failures by task) of an answer; in a process of its own, so that nothing is left."""
-    variant, name, text, uses, every = JOBS[index]
+    variant, name, text, uses, every, own = JOBS[index]
     touched = changed(SOLUTIONS[name].read_text("utf-8"), text)
     idle = set() if variant.right else dependents(variant)  # these may fail; it does not matter
 
     def wanted(task, test):
-        if task == variant.task:
-            return True
-        if uses is None or task in idle:
+        if task in idle or (own and task != variant.task):
             return False
+        if task == variant.task and not own:
+            return True
         return touched is None or touched & uses.get(test, set())
 
     def enough(task, failures):
@@ -242,12 +242,10 @@ def try_all(variants, every=False, own=False):
     answers = [changes.apply(variant) for variant in variants]
     names = sorted({name for name, _ in answers})
     preload(names)
-    uses = {}
-    if not own:
-        with pool() as workers:
-            uses.update(workers.imap_unordered(executed, names))
+    with pool() as workers:
+        uses = dict(workers.imap_unordered(executed, names))
     for variant, (name, text) in zip(variants, answers):
-        JOBS.append((variant, name, text, uses.get(name), every))
+        JOBS.append((variant, name, text, uses[name], every, own))
     with pool() as workers:
         judged = workers.imap_unordered(judge, range(len(JOBS)))
         failures = dict(tqdm(judged, total=len(JOBS), unit="answer"))
