@@ -879,11 +879,9 @@ def read_cifar10(args):
     if args.data == "cifar10":
         fetch_cifar10(root)
     try:
-        if not (root / CIFAR10.base_folder).exists():
-            print(f"No {CIFAR10.base_folder} in {root}: this run takes the built-in shapes")
-            return None
-        train_set = CIFAR10(root, train=True)
-        test_set = CIFAR10(root, train=False)
+        is_there = (root / CIFAR10.base_folder).exists()
+        train_set = CIFAR10(root, train=True) if is_there else None
+        test_set = CIFAR10(root, train=False) if is_there else None
     except OSError as error:
         sys.exit(
             f"CIFAR-10 in {root} cannot be read ({error.strerror}): name another --data-dir, or "
@@ -894,6 +892,9 @@ def read_cifar10(args):
             f"CIFAR-10 in {root} is incomplete or damaged: run this with --data cifar10, which "
             "fetches what is missing, or use --data shapes"
         )
+    if not is_there:
+        print(f"No {CIFAR10.base_folder} in {root}: this run takes the built-in shapes")
+        return None
     return [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
         for part in (train_set, test_set)
@@ -1423,6 +1424,9 @@ def main(run, exercise, budgets, add_flags=None):
             if words in str(error):
                 sys.exit(sentence)
         raise
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to come
+        sys.exit("Stopped: nobody reads the output any more. Leave out the | and what follows it")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -203,6 +203,24 @@ def test_an_interrupted_ablation_goes_on_with_the_next_network(tmp_path):
         assert [row["loss"] for row in again[name]] == losses, name
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no head")
+def test_output_that_nobody_reads_ends_a_script_in_one_sentence(tmp_path):
+    script = copy_to(tmp_path, FIRST)
+    command = f"{sys.executable} -u {script.name} --dry-run | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.rstrip().endswith("Leave out the | and what follows it")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_under_the_output_is_not_blamed_on_the_data(tmp_path):
+    script = copy_to(tmp_path, FIRST)
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-u", script.name, "--dry-run"]
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert one_line(done).startswith("The disk is full")
+
+
 def test_importing_a_script_does_nothing(tmp_path):
     code = f"import sys; sys.path.insert(0, sys.argv[1]); import {FIRST.stem}"
     command = [sys.executable, "-c", code, str(FIRST.parent)]
