@@ -6,7 +6,7 @@
 
 Goal: measure how the gradient changes on its way from the loss to the first layer, with and without
 shortcuts and batch norm, at initialisation and during training.
-Then say what makes deep plain networks fail.
+Then judge the usual explanation of why deep plain networks fail.
 Paper: He et al., 2015 (arXiv:1512.03385), section 4.1; Yang et al., 2019 (arXiv:1902.08129);
 Balduzzi et al., 2017 (arXiv:1702.08591).
 

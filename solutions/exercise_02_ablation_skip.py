@@ -55,7 +55,7 @@ RATE = 0.1 / 128  # per image of a batch: the paper's 0.1 for 128 (section 4.2)
 WEIGHT_DECAY = 1e-4  # section 4.2
 MILESTONES = (32_000, 48_000)  # the steps at which the paper divides the learning rate by 10
 BUDGETS = {
-    # On a CPU the images are few and averaged down to 16x16: six networks in three minutes.
+    # On a CPU the images are few and averaged down to 16x16: six networks in a few minutes.
     "cpu": {
         "epochs": 16,
         "train_images": 2_560,
@@ -199,7 +199,8 @@ def run_ablation(fit, depths, seeds):
     network starts depend on its depth and its seed alone, whatever its kind, its place in seeds and
     what ran before; other seeds give other weights. width and num_classes are build_network's own.
     """
-    # Task 2.3: for every combination seed torch, build the network, apply initialise to it, fit it.
+    # Task 2.3: for every combination seed torch, build the network, apply initialise to it, fit it,
+    # and keep its history.
     histories = {}
     for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
         torch.manual_seed(seed)
@@ -238,7 +239,8 @@ def degradation(histories):
 def without_block(network, index):
     """A network that lacks the branch of one block: only that block's shortcut is left.
 
-    After Veit et al., 2016. index counts the blocks from 0. network is nn.Sequential(stem, blocks,
+    After Veit et al., 2016. A plain block has a shortcut, too, which it does not use; here it takes
+    the block's place. index counts the blocks from 0. network is nn.Sequential(stem, blocks,
     head) and stays as it was, with each part in its mode. The new network is an
     nn.Sequential(stem, blocks, head), too, with as many blocks, and may share layers with it.
     """

@@ -812,6 +812,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         "it sums the batches' accuracies": sum(accuracies),
         "it counts the last batch only": accuracies[-1],
         "it counts the first batch only": accuracies[0],
+        "it forgets the batches before the last one; add up with +=": correct[-1] / count,
         "it leaves out the last batch": sum(correct[:-1]) / max(1, sum(sizes[:-1])),
         "it divides by the last batch's size": sum(correct) / sizes[-1],
         "it divides by the number of batches": sum(correct) / len(sizes),

@@ -656,7 +656,8 @@ def ablate(lesson, depths=DEPTHS, seeds=SEEDS):
         kind, depth, seed = missing[0]
         cause = left_out(combinations, missing)
         if set(missing) <= set(histories):
-            cause = "it keeps what an earlier call gave"
+            is_history = all(type(histories[key]) is list for key in missing)
+            cause = "it keeps what an earlier call gave" if is_history else None
         raise Wrong(
             f"{call} leaves out {len(missing)} of {len(combinations)} combinations: "
             f"it never called fit(network, {kind!r}, {depth}, {seed}), for instance.",
@@ -709,9 +710,12 @@ def check_keys(histories, call):
                 f"{call}: {key!r} is one of the keys, expected tuples (kind, depth, seed), "
                 "for instance ('plain', 8, 3)."
             )
-    missing = [str(key) for key in COMBINATIONS if key not in histories]
+    missing = [key for key in COMBINATIONS if key not in histories]
     if missing:
-        raise Wrong(f"{call} leaves out combinations: {', '.join(missing)}.")
+        raise Wrong(
+            f"{call} returned {len(histories)} of {len(COMBINATIONS)} histories; {missing[0]} is "
+            "missing, for instance, though fit was called for it. Keep what fit returns."
+        )
 
 
 def in_order(values, order):
@@ -779,7 +783,10 @@ def test_ablation_initialises_both_kinds_to_the_same_weights(lesson):
             continue
         advice = "Call torch.manual_seed(seed) right before each network is built."
         if equal(plain_weights[0], residual_weights[0]):
-            advice = "Their first layers are the same: do to the one what you do to the other."
+            advice = (
+                "Their first layers are the same. Seed torch before the network is built, not "
+                "after it, and do to both kinds the same."
+            )
         raise Wrong(
             f"{call}: plain and residual of depth {depth}, seed {seed} start from "
             f"different weights. {advice}"
@@ -1021,11 +1028,14 @@ def test_degradation_by_hand(lesson, final, expected):
     if not wrong_kinds:
         return
     kind = wrong_kinds[0]
-    losses = {key: round(loss, 4) for key, loss in final.items() if key[0] == kind}
+    ends = (min(depth for _, depth, _ in final), max(depth for _, depth, _ in final))
+    losses = {
+        key: round(loss, 4) for key, loss in final.items() if key[0] == kind and key[1] in ends
+    }
     raise Wrong(
         f"{what}[{kind!r}] is {values[kind]:.4g}, expected {expected[kind]:.4g}.",
         degradation_mistake(final, values),
-        f"\nThe last losses: {losses}",
+        f"\nThe last losses of the shallowest and the deepest: {losses}",
     )
 
 

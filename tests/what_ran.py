@@ -124,7 +124,7 @@ def until_then(ops):
     if not ran:
         return ""
     count_them = f"{len(ran)} convolutions, the last of them " if len(ran) > LAST else ""
-    return f"\nUntil then it ran {count_them}{'; '.join(ran[-LAST:])}."
+    return f"\nBefore that it had run {count_them}{'; '.join(ran[-LAST:])}."
 
 
 def describe(op):

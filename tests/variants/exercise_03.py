@@ -3610,7 +3610,7 @@ def change_per_layer(norms):
     wrong(
         "3.4",
         "both gradients at images",
-        "both gradients are those at images",
+        None,
         definition(
             "gradient_correlation",
             """def gradient_correlation(model, images, neighbours):
