@@ -75,7 +75,7 @@ SLIPS = {  # what Python and torch say of common slips, and what to do about the
     r"must be a string or a real number, not 'NoneType'": (
         "a function that should give a number, such as the loss, ends without a return"
     ),
-    r"has no len\(\)": "it asks how many there are, which an iterator cannot say; count in the loop",
+    r"has no len\(\)": "it asks for a length, which an iterator does not have; count in the loop",
     r"`inputs` argument to `grad\(\)` cannot be empty": (
         "no layer was found; model.modules() goes through all, also those inside other modules"
     ),
