@@ -147,10 +147,9 @@ def freeze_backbone(model):
     """Freeze, in place, everything but model.fc. Returns the model.
 
     The parameters of fc go on requiring gradients, the others stop. Batch norms behave as in eval
-    mode from now on, even after train() of the model or of a part of it, and even if a stage is to
-    be trained again later: they use their running statistics, and no buffer of theirs changes (He
-    et al. fix them too when they fine-tune, appendix A). No weight and no statistic changes. A
-    second call is allowed.
+    mode from now on, even after model.train(), and even if a stage is to be trained again later:
+    they use their running statistics, and no buffer of theirs changes (He et al. fix them too when
+    they fine-tune, appendix A). No weight and no statistic changes. A second call is allowed.
     """
     # TODO 5.2: gradients for the parameters of fc only; batch norms that train() does not wake.
     raise NotImplementedError("TODO 5.2: freeze_backbone")

@@ -2861,49 +2861,6 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
         ),
     ),
     wrong(
-        "4.3",
-        "macs: transposed and one-dimensional convolutions count, too",
-        "nn.Conv2d and nn.Linear count",
-        definition(
-            "count_macs",
-            """def count_macs(model, shape=(3, 32, 32)):
-    macs = []
-    modes = [(module, module.training) for module in model.modules()]
-
-    def count(layer, inputs, output):
-        macs.append(output.numel() * layer.weight[0].numel())
-
-    kinds = (nn.modules.conv._ConvNd, nn.Linear)
-    layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    with torch.no_grad():
-        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
-    for hook in hooks:
-        hook.remove()
-    for module, mode in modes:
-        module.training = mode
-    return sum(macs)""",
-        ),
-    ),
-    wrong(
-        "4.3",
-        "macs: torch's counter, which counts matrix products outside layers, too",
-        "nn.Conv2d and nn.Linear count",
-        definition(
-            "count_macs",
-            """def count_macs(model, shape=(3, 32, 32)):
-    from torch.utils.flop_counter import FlopCounterMode
-
-    modes = [(module, module.training) for module in model.modules()]
-    image = torch.zeros(1, *shape, device=next(model.parameters()).device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(image)
-    for module, mode in modes:
-        module.training = mode
-    return counter.get_total_flops() // 2""",
-        ),
-    ),
-    wrong(
         "4.5",
         "multiply-adds rounded to float32: close networks divide by a wrong difference",
         None,

@@ -3107,30 +3107,6 @@ def linear_probe(features, labels, num_classes, penalty=1e-3):
     ),
     wrong(
         "5.2",
-        "overrides the model's train, so that a stage's train() wakes its batch norms",
-        "whichever part train() is called on",
-        definition(
-            "freeze_backbone",
-            """def freeze_backbone(model):
-    model.requires_grad_(False)
-    model.fc.requires_grad_(True)
-
-    def train(mode=True):
-        type(model).train(model, mode)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return model
-
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-    model.train = train
-    return model""",
-        ),
-    ),
-    wrong(
-        "5.2",
         "gradients cut off before fc, so that no stage can be trained later",
         "no gradient reaches it",
         definition(
