@@ -215,8 +215,8 @@ def count_parameters(model):
 def count_macs(model, shape=(3, 32, 32)):
     """The multiply-adds of all nn.Conv2d and nn.Linear layers for one image of this shape.
 
-    A whole number. Every run of a layer counts; biases and batch norms do not. (What layers of other
-    kinds multiply is left open.) Runs the model once, in eval mode and without gradients, on a
+    A whole number. Every run of a layer counts; biases and batch norms do not. (What other kinds of
+    layers multiply is left open.) Runs the model once, in eval mode and without gradients, on a
     float32 image of zeros. The model stays as it was: weights, gradients, requires_grad, hooks,
     running statistics, and the mode of each module. So do torch's random state and settings.
     """
