@@ -60,6 +60,7 @@ EXERCISE = "exercise_04_depth_scaling"
 # The paper's highest learning rate (section 3.4). Here even ResNet-101 trains well with it, as
 # every block starts as its shortcut.
 RATE = 0.1
+STANDARD_ERRORS = 3  # a larger difference is luck less than once in 20 times, with 5 seeds
 BUDGETS = {
     "cpu": {
         "epochs": 7,
@@ -104,7 +105,7 @@ def add_flags(add):
         default=2,
         metavar="N",
         help="CPU threads per training (default: 2); another number rounds sums differently, "
-        "so the results differ a little",
+        "so the results differ, as with another seed",
     )
 
 
@@ -484,8 +485,8 @@ def standard_error(values):
 
 
 def is_beyond_chance(mean, error):
-    """Whether a mean is more than two standard errors away from zero; not if the error is NaN."""
-    return abs(mean) > 2 * error
+    """Whether a mean is further from zero than luck explains; not if its error is NaN."""
+    return abs(mean) > STANDARD_ERRORS * error
 
 
 def measure_gains(trainings):
@@ -559,8 +560,8 @@ def describe(args, table, trainings, gains, world_size):
     print_table(table, gains)
     if args.seeds > 1:
         print(
-            f"±: one standard error over {args.seeds} seeds. Within chance: a gain of at most two "
-            "standard errors."
+            f"±: one standard error over {args.seeds} seeds. Within chance: a gain of at most "
+            f"{STANDARD_ERRORS} standard errors."
         )
     if 1 < args.seeds < 5:
         print("With so few seeds the standard errors themselves are rough.")

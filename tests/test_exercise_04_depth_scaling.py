@@ -31,6 +31,7 @@ from messages import (
     calling,
     check_close,
     check_dry_run,
+    check_module,
     check_tensor,
     draw,
     is_close,
@@ -307,7 +308,7 @@ def start_cause(wrong, own_zeros, zeros):
 @pytest.mark.parametrize("case", CASES[2:4])
 def test_new_bottleneck_is_its_shortcut(lesson, case):
     in_channels, channels, stride, height, width = case
-    call = f"Bottleneck({in_channels}, {channels}, stride={stride}), new,"
+    call = f"a new Bottleneck({in_channels}, {channels}, stride={stride})"
     torch.manual_seed(draw(0))
     with calling(call):
         block = lesson.Bottleneck(in_channels, channels, stride=stride)
@@ -397,7 +398,8 @@ def make_oracle(depth, stem):
 def test_network_has_the_right_size(lesson, depth, stem, classes):
     call = f"build_resnet({depth}, num_classes={classes}, stem={stem!r})"
     with calling(call):
-        model = lesson.build_resnet(depth, num_classes=classes, stem=stem).eval()
+        model = lesson.build_resnet(depth, num_classes=classes, stem=stem)
+        model = check_module(model, call).eval()
         parameters = list(model.parameters())
         if any(isinstance(parameter, nn.UninitializedParameter) for parameter in parameters):
             model(torch.zeros(1, 3, 33, 33))  # lazy layers take their shapes
@@ -468,7 +470,7 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, 
     oracle = copy.deepcopy(make_oracle(depth, stem)).train(training)
     torch.manual_seed(draw(0))
     with calling(call):
-        model = lesson.build_resnet(depth, stem=stem).train(training)
+        model = check_module(lesson.build_resnet(depth, stem=stem), call).train(training)
     x = torch.randn(count, 3, *size)
     what = f"{call} on images {shape(x)} in {mode_name(training)} mode"
     with torch.no_grad():
@@ -529,7 +531,7 @@ def record_network(model, x, what):
 def test_network_takes_a_width(lesson, depth):
     call = f"build_resnet({depth}, width=4, num_classes=7)"
     with calling(call):
-        model = lesson.build_resnet(depth, width=4, num_classes=7).eval()
+        model = check_module(lesson.build_resnet(depth, width=4, num_classes=7), call).eval()
     x = torch.randn(2, 3, 16, 16)
     what = f"{call} on images {shape(x)}"
     with torch.no_grad():
@@ -552,13 +554,13 @@ def test_new_network_starts_from_its_shortcuts(lesson, depth):
     with calling(call):
         networks = [lesson.build_resnet(depth, width=16) for _ in range(3)]
     check_share_nothing(networks, f"{call}, called three times,")
-    call = f"build_resnet({depth}), new,"
+    call = f"a new network of build_resnet({depth})"
     make = getattr(torchvision.models, f"resnet{depth}")
     oracle = make(num_classes=10, zero_init_residual=True)
     oracle.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     oracle.maxpool = nn.Identity()
     with calling(call):
-        model = lesson.build_resnet(depth)
+        model = check_module(lesson.build_resnet(depth), call)
     if any(module.training is not True for module in model.modules()):
         raise Wrong(f"{call} has parts in eval mode. New modules are in train mode: leave it.")
     for name, buffer in model.named_buffers():

@@ -427,8 +427,8 @@ def test_three_steps_change_the_head_and_not_one_bit_else(lesson, block):
         if "running" in name or "num_batches" in name:
             raise Wrong(
                 f"after freeze_backbone(model), model.train() and three steps, {name} has moved.",
-                "batch norms are in train mode again. model.train() wakes them: "
-                "it calls train() on every part of the model",
+                "batch norms are in train mode. Put each into eval mode, and remember that "
+                "model.train() wakes them: it calls train() on every part of the model",
             )
         raise Wrong(
             f"after freeze_backbone(model) and three steps, {name} has changed. "
@@ -1135,7 +1135,10 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
         known[name] = (part_of(name), rates.pop(id(parameter), None))
     for name, (part, rate) in known.items():
         if rate is None:
-            raise Wrong(f"{call}: {name} is in no group, so it is never trained.")
+            raise Wrong(
+                f"{call}: {name} is in no group, so it is never trained. What is frozen now may be "
+                "thawed later: it belongs in a group, too."
+            )
         expected = expected_rates[part]
         if not is_rate(rate, expected):
             mistakes = rate_mistakes(lr, factor)
@@ -1247,6 +1250,16 @@ def statistics_mistakes(model, batches):
     def only_children():
         return by_hand(model, batches)[:1] + moving(model, batches, reset=False)[1:]
 
+    def not_reset():
+        statistics = []
+        for norm, of_batches in zip(norms_of(model), batch_statistics(model, batches)):
+            before = norm.num_batches_tracked.item()
+            means, variances = zip(*of_batches)
+            mean = (before * norm.running_mean + sum(means)) / (before + count)
+            variance = (before * norm.running_var + sum(variances)) / (before + count)
+            statistics.append([mean, variance])
+        return statistics
+
     mistakes = {
         "it is a moving average that still holds part of the old statistics: "
         "reset them, and set momentum to None": lambda: moving(model, batches, reset=False),
@@ -1260,6 +1273,8 @@ def statistics_mistakes(model, batches):
         "run the batches in train mode": of(batches, training=False),
         "only batch norms among model.children() are adapted; "
         "model.modules() has those in blocks, too": only_children,
+        "the statistics are not reset, so all batches of before count, too; "
+        "call reset_running_stats()": not_reset,
         "after the reset the momentum is still 0.1; "
         "set it to None for the mean over all batches": lambda: moving(model, batches, reset=True),
     }

@@ -362,8 +362,8 @@ def check_registered(model, ops, what, oracle_ops=()):
         cause = "the shortcut is not added: its 1x1 convolution is made and never called"
         raise Wrong(message, cause)
     raise Wrong(
-        f"{message} Leave out layers that do nothing, and compute with torch's own layers or "
-        "functions."
+        f"{message} Does forward forget it? Use it, or leave it out, and compute with torch's own "
+        "layers or functions."
     )
 
 
