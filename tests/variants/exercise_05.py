@@ -104,7 +104,7 @@ return model""",
     wrong(
         "5.2",
         "nobn",
-        "batch norms are in train mode again",
+        "batch norms are in train mode",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
@@ -115,7 +115,7 @@ return model""",
     wrong(
         "5.2",
         "evalonly",
-        "batch norms are in train mode again",
+        "batch norms are in train mode",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
@@ -128,7 +128,7 @@ return model""",
     wrong(
         "5.2",
         "modeleval",
-        "batch norms are in train mode again",
+        "batch norms are in train mode",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
@@ -139,7 +139,7 @@ return model.eval()""",
     wrong(
         "5.2",
         "mom0",
-        "batch norms are in train mode again",
+        "batch norms are in train mode",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
@@ -1943,7 +1943,7 @@ return model""",
     wrong(
         "5.2",
         "only first blocks' norms",
-        "batch norms are in train mode again",
+        "batch norms are in train mode",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
@@ -1975,7 +1975,7 @@ return model""",
     wrong(
         "5.2",
         "downsample norm not",
-        "batch norms are in train mode again",
+        "batch norms are in train mode",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
