@@ -846,8 +846,9 @@ def read_cifar10(args):
         fetch_cifar10(root)
     try:
         is_there = (root / CIFAR10.base_folder).exists()
-        train_set = CIFAR10(root, train=True) if is_there else None
-        test_set = CIFAR10(root, train=False) if is_there else None
+        if is_there:
+            train_set = CIFAR10(root, train=True)
+            test_set = CIFAR10(root, train=False)
     except OSError as error:
         sys.exit(
             f"CIFAR-10 in {root} cannot be read ({error.strerror}): name another --data-dir, or "

@@ -112,13 +112,13 @@ def record(model, x, what):
             with calling(what):
                 output = model(x)
         except Wrong as wrong:
-            wrong.more = until_then(recorder.ops)
+            wrong.more = what_had_run(recorder.ops)
             wrong.ops = recorder.ops
             raise wrong.because(None) from None
     return output, recorder.ops
 
 
-def until_then(ops):
+def what_had_run(ops):
     """A sentence on the convolutions that ran before an exception."""
     ran = [f"{describe(op)}, stride {first(op.stride)}" for op in of_kind(ops, "conv2d")]
     if not ran:

@@ -3,7 +3,7 @@
 python tools/kill_matrix.py             all; exit status 1 if one is misjudged, or too few are named
 python tools/kill_matrix.py 3.2 5       only task 3.2 and exercise 5
 python tools/kill_matrix.py --messages  and print what each wrong answer is told
-python tools/kill_matrix.py --own       only the tests of each answer's own task, in half the time
+python tools/kill_matrix.py --own       only the tests of each answer's own task: sooner done
 
 A wrong answer must fail at its own task; it may fail at others only where these use it. For nine in
 ten, a message must name the mistake. A right answer must pass.
