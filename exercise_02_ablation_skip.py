@@ -23,6 +23,7 @@ Run:    python exercise_02_ablation_skip.py     (--help lists the flags; --dry-r
 import argparse
 import contextlib
 import errno
+import functools
 import io
 import itertools
 import json
@@ -36,10 +37,14 @@ import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-# A thread that waits for another one leaves its core to other programs after a moment. torch reads
-# this when it is imported.
+# How often a thread that waits looks for work before it sleeps; the usual 300,000 keep a core from
+# other programs. torch reads this when it is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# A notebook tells all that it starts to draw as it does. This script draws into files.
+if "ipykernel" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +67,7 @@ BUDGETS = {
         "test_images": 1_000,
         "batch_size": 64,
         "size": 16,  # height and width of the images
-        "seeds": 1,  # from how many seeds each network is trained
+        "seeds": 1,  # with how many seeds each network is trained
         "depths": [20, 32, 44],
     },
     "gpu": {
@@ -98,7 +103,7 @@ def add_flags(add):
         "--seeds",
         type=whole_number(1, 100),
         metavar="N",
-        help="from how many seeds each network is trained (default on a CPU: 1)",
+        help="with how many seeds each network is trained (default on a CPU: 1)",
     )
     add(
         "--start-at-identity",
@@ -246,7 +251,7 @@ def run(args):
         if args.start_at_identity and kind == "residual":
             silence_branches(network)
         networks[kind, depth] = network  # after all runs: the network of the last seed
-        return train_or_read(args, data, network, seed, label=f"{kind}-{depth}-seed{seed}")
+        return train_or_read(args, data, network, seed, run_label(kind, depth, seed))
 
     seeds = range(args.seed, args.seed + args.seeds)
     histories = run_ablation(fit, args.depths, seeds)
@@ -263,11 +268,16 @@ def run(args):
     }
     save_numbers(args, numbers)
     save_figure(args, draw_figure(args, histories, gaps, lesions, branches, data))
-    shutil.rmtree(kept_folder(args), ignore_errors=True)
+    forget_finished(args, [run_label(*key) for key in histories])
+
+
+def run_label(kind, depth, seed):
+    """What a training run is called, such as plain-20-seed0."""
+    return f"{kind}-{depth}-seed{seed}"
 
 
 def silence_branches(network):
-    """Set the last batch norm's weight of each block to zero, so that the branch puts out zeros."""
+    """Set the last batch norm's weight of each block to zero, so that the branch returns zeros."""
     for block in network[1]:
         norms = [module for module in block.branch.modules() if isinstance(module, nn.BatchNorm2d)]
         nn.init.zeros_(norms[-1].weight)
@@ -336,8 +346,8 @@ def measure_branches(networks, depths, data):
     """How large each block's branch is beside its shortcut, in two residual networks.
 
     Returns {"residual-20": [ratio of block 0, ratio of block 1, ...], ...} for the shallowest and
-    the deepest: what the branch puts out over what the shortcut does, in Euclidean norm over a
-    batch of test images.
+    the deepest: the Euclidean norm of the branch's output over that of the shortcut's, for a batch
+    of test images.
     """
     images, _ = next(iter(test_batches(data)))
     ratios = {}
@@ -411,17 +421,16 @@ def describe_degradation(args, histories, gaps, data):
     if untrained:
         print(
             f"Hardly trained at all, for guessing costs {chance:.2f} nats: {', '.join(untrained)}. "
-            "The paper's networks all train, the deeper plain ones only worse."
+            "The paper's plain-56 does train, though worse than plain-20."
         )
 
 
 def describe_branches(branches):
     """Say how large the branches are beside the shortcuts."""
     for name, ratios in branches.items():
-        middle = sorted(ratios)[len(ratios) // 2]
         print(
-            f"{name}: a block's branch is {middle:.2f} times as large as its shortcut (median); "
-            f"from {min(ratios):.2f} to {max(ratios):.2f} times."
+            f"{name}: a block's branch is {median(ratios):.2f} times as large as its shortcut "
+            f"(median); from {min(ratios):.2f} to {max(ratios):.2f} times."
         )
 
 
@@ -432,7 +441,7 @@ def final_error(histories, kind, depth):
 
 
 def draw_figure(args, histories, gaps, lesions, branches, data):
-    """The paper's figure 6 for this run; beside it single blocks, taken out and looked into."""
+    """The paper's figure 6 for this run; beside it, what single blocks do."""
     figure = new_figure(14, 7)
     figure.get_layout_engine().set(w_pad=0.1)  # inches between the panels
     axes = figure.subplot_mosaic(
@@ -604,8 +613,11 @@ SHAPES = (
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
 MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
-    "can't allocate memory": "The memory is full: close other programs, or lower --train-images",
+    "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
+    "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
+    "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "NOT_INITIALIZED": "The GPU cannot be used (a full memory?): run with --device cpu",
 }
 
 
@@ -657,13 +669,18 @@ class ImageData:
 
 
 def load_data(args):
-    """The images that the command line asks for, at most args.train_images and args.test_images."""
+    """The images that the command line asks for, at most args.train_images and args.test_images.
+
+    args.data becomes what they are, if it was "auto".
+    """
     cifar10 = None if args.data == "shapes" else read_cifar10(args)
     if cifar10 is not None:
+        args.data = "cifar10"
         name = "CIFAR-10"
         classes = CIFAR10_CLASSES
         train_set, test_set = cifar10
     else:
+        args.data = "shapes"
         name = "shapes"
         classes = SHAPES
         train_set = draw_shapes(args.train_images, seed=0)
@@ -710,6 +727,8 @@ def read_cifar10(args):
             f"CIFAR-10 in {root} cannot be read ({error.strerror}): name another --data-dir, or "
             "use --data shapes"
         )
+    except MemoryError:
+        raise
     except Exception:  # torchvision and pickle each raise their own
         sys.exit(
             f"CIFAR-10 in {root} is incomplete or damaged: run this with --data cifar10, which "
@@ -752,7 +771,11 @@ def why_not_fetched(what, error, url, folder, setting):
 
     setting is what names the folder.
     """
-    refused = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+    refused = (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO),
+        *(errno.EACCES, errno.EPERM, errno.EROFS),
+        *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    )
     if isinstance(error, OSError) and error.errno in refused:
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
@@ -956,7 +979,8 @@ def train(
             correct = 0
             seen = 0
             model.train()
-            for images, labels in random_batches(data, batch_size, generator):
+            batches = random_batches(data, batch_size, generator)
+            for step, (images, labels) in enumerate(batches):
                 with autocast(device):
                     logits = model(normalise(images, data))
                 loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
@@ -967,7 +991,7 @@ def train(
                 total_loss += len(labels) * loss.detach()
                 correct += (logits.argmax(dim=1) == labels).sum()
                 seen += len(labels)
-                if bar.n % 10 == 0:  # to read a number makes a GPU wait
+                if step % 10 == 0:  # to read a number makes a GPU wait
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
@@ -1020,6 +1044,7 @@ def written_whole(path):
 
     Prints what it has written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
         yield unfinished
@@ -1062,35 +1087,48 @@ def finished_before(args, label, compute):
     """compute()'s result, a dict of numbers and tensors, kept in case the run is interrupted.
 
     If an interrupted run of the same code with the same settings has computed it, it is read from
-    disk instead. What is kept is in kept_folder(args). Cells of a notebook keep nothing.
+    disk instead. forget_finished removes it. Cells of a notebook keep nothing.
     """
-    source = Path(globals().get("__file__", ""))
-    if not source.is_file():
+    if own_checksum() is None:
         return compute()
-    path = kept_folder(args) / f"{label}.pt"
-    # What does not change the result, or is part of the label.
-    passing = ("start", "out", "device", "seed", "seeds", "depths")
-    settings = {name: str(value) for name, value in vars(args).items() if name not in passing}
-    settings["code"] = zlib.crc32(source.read_bytes())
+    path = kept_path(args, label)
     if path.exists():
-        kept = torch.load(path, map_location=args.device, weights_only=True)
-        if kept["settings"] == settings:
+        with contextlib.suppress(Exception):  # of what torch raises if the file is damaged
+            result = torch.load(path, map_location=args.device, weights_only=True)
             print(f"{label}: finished before the run was interrupted")
-            return kept["result"]
+            return result
     result = compute()
-    with tempfile.TemporaryDirectory(dir=args.out) as folder:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
-        save_tensors({"settings": settings, "result": result}, unfinished)
-        # Another run into OUT that ends at this moment removes what is kept.
-        with contextlib.suppress(FileNotFoundError):
-            path.parent.mkdir(exist_ok=True)
-            os.replace(unfinished, path)
+        save_tensors(result, unfinished)
+        os.replace(unfinished, path)
     return result
 
 
-def kept_folder(args):
-    """The folder in OUT for the finished parts of a run that is not complete."""
-    return args.out / f"{args.exercise}_unfinished"
+def forget_finished(args, labels):
+    """Remove what finished_before has kept under these labels; other runs' results stay."""
+    for label in labels:
+        kept_path(args, label).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not there, or holds something of other runs
+        kept_path(args, "").parent.rmdir()
+
+
+def kept_path(args, label):
+    """Where a result is kept: the name tells one run's settings and code from another's."""
+    # What does not change the result, or is part of the label.
+    passing = ("start", "out", "data_dir", "device", "seed", "seeds", "depths")
+    settings = [(name, value) for name, value in vars(args).items() if name not in passing]
+    settings += [("code", own_checksum()), ("torch", torch.__version__)]
+    checksum = zlib.crc32(repr(sorted(settings)).encode())
+    return args.out / f"{args.exercise}_unfinished" / f"{label}-{checksum:08x}.pt"
+
+
+@functools.cache
+def own_checksum():
+    """A checksum of this script as it was at the first call; None for the cells of a notebook."""
+    source = Path(globals().get("__file__", ""))
+    return zlib.crc32(source.read_bytes()) if source.is_file() else None
 
 
 def whole_number(low, high):
@@ -1111,7 +1149,7 @@ def whole_number(low, high):
 
 def expanded_path(text):
     """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # Path's own raises an error for an unknown user
 
 
 def parse_args(exercise, budgets, add_flags=None):
@@ -1181,10 +1219,11 @@ def parse_args(exercise, budgets, add_flags=None):
 
 
 def own_arguments():
-    """The arguments that are meant for this script, and not for a notebook's kernel."""
+    """The arguments that are meant for this script, and not for a notebook or a console."""
     program = Path(sys.argv[0])
-    in_kernel = program.name.endswith("kernel_launcher.py") or "spyder_kernels" in program.parts
-    return [] if in_kernel else sys.argv[1:]
+    consoles = ("kernel_launcher.py", "pydevconsole.py")
+    in_console = program.name.endswith(consoles) or "spyder_kernels" in program.parts
+    return [] if in_console else sys.argv[1:]
 
 
 def choose_device(name, parser):
@@ -1207,7 +1246,8 @@ def check_folders(args, parser):
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=args.out).close()
+        with tempfile.TemporaryFile(dir=args.out) as file:
+            file.write(bytes(2**20))  # a full disk may still take an empty file
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -1244,10 +1284,13 @@ def stop_if_unwritten(exercise):
 
 def main(run, exercise, budgets, add_flags=None):
     """Run the experiment as the command line says; every expected mishap gets one sentence."""
+    if sys.stderr is None:  # closed, but progress bars want one
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
     if hasattr(sys.stdout, "reconfigure"):  # it has not in a notebook
-        sys.stdout.reconfigure(errors="replace")  # letters that the terminal has not
+        # Letters that the terminal has not are replaced; a log file gets each line at once.
+        sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
     except KeyboardInterrupt:
@@ -1255,6 +1298,8 @@ def main(run, exercise, budgets, add_flags=None):
             "\nStopped: nothing is half-written. "
             "The same command goes on with what is finished, or starts again."
         )
+    except MemoryError:
+        sys.exit(MISHAPS["can't allocate memory"])
     except RuntimeError as error:  # torch has no classes for most of these
         for words, sentence in MISHAPS.items():
             if words in str(error):
@@ -1264,9 +1309,12 @@ def main(run, exercise, budgets, add_flags=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to come
         sys.exit("Stopped: nobody reads the output any more. Leave out the | and what follows it")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+        path = Path(str(error.filename2 or error.filename))
+        if error.filename is None or not path.is_relative_to(args.out):
             raise
-        sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+        sys.exit(f"{path} cannot be written ({error.strerror}): close or remove it, and try again")
     if args.dry_run:
         print("This was a dry run: everything works, and its numbers mean nothing.")
 

@@ -31,9 +31,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# A thread that waits for another one leaves its core to other programs after a moment. torch reads
-# this when it is imported.
+# How often a thread that waits looks for work before it sleeps; the usual 300,000 keep a core from
+# other programs. torch reads this when it is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# A notebook tells all that it starts to draw as it does. This script draws into files.
+if "ipykernel" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
 
 import torch
 import torch.nn.functional as F
@@ -200,7 +203,7 @@ def run(args):
     model.to(args.device)
     tested_model = Mirrored(model) if args.preset == "fast" else model
 
-    def test(model):
+    def test(_):
         return {"test_accuracy": float(accuracy(tested_model, test_batches(data)))}
 
     optimizer = make_sgd(model, RATE * args.batch_size, weight_decay=5e-4)
@@ -266,8 +269,8 @@ def describe(args, history, confusion, data):
     label, prediction, share = most_confused(confusion)
     if share > 0:
         print(
-            f"It confuses most: {share:.0%} of the images of the class {data.classes[label]} are "
-            f"predicted to be of the class {data.classes[prediction]}."
+            f"Its most frequent mistake: {share:.0%} of the images of the class "
+            f"{data.classes[label]} are classified as {data.classes[prediction]}."
         )
 
 
@@ -395,8 +398,11 @@ SHAPES = (
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
 MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
-    "can't allocate memory": "The memory is full: close other programs, or lower --train-images",
+    "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
+    "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
+    "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "NOT_INITIALIZED": "The GPU cannot be used (a full memory?): run with --device cpu",
 }
 
 
@@ -421,13 +427,18 @@ class ImageData:
 
 
 def load_data(args):
-    """The images that the command line asks for, at most args.train_images and args.test_images."""
+    """The images that the command line asks for, at most args.train_images and args.test_images.
+
+    args.data becomes what they are, if it was "auto".
+    """
     cifar10 = None if args.data == "shapes" else read_cifar10(args)
     if cifar10 is not None:
+        args.data = "cifar10"
         name = "CIFAR-10"
         classes = CIFAR10_CLASSES
         train_set, test_set = cifar10
     else:
+        args.data = "shapes"
         name = "shapes"
         classes = SHAPES
         train_set = draw_shapes(args.train_images, seed=0)
@@ -474,6 +485,8 @@ def read_cifar10(args):
             f"CIFAR-10 in {root} cannot be read ({error.strerror}): name another --data-dir, or "
             "use --data shapes"
         )
+    except MemoryError:
+        raise
     except Exception:  # torchvision and pickle each raise their own
         sys.exit(
             f"CIFAR-10 in {root} is incomplete or damaged: run this with --data cifar10, which "
@@ -516,7 +529,11 @@ def why_not_fetched(what, error, url, folder, setting):
 
     setting is what names the folder.
     """
-    refused = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+    refused = (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO),
+        *(errno.EACCES, errno.EPERM, errno.EROFS),
+        *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    )
     if isinstance(error, OSError) and error.errno in refused:
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
@@ -711,7 +728,8 @@ def train(
             correct = 0
             seen = 0
             model.train()
-            for images, labels in random_batches(data, batch_size, generator):
+            batches = random_batches(data, batch_size, generator)
+            for step, (images, labels) in enumerate(batches):
                 with autocast(device):
                     logits = model(normalise(images, data))
                 loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
@@ -722,7 +740,7 @@ def train(
                 total_loss += len(labels) * loss.detach()
                 correct += (logits.argmax(dim=1) == labels).sum()
                 seen += len(labels)
-                if bar.n % 10 == 0:  # to read a number makes a GPU wait
+                if step % 10 == 0:  # to read a number makes a GPU wait
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
@@ -775,6 +793,7 @@ def written_whole(path):
 
     Prints what it has written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
         yield unfinished
@@ -824,7 +843,7 @@ def whole_number(low, high):
 
 def expanded_path(text):
     """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # Path's own raises an error for an unknown user
 
 
 def parse_args(exercise, budgets, add_flags=None):
@@ -894,10 +913,11 @@ def parse_args(exercise, budgets, add_flags=None):
 
 
 def own_arguments():
-    """The arguments that are meant for this script, and not for a notebook's kernel."""
+    """The arguments that are meant for this script, and not for a notebook or a console."""
     program = Path(sys.argv[0])
-    in_kernel = program.name.endswith("kernel_launcher.py") or "spyder_kernels" in program.parts
-    return [] if in_kernel else sys.argv[1:]
+    consoles = ("kernel_launcher.py", "pydevconsole.py")
+    in_console = program.name.endswith(consoles) or "spyder_kernels" in program.parts
+    return [] if in_console else sys.argv[1:]
 
 
 def choose_device(name, parser):
@@ -920,7 +940,8 @@ def check_folders(args, parser):
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=args.out).close()
+        with tempfile.TemporaryFile(dir=args.out) as file:
+            file.write(bytes(2**20))  # a full disk may still take an empty file
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -957,10 +978,13 @@ def stop_if_unwritten(exercise):
 
 def main(run, exercise, budgets, add_flags=None):
     """Run the experiment as the command line says; every expected mishap gets one sentence."""
+    if sys.stderr is None:  # closed, but progress bars want one
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
     if hasattr(sys.stdout, "reconfigure"):  # it has not in a notebook
-        sys.stdout.reconfigure(errors="replace")  # letters that the terminal has not
+        # Letters that the terminal has not are replaced; a log file gets each line at once.
+        sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
     except KeyboardInterrupt:
@@ -968,6 +992,8 @@ def main(run, exercise, budgets, add_flags=None):
             "\nStopped: nothing is half-written. "
             "The same command goes on with what is finished, or starts again."
         )
+    except MemoryError:
+        sys.exit(MISHAPS["can't allocate memory"])
     except RuntimeError as error:  # torch has no classes for most of these
         for words, sentence in MISHAPS.items():
             if words in str(error):
@@ -977,9 +1003,12 @@ def main(run, exercise, budgets, add_flags=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to come
         sys.exit("Stopped: nobody reads the output any more. Leave out the | and what follows it")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+        path = Path(str(error.filename2 or error.filename))
+        if error.filename is None or not path.is_relative_to(args.out):
             raise
-        sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+        sys.exit(f"{path} cannot be written ({error.strerror}): close or remove it, and try again")
     if args.dry_run:
         print("This was a dry run: everything works, and its numbers mean nothing.")
 

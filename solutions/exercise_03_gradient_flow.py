@@ -14,7 +14,7 @@ Balduzzi et al., 2017 (arXiv:1702.08591).
     3.2  signal_norms           how large the gradient is that comes back to each block
     3.3  change_per_layer       by what factor a norm changes from one layer to the next
     3.4  gradient_correlation   how similar the gradients of neighbouring inputs are
-    3.5  record_training        the norms of 3.1 at every step of a training
+    3.5  record_training        the norms of 3.1 at every step of a training run
 
 Check:  pytest tests/test_exercise_03_gradient_flow.py
 Run:    python exercise_03_gradient_flow.py     (--help lists the flags; --dry-run takes seconds)
@@ -34,9 +34,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# A thread that waits for another one leaves its core to other programs after a moment. torch reads
-# this when it is imported.
+# How often a thread that waits looks for work before it sleeps; the usual 300,000 keep a core from
+# other programs. torch reads this when it is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# A notebook tells all that it starts to draw as it does. This script draws into files.
+if "ipykernel" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +69,7 @@ BUDGETS = {
         "size": 32,
     },
 }
-# skip, batch_norm, and whose initialisation. Neighbouring panels of the figure differ in one.
+# {kind: (skip, batch_norm, whose initialisation)}. Neighbouring panels of the figure differ in one.
 KINDS = {
     "plain": (False, False, "torch"),
     "plain, He": (False, False, "He"),
@@ -194,7 +197,7 @@ def signal_norms(model, images, labels):
 
     From the first block to the last. model is nn.Sequential(stem, blocks, head). Images, labels,
     loss and precision are those of gradient_norms. Leaves no trace either. Its own hooks are gone
-    even if the forward pass raises an error; other people's hooks stay.
+    even if the forward pass raises an error; hooks that others have registered stay.
     """
     # Task 3.2: catch each block's output with a forward hook, remove the hooks, and differentiate
     # the loss with respect to the outputs.
@@ -215,12 +218,13 @@ def signal_norms(model, images, labels):
 
 
 def change_per_layer(norms):
-    """The factor by which the norm changes from one layer to the next: r for a, a r, a r^2, ...
+    """The factor by which the norm changes from one place in the list to the next.
 
-    It is e to the slope of the line that fits the norms' logarithms best (least squares) against
-    their places 0, 1, 2, ... Norms that are 0, NaN or infinite are left out, and the others keep
-    their places. NaN if fewer than two are left. Norms have the range of Python's floats, from
-    5e-324 to 1e308, and so has the factor. The list norms itself stays as it was.
+    For a, a r, a r^2, ... that is r. For other numbers it is e to the slope of the line that fits
+    the norms' logarithms best (least squares) against their places 0, 1, 2, ... Norms that are 0,
+    NaN or infinite are left out, and the others keep their places. NaN if fewer than two are left.
+    Norms have the range of Python's floats, from 5e-324 to 1e308, and so has the factor. The list
+    norms itself stays as it was.
     """
     # Task 3.3: the slope of the line through the points (place, logarithm).
     points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
@@ -280,7 +284,7 @@ def record_training(model, batches, optimizer):
 
 
 def run(args):
-    """Measure gradients at initialisation, neighbouring inputs' gradients, and two trainings."""
+    """Measure gradients at initialisation, of neighbouring inputs, and in two training runs."""
     depths = DRY_RUN_DEPTHS if args.dry_run else DEPTHS
     depth = depths["training"]
     data = shrink(load_data(args), args.size)
@@ -477,7 +481,7 @@ def describe_flows(flows, depth):
     print(f"At {depth} layers, towards the input, the gradient {findings(flows, depth)}.")
     if flows["plain + BN"][depth]["change_towards_input"] > 0.9:
         print(
-            "With batch norm the gradient of a plain network does not vanish, "
+            "With batch norm the gradient of an untrained plain network does not vanish, "
             "so that cannot be what shortcuts cure there."
         )
 
@@ -504,7 +508,7 @@ def describe_correlations(correlations, depths):
     if correlations["residual + BN"][-1] - correlations["plain + BN"][-1] > 0.05:
         print(
             "With batch norm the plain network's gradients are more shattered than the residual "
-            "network's: after a small step the gradient is another one."
+            "network's: after a small step the gradient points elsewhere."
         )
     else:
         print("With batch norm, this does not tell plain from residual networks in this run.")
@@ -762,8 +766,11 @@ SHAPES = (
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
 MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
-    "can't allocate memory": "The memory is full: close other programs, or lower --train-images",
+    "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
+    "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
+    "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "NOT_INITIALIZED": "The GPU cannot be used (a full memory?): run with --device cpu",
 }
 
 
@@ -801,13 +808,18 @@ class ImageData:
 
 
 def load_data(args):
-    """The images that the command line asks for, at most args.train_images and args.test_images."""
+    """The images that the command line asks for, at most args.train_images and args.test_images.
+
+    args.data becomes what they are, if it was "auto".
+    """
     cifar10 = None if args.data == "shapes" else read_cifar10(args)
     if cifar10 is not None:
+        args.data = "cifar10"
         name = "CIFAR-10"
         classes = CIFAR10_CLASSES
         train_set, test_set = cifar10
     else:
+        args.data = "shapes"
         name = "shapes"
         classes = SHAPES
         train_set = draw_shapes(args.train_images, seed=0)
@@ -854,6 +866,8 @@ def read_cifar10(args):
             f"CIFAR-10 in {root} cannot be read ({error.strerror}): name another --data-dir, or "
             "use --data shapes"
         )
+    except MemoryError:
+        raise
     except Exception:  # torchvision and pickle each raise their own
         sys.exit(
             f"CIFAR-10 in {root} is incomplete or damaged: run this with --data cifar10, which "
@@ -896,7 +910,11 @@ def why_not_fetched(what, error, url, folder, setting):
 
     setting is what names the folder.
     """
-    refused = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+    refused = (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO),
+        *(errno.EACCES, errno.EPERM, errno.EROFS),
+        *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    )
     if isinstance(error, OSError) and error.errno in refused:
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
@@ -1021,6 +1039,7 @@ def written_whole(path):
 
     Prints what it has written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
         yield unfinished
@@ -1070,7 +1089,7 @@ def whole_number(low, high):
 
 def expanded_path(text):
     """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # Path's own raises an error for an unknown user
 
 
 def parse_args(exercise, budgets, add_flags=None):
@@ -1140,10 +1159,11 @@ def parse_args(exercise, budgets, add_flags=None):
 
 
 def own_arguments():
-    """The arguments that are meant for this script, and not for a notebook's kernel."""
+    """The arguments that are meant for this script, and not for a notebook or a console."""
     program = Path(sys.argv[0])
-    in_kernel = program.name.endswith("kernel_launcher.py") or "spyder_kernels" in program.parts
-    return [] if in_kernel else sys.argv[1:]
+    consoles = ("kernel_launcher.py", "pydevconsole.py")
+    in_console = program.name.endswith(consoles) or "spyder_kernels" in program.parts
+    return [] if in_console else sys.argv[1:]
 
 
 def choose_device(name, parser):
@@ -1166,7 +1186,8 @@ def check_folders(args, parser):
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=args.out).close()
+        with tempfile.TemporaryFile(dir=args.out) as file:
+            file.write(bytes(2**20))  # a full disk may still take an empty file
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -1203,10 +1224,13 @@ def stop_if_unwritten(exercise):
 
 def main(run, exercise, budgets, add_flags=None):
     """Run the experiment as the command line says; every expected mishap gets one sentence."""
+    if sys.stderr is None:  # closed, but progress bars want one
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
     if hasattr(sys.stdout, "reconfigure"):  # it has not in a notebook
-        sys.stdout.reconfigure(errors="replace")  # letters that the terminal has not
+        # Letters that the terminal has not are replaced; a log file gets each line at once.
+        sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
     except KeyboardInterrupt:
@@ -1214,6 +1238,8 @@ def main(run, exercise, budgets, add_flags=None):
             "\nStopped: nothing is half-written. "
             "The same command goes on with what is finished, or starts again."
         )
+    except MemoryError:
+        sys.exit(MISHAPS["can't allocate memory"])
     except RuntimeError as error:  # torch has no classes for most of these
         for words, sentence in MISHAPS.items():
             if words in str(error):
@@ -1223,9 +1249,12 @@ def main(run, exercise, budgets, add_flags=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to come
         sys.exit("Stopped: nobody reads the output any more. Leave out the | and what follows it")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+        path = Path(str(error.filename2 or error.filename))
+        if error.filename is None or not path.is_relative_to(args.out):
             raise
-        sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+        sys.exit(f"{path} cannot be written ({error.strerror}): close or remove it, and try again")
     if args.dry_run:
         print("This was a dry run: everything works, and its numbers mean nothing.")
 

@@ -12,13 +12,13 @@ Paper: He et al., 2015 (arXiv:1512.03385), section 4.1, table 1 and figure 5.
     4.2  build_resnet       ResNet-10, -18, -34, -50 and -101, at any width
     4.3  count_parameters   what a network costs: the numbers that it stores,
          count_macs         and the multiply-adds that it does for an image
-    4.4  train_depths       every depth from every seed, or one process's share of these trainings
+    4.4  train_depths       every depth from every seed, or one process's share of these runs
     4.5  marginal_gains     the accuracy gained per added GMAC
 
 Check:  pytest tests/test_exercise_04_depth_scaling.py
 Run:    python exercise_04_depth_scaling.py     (--help lists the flags; --dry-run takes seconds)
         torchrun --standalone --nproc-per-node 2 exercise_04_depth_scaling.py
-                                                (two processes share the trainings)
+                                                (two processes share the runs)
 """
 
 import argparse
@@ -42,9 +42,12 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-# A thread that waits for another one leaves its core to other programs after a moment. torch reads
-# this when it is imported.
+# How often a thread that waits looks for work before it sleeps; the usual 300,000 keep a core from
+# other programs. torch reads this when it is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# A notebook tells all that it starts to draw as it does. This script draws into files.
+if "ipykernel" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
 
 import torch
 import torch.distributed as dist
@@ -57,10 +60,8 @@ from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
 EXERCISE = "exercise_04_depth_scaling"
-# The paper's highest learning rate (section 3.4). Here even ResNet-101 trains well with it, as
-# every block starts as its shortcut.
-RATE = 0.1
-STANDARD_ERRORS = 3  # a larger difference is luck less than once in 20 times, with 5 seeds
+RATE = 0.1  # high for batches of 32: exercise 1's rule gives a quarter of it
+STANDARD_ERRORS = 3  # luck alone makes larger differences less than once in 20 times, with 5 seeds
 BUDGETS = {
     "cpu": {
         "epochs": 7,
@@ -96,15 +97,15 @@ def add_flags(add):
         "--seeds",
         type=whole_number(1, 100),
         metavar="N",
-        help="how often each network is trained (default on a CPU: once); from 2 on, a run can "
-        "tell a gain from chance",
+        help="with how many seeds each network is trained (default on a CPU: 1); 5 can tell a gain "
+        "from chance",
     )
     add(
         "--threads",
         type=whole_number(1, 256),
         default=2,
         metavar="N",
-        help="CPU threads per training (default: 2); another number rounds sums differently, "
+        help="CPU threads per training run (default: 2); another number rounds sums differently, "
         "so the results differ, as with another seed",
     )
 
@@ -113,7 +114,7 @@ def add_flags(add):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (task 1.1); it puts out expansion * channels channels."""
+    """Two 3x3 convolutions and a shortcut (task 1.1): from in_channels to expansion * channels."""
 
     expansion = 1
 
@@ -139,7 +140,7 @@ class Bottleneck(nn.Module):
 
     Section 4.1 and figure 5, right. The first convolution narrows to channels, the last widens to
     4 * channels; none has a bias. A batch norm follows each convolution, and a ReLU the first two
-    batch norms. The shortcut does what make_shortcut's does.
+    batch norms. The shortcut computes what make_shortcut's module does.
     Takes (batch, in_channels, height, width), any height and width, and leaves it as it was.
     Returns (batch, 4 * channels, height / stride, width / stride), rounded up.
     The 3x3 convolution takes the stride, as in torchvision. The paper gives it to the first 1x1
@@ -187,7 +188,7 @@ LAYERS = {  # table 1: the kind of block, and how many there are in each of the 
 def make_stem(kind, width):
     """For "cifar" a 3x3 convolution; for "imagenet" a 7x7 one and max pooling, both with stride 2.
 
-    The convolution puts out width channels. A batch norm and a ReLU follow it.
+    The convolution has width output channels. A batch norm and a ReLU follow it.
     """
     if kind == "cifar":
         conv = nn.Conv2d(3, width, 3, padding=1, bias=False)
@@ -211,14 +212,16 @@ def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
     if depth not in LAYERS:
         raise ValueError(f"depth {depth} is not one of {list(LAYERS)}")
     block, counts = LAYERS[depth]
-    # Task 4.2: make the blocks of all stages, each of which takes as many channels as the one
-    # before puts out. Then make the head, and put stem, stages and head together.
+    # Task 4.2: make the blocks of all stages. Each takes as many channels as the output of the one
+    # before has. Then make the head, and put stem, stages and head together.
     blocks = []
     in_channels = width
     for i, count in enumerate(counts):
+        channels = width * 2**i
         for j in range(count):
-            blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))
-            in_channels = block.expansion * width * 2**i
+            stride = 2 if i > 0 and j == 0 else 1
+            blocks.append(block(in_channels, channels, stride))
+            in_channels = block.expansion * channels
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))
     return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)
 
@@ -240,7 +243,7 @@ def count_macs(model, shape=(3, 32, 32)):
     float32 image of zeros. The model stays as it was: weights, gradients, requires_grad, hooks,
     running statistics, and the mode of each module. So do torch's random state and settings.
     """
-    # Task 4.3: put a forward hook on each of these layers. Each number that a layer puts out is a
+    # Task 4.3: put a forward hook on each of these layers. Each number that a layer outputs is a
     # sum over one row of its weight.
     macs = []
     modes = [(module, module.training) for module in model.modules()]
@@ -250,8 +253,10 @@ def count_macs(model, shape=(3, 32, 32)):
 
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
+    image = torch.zeros(1, *shape, device=next(model.parameters()).device)
+    model.eval()
     with torch.no_grad():
-        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+        model(image)
     for hook in hooks:
         hook.remove()
     for module, mode in modes:
@@ -266,15 +271,15 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
     (below) draws the weights of its convolutions. Networks of the same depth and seed start from
     the same weights, whatever was trained before and whatever other depths and seeds there are;
     other seeds give other weights.
-    The list of trainings goes through the seeds for each depth, or through the depths for each
+    The list of runs goes through the seeds for each depth, or through the depths for each
     seed. Where world_size processes share it, this one, number rank (from 0), does every
     world_size-th training, from number rank on, so that each gets small and large networks.
     """
-    # Task 4.4: go through this process's share of the trainings. For each, seed torch, build the
+    # Task 4.4: go through this process's share of the runs. For each, seed torch, build the
     # network, apply initialise to it, and fit it.
-    trainings = list(itertools.product(depths, seeds))
+    runs = list(itertools.product(depths, seeds))
     rows = {}
-    for depth, seed in trainings[rank::world_size]:
+    for depth, seed in runs[rank::world_size]:
         torch.manual_seed(seed)
         rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
     return rows
@@ -312,7 +317,7 @@ def run(args):
         data = load_data_in_turn(args, rank, world_size)
 
         def fit(network, depth, seed):
-            label = f"ResNet-{depth}, seed {seed}"
+            label = run_label(depth, seed)
             compute = functools.partial(measure, args, network, data, seed, label)
             row = finished_before(args, label, compute)
             return {"depth": depth, "seed": seed, **row}
@@ -337,7 +342,12 @@ def run(args):
     save_numbers(args, numbers)
     figure = draw_figure(vars(args), table, trainings, gains, data.name, len(data.train_labels))
     save_figure(args, figure)
-    shutil.rmtree(kept_folder(args), ignore_errors=True)
+    forget_finished(args, [run_label(*key) for key in rows])
+
+
+def run_label(depth, seed):
+    """What a training run is called, such as ResNet-18, seed 0."""
+    return f"ResNet-{depth}, seed {seed}"
 
 
 @contextlib.contextmanager
@@ -473,7 +483,7 @@ def summarise(depth, trainings):
 
 
 def rows_with(trainings, name, value):
-    """The rows of all trainings of one depth, by seed, or of one seed, by depth."""
+    """The rows of all training runs of one depth, by seed, or of one seed, by depth."""
     return [row for row in trainings.values() if row[name] == value]
 
 
@@ -512,7 +522,7 @@ def measure_gains(trainings):
 
 
 def is_clear(gain):
-    """Whether a gain is beyond chance; in a JSON file, which has no NaN, that is a text."""
+    """Whether a gain is beyond chance. float(), as a JSON file has a text for NaN."""
     return is_beyond_chance(gain["points_per_10_mmacs"], float(gain["standard_error"]))
 
 
@@ -566,7 +576,7 @@ def describe(args, table, trainings, gains, world_size):
     if 1 < args.seeds < 5:
         print("With so few seeds the standard errors themselves are rough.")
     if world_size > 1:
-        print(f"The seconds were measured with {world_size} trainings side by side.")
+        print(f"The seconds were measured with {world_size} training runs side by side.")
     describe_depth(args, table, trainings)
     describe_budgets(args, table, trainings)
     rows = {row["depth"]: row for row in table}
@@ -586,7 +596,7 @@ def print_table(table, gains):
     """A line per network."""
     print(
         "depth  parameters    MMACs  s/epoch  images/s  MB per step   test accuracy  "
-        "points per 10 MMACs more"
+        "points per 10 more MMACs"
     )
     for row, gain in zip(table, [None, *gains]):
         print(
@@ -620,8 +630,8 @@ def describe_depth(args, table, trainings):
     best = max(table, key=lambda row: row["accuracy"])
     if args.seeds == 1:
         print(
-            f"ResNet-{best['depth']} ends with the best test accuracy, but one training per "
-            "network cannot tell a gain from chance: run this with --seeds 3."
+            f"ResNet-{best['depth']} ends with the best test accuracy, but one seed cannot tell a "
+            "gain from chance: run this with --seeds 5."
         )
     elif best is shallowest:
         print(f"In this run no deeper network is more accurate than ResNet-{best['depth']}.")
@@ -636,8 +646,8 @@ def describe_depth(args, table, trainings):
 
 
 def describe_budgets(args, table, trainings):
-    """Say which network to train if the training may cost as much as that of another."""
-    print("The most accurate network for the cost of a whole training (forward and backward) of")
+    """Say which network to train if that may cost as much as to train another."""
+    print("The most accurate network for what it costs (forward and backward) to train")
     for row in table[:-1]:
         budget = trainings[f"{row['depth']}-{args.seed}"]["history"][-1]["multiply_adds"]
         best = most_accurate_within(trainings, budget)
@@ -832,8 +842,11 @@ SHAPES = (
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
 MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
-    "can't allocate memory": "The memory is full: close other programs, or lower --train-images",
+    "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
+    "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
+    "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "NOT_INITIALIZED": "The GPU cannot be used (a full memory?): run with --device cpu",
 }
 
 
@@ -880,13 +893,18 @@ class ImageData:
 
 
 def load_data(args):
-    """The images that the command line asks for, at most args.train_images and args.test_images."""
+    """The images that the command line asks for, at most args.train_images and args.test_images.
+
+    args.data becomes what they are, if it was "auto".
+    """
     cifar10 = None if args.data == "shapes" else read_cifar10(args)
     if cifar10 is not None:
+        args.data = "cifar10"
         name = "CIFAR-10"
         classes = CIFAR10_CLASSES
         train_set, test_set = cifar10
     else:
+        args.data = "shapes"
         name = "shapes"
         classes = SHAPES
         train_set = draw_shapes(args.train_images, seed=0)
@@ -933,6 +951,8 @@ def read_cifar10(args):
             f"CIFAR-10 in {root} cannot be read ({error.strerror}): name another --data-dir, or "
             "use --data shapes"
         )
+    except MemoryError:
+        raise
     except Exception:  # torchvision and pickle each raise their own
         sys.exit(
             f"CIFAR-10 in {root} is incomplete or damaged: run this with --data cifar10, which "
@@ -975,7 +995,11 @@ def why_not_fetched(what, error, url, folder, setting):
 
     setting is what names the folder.
     """
-    refused = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+    refused = (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO),
+        *(errno.EACCES, errno.EPERM, errno.EROFS),
+        *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    )
     if isinstance(error, OSError) and error.errno in refused:
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
@@ -1179,7 +1203,8 @@ def train(
             correct = 0
             seen = 0
             model.train()
-            for images, labels in random_batches(data, batch_size, generator):
+            batches = random_batches(data, batch_size, generator)
+            for step, (images, labels) in enumerate(batches):
                 with autocast(device):
                     logits = model(normalise(images, data))
                 loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
@@ -1190,7 +1215,7 @@ def train(
                 total_loss += len(labels) * loss.detach()
                 correct += (logits.argmax(dim=1) == labels).sum()
                 seen += len(labels)
-                if bar.n % 10 == 0:  # to read a number makes a GPU wait
+                if step % 10 == 0:  # to read a number makes a GPU wait
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
@@ -1230,6 +1255,7 @@ def written_whole(path):
 
     Prints what it has written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
         yield unfinished
@@ -1272,35 +1298,48 @@ def finished_before(args, label, compute):
     """compute()'s result, a dict of numbers and tensors, kept in case the run is interrupted.
 
     If an interrupted run of the same code with the same settings has computed it, it is read from
-    disk instead. What is kept is in kept_folder(args). Cells of a notebook keep nothing.
+    disk instead. forget_finished removes it. Cells of a notebook keep nothing.
     """
-    source = Path(globals().get("__file__", ""))
-    if not source.is_file():
+    if own_checksum() is None:
         return compute()
-    path = kept_folder(args) / f"{label}.pt"
-    # What does not change the result, or is part of the label.
-    passing = ("start", "out", "device", "seed", "seeds", "depths")
-    settings = {name: str(value) for name, value in vars(args).items() if name not in passing}
-    settings["code"] = zlib.crc32(source.read_bytes())
+    path = kept_path(args, label)
     if path.exists():
-        kept = torch.load(path, map_location=args.device, weights_only=True)
-        if kept["settings"] == settings:
+        with contextlib.suppress(Exception):  # of what torch raises if the file is damaged
+            result = torch.load(path, map_location=args.device, weights_only=True)
             print(f"{label}: finished before the run was interrupted")
-            return kept["result"]
+            return result
     result = compute()
-    with tempfile.TemporaryDirectory(dir=args.out) as folder:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
-        save_tensors({"settings": settings, "result": result}, unfinished)
-        # Another run into OUT that ends at this moment removes what is kept.
-        with contextlib.suppress(FileNotFoundError):
-            path.parent.mkdir(exist_ok=True)
-            os.replace(unfinished, path)
+        save_tensors(result, unfinished)
+        os.replace(unfinished, path)
     return result
 
 
-def kept_folder(args):
-    """The folder in OUT for the finished parts of a run that is not complete."""
-    return args.out / f"{args.exercise}_unfinished"
+def forget_finished(args, labels):
+    """Remove what finished_before has kept under these labels; other runs' results stay."""
+    for label in labels:
+        kept_path(args, label).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not there, or holds something of other runs
+        kept_path(args, "").parent.rmdir()
+
+
+def kept_path(args, label):
+    """Where a result is kept: the name tells one run's settings and code from another's."""
+    # What does not change the result, or is part of the label.
+    passing = ("start", "out", "data_dir", "device", "seed", "seeds", "depths")
+    settings = [(name, value) for name, value in vars(args).items() if name not in passing]
+    settings += [("code", own_checksum()), ("torch", torch.__version__)]
+    checksum = zlib.crc32(repr(sorted(settings)).encode())
+    return args.out / f"{args.exercise}_unfinished" / f"{label}-{checksum:08x}.pt"
+
+
+@functools.cache
+def own_checksum():
+    """A checksum of this script as it was at the first call; None for the cells of a notebook."""
+    source = Path(globals().get("__file__", ""))
+    return zlib.crc32(source.read_bytes()) if source.is_file() else None
 
 
 def whole_number(low, high):
@@ -1321,7 +1360,7 @@ def whole_number(low, high):
 
 def expanded_path(text):
     """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # Path's own raises an error for an unknown user
 
 
 def parse_args(exercise, budgets, add_flags=None):
@@ -1391,10 +1430,11 @@ def parse_args(exercise, budgets, add_flags=None):
 
 
 def own_arguments():
-    """The arguments that are meant for this script, and not for a notebook's kernel."""
+    """The arguments that are meant for this script, and not for a notebook or a console."""
     program = Path(sys.argv[0])
-    in_kernel = program.name.endswith("kernel_launcher.py") or "spyder_kernels" in program.parts
-    return [] if in_kernel else sys.argv[1:]
+    consoles = ("kernel_launcher.py", "pydevconsole.py")
+    in_console = program.name.endswith(consoles) or "spyder_kernels" in program.parts
+    return [] if in_console else sys.argv[1:]
 
 
 def choose_device(name, parser):
@@ -1417,7 +1457,8 @@ def check_folders(args, parser):
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=args.out).close()
+        with tempfile.TemporaryFile(dir=args.out) as file:
+            file.write(bytes(2**20))  # a full disk may still take an empty file
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -1454,10 +1495,13 @@ def stop_if_unwritten(exercise):
 
 def main(run, exercise, budgets, add_flags=None):
     """Run the experiment as the command line says; every expected mishap gets one sentence."""
+    if sys.stderr is None:  # closed, but progress bars want one
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
     if hasattr(sys.stdout, "reconfigure"):  # it has not in a notebook
-        sys.stdout.reconfigure(errors="replace")  # letters that the terminal has not
+        # Letters that the terminal has not are replaced; a log file gets each line at once.
+        sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
     except KeyboardInterrupt:
@@ -1465,6 +1509,8 @@ def main(run, exercise, budgets, add_flags=None):
             "\nStopped: nothing is half-written. "
             "The same command goes on with what is finished, or starts again."
         )
+    except MemoryError:
+        sys.exit(MISHAPS["can't allocate memory"])
     except RuntimeError as error:  # torch has no classes for most of these
         for words, sentence in MISHAPS.items():
             if words in str(error):
@@ -1474,9 +1520,12 @@ def main(run, exercise, budgets, add_flags=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to come
         sys.exit("Stopped: nobody reads the output any more. Leave out the | and what follows it")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+        path = Path(str(error.filename2 or error.filename))
+        if error.filename is None or not path.is_relative_to(args.out):
             raise
-        sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+        sys.exit(f"{path} cannot be written ({error.strerror}): close or remove it, and try again")
     if args.dry_run:
         print("This was a dry run: everything works, and its numbers mean nothing.")
 

@@ -27,6 +27,7 @@ import argparse
 import contextlib
 import copy
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -44,9 +45,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-# A thread that waits for another one leaves its core to other programs after a moment. torch reads
-# this when it is imported.
+# How often a thread that waits looks for work before it sleeps; the usual 300,000 keep a core from
+# other programs. torch reads this when it is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# A notebook tells all that it starts to draw as it does. This script draws into files.
+if "ipykernel" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
 
 import torch
 import torch.nn.functional as F
@@ -90,13 +94,14 @@ LABELS_PER_CLASS = (2, 5, 20, 100)
 STRATEGIES = ("from scratch", "linear probe", "last stage", "all layers")
 PRETRAINING_RATE = 0.1 / 128  # SGD's, per image of a batch (Goyal et al., 2017)
 FINE_TUNING_RATE = 0.002  # AdamW's
-RATE_FACTOR = 0.6  # between the learning rates of a stage and of the one behind it
+RATE_FACTOR = 0.6  # a stage's learning rate over that of the stage after it
 BATCH_SIZE = 32  # of fine-tuning
 ADAPTATION_IMAGES = 1_000  # unlabelled ones to adapt to, and as many to test on
 TEST_FOLDERS = ("test", "val", "valid", "validation")  # beside train, in lower case
 SYSTEM_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found")
+TEST_SHARE = 0.3  # of your images, where you have no folder of test images
 SLOW_STEPS = 40  # of a fine-tuning with large images on a CPU
-STANDARD_ERRORS = 3  # a larger difference is luck less than once in 20 times, with 5 seeds
+STANDARD_ERRORS = 3  # luck alone makes larger differences less than once in 20 times, with 5 seeds
 
 
 def add_flags(add):
@@ -109,6 +114,7 @@ def add_flags(add):
     )
     add(
         "--weights",
+        type=os.path.expanduser,
         metavar="W",
         help="imagenet (torchvision's ResNet-18, downloaded once), or a file with a state_dict of "
         "it or of this script's network; default: pretrain here",
@@ -123,7 +129,7 @@ def add_flags(add):
         "--seeds",
         type=whole_number(1, 100),
         metavar="N",
-        help="from how many seeds each transfer is made (default: 5)",
+        help="with how many seeds each transfer is made (default: 5)",
     )
 
 
@@ -152,14 +158,18 @@ def freeze_backbone(model):
     they use their running statistics, and no buffer of theirs changes (He et al. fix them too when
     they fine-tune, appendix A). No weight and no statistic changes. A second call is allowed.
     """
+
     # Task 5.2: gradients for the parameters of fc only; batch norms that train() does not wake.
+    def keep_mode(module, mode=True):
+        return module
+
     model.requires_grad_(False)
     model.fc.requires_grad_(True)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-            # This is what model.train() calls on each of its modules.
-            module.train = lambda mode=True, module=module: module
+            # model.train() calls train(mode) of each of its modules; that of this one does nothing.
+            module.train = functools.partial(keep_mode, module)
     return model
 
 
@@ -269,9 +279,11 @@ def adapt_batchnorm(model, batches):
 
 def run(args):
     """Get a pretrained network, transfer it in four ways, and adapt a network to shifted images."""
-    data = load_data(args)
-    source = make_source(args, data)
     network = None if args.weights is None else load_weights(args.weights)
+    source = None
+    if is_small(network) or not args.images:
+        data = load_data(args)
+        source = make_source(args, data)
     form = image_format(args, source, network)
     target = read_folders(args, form) if args.images else make_target(args, data, form)
     print(
@@ -317,9 +329,14 @@ class ImageFormat:
     deviation: torch.Tensor
 
 
+def is_small(network):
+    """Whether a network is this script's; None stands for the one that is to be pretrained."""
+    return network is None or network.conv1.kernel_size == (3, 3)
+
+
 def image_format(args, source, network):
     """The format that a network takes; None stands for the network that is to be pretrained."""
-    if network is None or network.conv1.kernel_size == (3, 3):
+    if is_small(network):
         return ImageFormat(args.size, args.size, source.mean, source.deviation)
     transforms = ResNet18_Weights.IMAGENET1K_V1.transforms()
     mean = 255 * torch.tensor(transforms.mean, device=args.device)
@@ -432,7 +449,7 @@ def read_folders(args, form):
 
 
 def read_files(args, form, train_files, test_files, choice):
-    """The images of find_files; without test_files three in ten images are for testing."""
+    """The images of find_files, in random order; without test_files some are kept for testing."""
     classes = list(train_files)
     train_limit = LABELS_PER_CLASS[-1]
     test_limit = max(1, args.test_images // len(classes))
@@ -444,7 +461,7 @@ def read_files(args, form, train_files, test_files, choice):
             test_images = read_images(test_files[name], form, test_limit, choice)
         else:
             images = read_images(train_files[name], form, train_limit + test_limit, choice)
-            test_count = min(test_limit, max(1, round(0.3 * len(images))))
+            test_count = min(test_limit, max(1, round(TEST_SHARE * len(images))))
             train_images = images[test_count:][:train_limit]
             test_images = images[:test_count]
         if not train_images or not test_images:
@@ -455,24 +472,30 @@ def read_files(args, form, train_files, test_files, choice):
         train_set.add(train_images, label)
         test_set.add(test_images, label)
     if not test_files:
-        print(f"Split {args.images} at random, class by class: three in ten images are for testing")
+        print(
+            f"Split {args.images} at random, class by class: {TEST_SHARE:.0%} of the images, at "
+            f"most {test_limit} per class, are for testing"
+        )
     # A name in an old encoding has bytes that are no letters.
     name = args.images.resolve().name.encode(errors="replace").decode()
-    return make_data(args, name, classes, train_set.stack(), test_set.stack(), form)
+    # Batch norm's statistics are those of a batch: no batch should hold one class alone.
+    train_set = train_set.shuffle(args.seed)
+    test_set = test_set.shuffle(args.seed)
+    return make_data(args, name, classes, train_set, test_set, form)
 
 
 class Choice:
     """Which files and folders of yours are read, and how many are skipped, by the reason why."""
 
     def __init__(self, folder):
-        images = folder.resolve()
+        images = Path(os.path.realpath(folder))
         self.seen = {images, *images.parents}  # to which a link may lead back
         self.first = {}
         self.count = Counter()
 
     def takes(self, path):
         """Whether to read a path: not if it is hidden, nor if a link has led to the same before."""
-        real_path = path.resolve()
+        real_path = Path(os.path.realpath(path))  # Path.resolve may fail at a link to itself
         if path.name.startswith(".") or path.name in SYSTEM_FOLDERS:
             self.skip(path, "hidden, or the system's own")
         elif real_path in self.seen:
@@ -507,9 +530,12 @@ class ImageList:
         self.images.extend(images)
         self.labels.extend([label] * len(images))
 
-    def stack(self):
-        """All images, uint8 (count, 3, height, width), and their labels, int64 (count,)."""
-        return torch.stack(self.images), torch.tensor(self.labels)
+    def shuffle(self, seed):
+        """All in random order: images, uint8 (count, 3, height, width), labels, int64 (count,)."""
+        order = list(range(len(self.labels)))
+        random.Random(seed).shuffle(order)
+        images = torch.stack([self.images[position] for position in order])
+        return images, torch.tensor(self.labels)[order]
 
 
 def find_files(args, choice):
@@ -536,7 +562,19 @@ def find_files(args, choice):
             f"--images {args.images}: has one class, {folders[0].name}; a classifier needs two "
             "folders or more"
         )
+    if hold_the_same_folders(folders):
+        names = " and ".join(folder.name for folder in folders)
+        sys.exit(
+            f"--images {args.images}: {names} have folders of the same names in them, as sets of "
+            "images have; name those train and test"
+        )
     return list_files(folders, args.seed, choice), test_files
+
+
+def hold_the_same_folders(folders):
+    """Whether all folders have folders of the same names in them, two or more."""
+    names = [sorted(next(os.walk(folder), ("", [], []))[1]) for folder in folders]
+    return len(names[0]) > 1 and all(other == names[0] for other in names)
 
 
 def find_test_folders(candidates, classes, choice):
@@ -740,9 +778,12 @@ def download_resnet18():
     """torchvision's ResNet-18 with its ImageNet weights, from the web or from torch's cache."""
     weights = ResNet18_Weights.IMAGENET1K_V1
     path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
     try:
         return resnet18(weights=weights)
     except Exception as error:  # torch and urllib each raise their own
+        if os.path.isfile(path) and not os.access(path, os.R_OK):
+            sys.exit(f"--weights imagenet: {path} cannot be read: set TORCH_HOME to another folder")
         if is_damaged(path):
             sys.exit(f"--weights imagenet: {path} is damaged: delete it, and run this again")
         why = why_not_fetched("ResNet-18", error, weights.url, path.parent, "TORCH_HOME")
@@ -751,7 +792,7 @@ def download_resnet18():
 
 def is_damaged(path):
     """Whether a file of torch's cache is there, but not what its name says: NAME-CHECKSUM.pth."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file fails where one may not look
         return False
     checksum = path.stem.rpartition("-")[2]
     return not hashlib.sha256(path.read_bytes()).hexdigest().startswith(checksum)
@@ -787,16 +828,23 @@ def limit_cost(args, form):
         args.seeds = 1
         args.steps = min(args.steps, SLOW_STEPS)
         print(
-            "Images of this size take long without a GPU: each transfer is made from one seed, "
-            f"with {args.steps} steps. That is too little to call a small difference one."
+            "Images of this size take long without a GPU, so --seeds is 1 here, and --steps "
+            f"{args.steps}: too little to tell a small difference from luck."
         )
 
 
 def choose_labels_per_class(args, target):
     """The numbers of labelled examples per class to try: those that every class has."""
-    most = min(LABELS_PER_CLASS[-1], target.train_labels.bincount().min().item())
+    counts = target.train_labels.bincount(minlength=len(target.classes)).tolist()
+    fewest = min(counts)
+    rarest = target.classes[counts.index(fewest)]
+    if fewest == 0:
+        sys.exit(f"No training image is of the class {rarest}: raise --train-images")
+    most = min(LABELS_PER_CLASS[-1], fewest)
     if args.dry_run:
         most = 1
+    elif most < LABELS_PER_CLASS[-1]:
+        print(f"At most {per_class(most)}, as the class {rarest} has no more training images")
     fewer = [count for count in LABELS_PER_CLASS if count < most]
     return [*fewer, most]
 
@@ -877,7 +925,7 @@ def fine_tune(model, images, labels, data, groups, steps):
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=device.type != "mps")
     rates = [group["lr"] for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rates, steps + 1, pct_start=0.2, cycle_momentum=False
+        optimizer, rates, max(6, steps + 1), pct_start=0.2, cycle_momentum=False
     )
     epochs = math.ceil(steps * BATCH_SIZE / len(images))
     order = torch.cat([torch.randperm(len(images)) for _ in range(epochs)])
@@ -911,8 +959,8 @@ def orange_light(images):
     return images * brightness.view(1, 3, 1, 1)
 
 
-# Of images (count, 3, height, width) with values from 0 to 255, given noise of the same shape with
-# mean 0 and standard deviation 1.
+# Each shift is a function of images (count, 3, height, width) with values from 0 to 255, and of
+# noise of the same shape with mean 0 and standard deviation 1.
 SHIFTS = {
     "unchanged": lambda images, noise: images,
     "noise": lambda images, noise: images + 30 * noise,
@@ -952,7 +1000,7 @@ def sample_shifts(data, seed):
 
 
 def adapt_to_outlines(model, source, target):
-    """What AdaBN on outlines does to the accuracy on outlines of a model of filled shapes."""
+    """Accuracy on outlines, before and after AdaBN on outlines, of a model of filled shapes."""
     return adapt(
         model,
         source,
@@ -963,10 +1011,14 @@ def adapt_to_outlines(model, source, target):
 
 
 def apply_shift(shift, images, generator):
-    """uint8 images, shifted; every shift draws noise, so that the next one draws the same."""
-    noise = torch.randn(images.shape, generator=generator).to(images.device)
-    shifted = shift(images.float(), noise)
-    return shifted.round().clamp(0, 255).to(torch.uint8)
+    """uint8 images, shifted. Each shift draws noise, even if it uses none: then a shift's noise
+    does not depend on what the shifts before it do.
+    """
+    shifted = []
+    for part in images.split(100):  # as floats, all at once may be too large
+        noise = torch.randn(part.shape, generator=generator).to(part.device)
+        shifted.append(shift(part.float(), noise).round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(shifted)
 
 
 def adapt(model, data, unlabelled, images, labels):
@@ -1009,14 +1061,15 @@ def behind_the_best(accuracies, place):
 
 
 def is_behind(mean, error):
-    """Whether a difference is one, and not luck; never for one seed."""
+    """Whether a difference is larger than luck explains; False for a single seed."""
     return mean > 0 and mean > STANDARD_ERRORS * error
 
 
-def most_accurate(accuracies, place):
-    """The strategies that are not behind the most accurate one by more than luck."""
+def not_clearly_behind(accuracies, place):
+    """The most accurate strategy and those not behind it by more than luck, by mean accuracy."""
     behind = behind_the_best(accuracies, place)
-    return [strategy for strategy, difference in behind.items() if not is_behind(*difference)]
+    level = [strategy for strategy, difference in behind.items() if not is_behind(*difference)]
+    return sorted(level, key=lambda strategy: behind[strategy][0])
 
 
 def gain(before_and_after):
@@ -1037,31 +1090,33 @@ def describe_transfer(labels_per_class, accuracies):
         means = mean_accuracies(accuracies, place)
         print(f"{count:16}" + "".join(f"{mean:14.1%}" for mean in means.values()))
     if len(accuracies["from scratch"][0]) == 1:
-        print("One seed cannot tell a difference from luck: --seeds 5 does.")
+        print("One seed cannot tell a difference from luck.")
         return
     for place, count in enumerate(labels_per_class):
         behind = behind_the_best(accuracies, place)
-        leaders = most_accurate(accuracies, place)
+        leaders = not_clearly_behind(accuracies, place)
         followers = [
             f"{strategy} ({mean:.1f} ± {error:.1f})"
             for strategy, (mean, error) in behind.items()
             if strategy not in leaders
         ]
-        print(f"With {per_class(count)}, the most accurate: {' and '.join(leaders)}.")
+        print(f"With {per_class(count)}, the most accurate: {' or '.join(leaders)}.")
         if followers:
             print(f"    Points behind, with standard error: {', '.join(followers)}.")
     describe_probe(labels_per_class, accuracies)
 
 
 def describe_probe(labels_per_class, accuracies):
-    """Say whether it ever pays to change little, as is often said of few labels."""
+    """Say with how many labels the linear probe is not clearly behind, as is often said of few."""
     counts = [
         str(count)
         for place, count in enumerate(labels_per_class)
-        if "linear probe" in most_accurate(accuracies, place)
+        if "linear probe" in not_clearly_behind(accuracies, place)
     ]
-    where = f"with {', '.join(counts)} labels per class" if counts else "at no number of labels"
-    print(f"In this run the linear probe is among the most accurate {where}.")
+    if counts:
+        print(f"Not clearly behind with {', '.join(counts)} labels per class: the linear probe.")
+    else:
+        print("The linear probe is behind at every number of labels.")
 
 
 def describe_adaptation(accuracy_by_shift, domain):
@@ -1125,8 +1180,8 @@ def draw_transfer(axes, labels_per_class, accuracies, target):
     )
     axes.set_xticks(labels_per_class, labels=[str(count) for count in labels_per_class])
     axes.minorticks_off()
-    with_fewest = ", ".join(most_accurate(accuracies, 0))
-    with_most = ", ".join(most_accurate(accuracies, -1))
+    with_fewest = " or ".join(not_clearly_behind(accuracies, 0))
+    with_most = " or ".join(not_clearly_behind(accuracies, -1))
     title = f"most accurate on {target.name}:\n{with_fewest} with {per_class(labels_per_class[0])}"
     if len(labels_per_class) > 1:
         title += f",\n{with_most} with {labels_per_class[-1]}"
@@ -1241,8 +1296,11 @@ SHAPES = (
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
 MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
-    "can't allocate memory": "The memory is full: close other programs, or lower --train-images",
+    "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
+    "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
+    "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "NOT_INITIALIZED": "The GPU cannot be used (a full memory?): run with --device cpu",
 }
 
 
@@ -1289,13 +1347,18 @@ class ImageData:
 
 
 def load_data(args):
-    """The images that the command line asks for, at most args.train_images and args.test_images."""
+    """The images that the command line asks for, at most args.train_images and args.test_images.
+
+    args.data becomes what they are, if it was "auto".
+    """
     cifar10 = None if args.data == "shapes" else read_cifar10(args)
     if cifar10 is not None:
+        args.data = "cifar10"
         name = "CIFAR-10"
         classes = CIFAR10_CLASSES
         train_set, test_set = cifar10
     else:
+        args.data = "shapes"
         name = "shapes"
         classes = SHAPES
         train_set = draw_shapes(args.train_images, seed=0)
@@ -1342,6 +1405,8 @@ def read_cifar10(args):
             f"CIFAR-10 in {root} cannot be read ({error.strerror}): name another --data-dir, or "
             "use --data shapes"
         )
+    except MemoryError:
+        raise
     except Exception:  # torchvision and pickle each raise their own
         sys.exit(
             f"CIFAR-10 in {root} is incomplete or damaged: run this with --data cifar10, which "
@@ -1384,7 +1449,11 @@ def why_not_fetched(what, error, url, folder, setting):
 
     setting is what names the folder.
     """
-    refused = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+    refused = (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO),
+        *(errno.EACCES, errno.EPERM, errno.EROFS),
+        *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    )
     if isinstance(error, OSError) and error.errno in refused:
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
@@ -1579,7 +1648,8 @@ def train(
             correct = 0
             seen = 0
             model.train()
-            for images, labels in random_batches(data, batch_size, generator):
+            batches = random_batches(data, batch_size, generator)
+            for step, (images, labels) in enumerate(batches):
                 with autocast(device):
                     logits = model(normalise(images, data))
                 loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
@@ -1590,7 +1660,7 @@ def train(
                 total_loss += len(labels) * loss.detach()
                 correct += (logits.argmax(dim=1) == labels).sum()
                 seen += len(labels)
-                if bar.n % 10 == 0:  # to read a number makes a GPU wait
+                if step % 10 == 0:  # to read a number makes a GPU wait
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
@@ -1643,6 +1713,7 @@ def written_whole(path):
 
     Prints what it has written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
         yield unfinished
@@ -1699,7 +1770,7 @@ def whole_number(low, high):
 
 def expanded_path(text):
     """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # Path's own raises an error for an unknown user
 
 
 def parse_args(exercise, budgets, add_flags=None):
@@ -1769,10 +1840,11 @@ def parse_args(exercise, budgets, add_flags=None):
 
 
 def own_arguments():
-    """The arguments that are meant for this script, and not for a notebook's kernel."""
+    """The arguments that are meant for this script, and not for a notebook or a console."""
     program = Path(sys.argv[0])
-    in_kernel = program.name.endswith("kernel_launcher.py") or "spyder_kernels" in program.parts
-    return [] if in_kernel else sys.argv[1:]
+    consoles = ("kernel_launcher.py", "pydevconsole.py")
+    in_console = program.name.endswith(consoles) or "spyder_kernels" in program.parts
+    return [] if in_console else sys.argv[1:]
 
 
 def choose_device(name, parser):
@@ -1795,7 +1867,8 @@ def check_folders(args, parser):
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=args.out).close()
+        with tempfile.TemporaryFile(dir=args.out) as file:
+            file.write(bytes(2**20))  # a full disk may still take an empty file
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -1832,10 +1905,13 @@ def stop_if_unwritten(exercise):
 
 def main(run, exercise, budgets, add_flags=None):
     """Run the experiment as the command line says; every expected mishap gets one sentence."""
+    if sys.stderr is None:  # closed, but progress bars want one
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
     if hasattr(sys.stdout, "reconfigure"):  # it has not in a notebook
-        sys.stdout.reconfigure(errors="replace")  # letters that the terminal has not
+        # Letters that the terminal has not are replaced; a log file gets each line at once.
+        sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
     except KeyboardInterrupt:
@@ -1843,6 +1919,8 @@ def main(run, exercise, budgets, add_flags=None):
             "\nStopped: nothing is half-written. "
             "The same command goes on with what is finished, or starts again."
         )
+    except MemoryError:
+        sys.exit(MISHAPS["can't allocate memory"])
     except RuntimeError as error:  # torch has no classes for most of these
         for words, sentence in MISHAPS.items():
             if words in str(error):
@@ -1852,9 +1930,12 @@ def main(run, exercise, budgets, add_flags=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to come
         sys.exit("Stopped: nobody reads the output any more. Leave out the | and what follows it")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+        path = Path(str(error.filename2 or error.filename))
+        if error.filename is None or not path.is_relative_to(args.out):
             raise
-        sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
+        sys.exit(f"{path} cannot be written ({error.strerror}): close or remove it, and try again")
     if args.dry_run:
         print("This was a dry run: everything works, and its numbers mean nothing.")
 

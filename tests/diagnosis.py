@@ -307,7 +307,7 @@ def wrong_channels(wrong):
     if mismatch:
         return (
             f"a convolution that is made for {mismatch[1]} channels gets {mismatch[2]}; "
-            "its in_channels must be what the layer before it puts out"
+            "its in_channels must be what the layer before it outputs"
         )
     mismatch = re.search(r"mat1 and mat2.*\((\d+)x(\d+) and (\d+)x(\d+)\)", str(wrong))
     if not mismatch:
@@ -317,7 +317,7 @@ def wrong_channels(wrong):
     if int(mismatch[2]) == channels:
         return (
             f"the linear layer is made for {mismatch[3]} numbers, "
-            f"but the last stage puts out {channels} channels"
+            f"but the last stage outputs {channels} channels"
         )
     return (
         "what reaches the linear layer is not (batch, channels of the last stage): "
@@ -351,7 +351,7 @@ def wrong_counts(ops, oracle_ops, blocks):
 
 
 def stage_lengths(ops):
-    """How many convolutions in a row put out the same number of channels, the stem's left out."""
+    """How many convolutions in a row output the same number of channels, the stem's left out."""
     lengths = []
     before = None
     for op in wide(ops)[1:]:
@@ -378,8 +378,7 @@ def wrong_linear(ops, oracle_ops):
         )
     if outputs != expected_outputs:
         return (
-            f"the linear layer puts out {outputs} numbers, "
-            f"expected num_classes = {expected_outputs}"
+            f"the linear layer outputs {outputs} numbers, expected num_classes = {expected_outputs}"
         )
     return None
 
@@ -565,7 +564,7 @@ def wrong_projection(projection, channels):
     """What is wrong with the width of a bottleneck's projection, in words, or None."""
     if projection is not None and len(projection.weight) != 4 * channels:
         return (
-            f"the projection puts out {len(projection.weight)} channels, "
+            f"the projection outputs {len(projection.weight)} channels, "
             f"expected 4 * channels = {4 * channels}"
         )
     return None

@@ -405,7 +405,7 @@ def test_network_runs_its_layers_in_order(lesson, skip):
     for index, (size, expected_size) in enumerate(zip(sizes, expected)):
         if size != expected_size:
             raise Wrong(
-                f"{what}: {place_of_convolution(index)} puts out {size} "
+                f"{what}: {place_of_convolution(index)} outputs {size} "
                 f"(channels, height, width), expected {expected_size}."
             )
     if len(sizes) != len(expected):
@@ -487,7 +487,7 @@ def wrong_part(network, oracle, opposite, x):
             if place in ("the stem", "the head"):
                 return f"{place} is not the given one: {extra(ops) or 'leave it as it stands'}"
             if output.shape != expected.shape:
-                return f"{place} puts out {shape(output)}, expected {shape(expected)}"
+                return f"{place} outputs {shape(output)}, expected {shape(expected)}"
             if is_close(output, opposite_parts[place](x), 1e-4):
                 article = "no" if expected_parts[place].skip else "a"
                 return f"{place} has {article} working shortcut; hand skip on to every Block"

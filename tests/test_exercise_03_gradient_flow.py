@@ -424,13 +424,13 @@ def other_points(network, batch, gradients):
     return {
         "the stem's output is among them; take the blocks' only": euclid(gradients),
         "the last block is left out": euclid(gradients[1:-1]),
-        "what the modules within the blocks put out is among it; take the blocks' own outputs": of(
+        "what the modules within the blocks output is among it; take the blocks' own outputs": of(
             lambda twin: list(twin[1].modules())[1:]
         ),
-        "what the modules within model[1] put out is among it; take the blocks' own outputs": of(
+        "what the modules within model[1] output is among it; take the blocks' own outputs": of(
             lambda twin: twin[1].modules()
         ),
-        "what all modules put out is among it; take the blocks' own outputs": of(
+        "what all modules output is among it; take the blocks' own outputs": of(
             lambda twin: twin.modules()
         ),
     }

@@ -125,7 +125,7 @@ def block_twins(lesson, case, training):
     if like_the_paper(ops):
         move_strides(oracle)
     expected, oracle_ops = record(oracle, x, "")
-    hint = " It puts out expansion * channels = 4 * channels channels."
+    hint = " It outputs expansion * channels = 4 * channels channels."
     check_tensor(output, expected, what, hint)
     check_registered(block, ops, what)
     randomise(ops)
@@ -542,7 +542,7 @@ def test_network_takes_a_width(lesson, depth):
     expected = [len(op.weight) // 16 for op in convolutions(oracle_ops, 3)]
     if channels != expected:
         raise Wrong(
-            f"{call}: its 3x3 convolutions put out {channels} channels, expected {expected}: "
+            f"{call}: its 3x3 convolutions output {channels} channels, expected {expected}: "
             "width * 2**i in stage i."
         )
 
@@ -575,7 +575,7 @@ def test_new_network_starts_from_its_shortcuts(lesson, depth):
         expected, oracle_ops = record(oracle, x, "")
     check_tensor(logits, expected, call)
     if not logits.isfinite().all():
-        raise Wrong(f"{call} puts out logits that are not finite. Leave the layers as they start.")
+        raise Wrong(f"{call} outputs logits that are not finite. Leave the layers as they start.")
     check_registered(model, ops, call)
     check_start(ops, oracle_ops, call)
 
@@ -708,7 +708,7 @@ def mac_mistakes(model, size, expected):
         "it counts the additions only, one fewer in each row": of(
             lambda layer, x, y: y.numel() * (layer.weight[0].numel() - 1)
         ),
-        "it takes the positions of what reaches a convolution; take those of what it puts out": of(
+        "it takes the positions of what reaches a convolution; take those of what it outputs": of(
             with_positions_of_input
         ),
         "it multiplies by the whole weight; take one row, weight[0]": of(
@@ -718,7 +718,7 @@ def mac_mistakes(model, size, expected):
         "it counts parameters, not multiply-adds": (
             sum(parameter.numel() for parameter in model.parameters())
         ),
-        "it takes the size of what reaches a layer; take that of what it puts out": of(
+        "it takes the size of what reaches a layer; take that of what it outputs": of(
             lambda layer, x, y: x.numel() * layer.weight[:, 0].numel()
         ),
         "it takes images to be as high as wide; height and width can differ": of(
@@ -771,7 +771,7 @@ def check_macs(lesson, model, size, name):
         mistakes = {"it runs two images, so it counts twice": 2 * expected}
     hint = likeliest(mistakes, lambda known: got == known) or (
         " It is the sum, over every run of a convolution or linear layer, "
-        "of the numbers that it puts out times the length of one row of its weight."
+        "of the numbers that it outputs times the length of one row of its weight."
     )
     raise Wrong(f"{what} is {got:,}, expected {expected:,}.{hint}")
 

@@ -224,7 +224,7 @@ def wrong_input(head, width):
     sizes = [parameter.shape[1] for parameter in head.parameters() if parameter.dim() == 2]
     if not sizes or sizes[0] == width:
         return None
-    reason = ", which is what the old one puts out" if sizes[0] == CLASSES else ""
+    reason = ", which is what the old one outputs" if sizes[0] == CLASSES else ""
     return (
         f"the new layer takes {sizes[0]} features{reason}; "
         f"it should take what the old one takes, {width} here"
@@ -505,7 +505,7 @@ def test_statistics_stay_when_a_stage_is_trained_again(lesson):
 
 
 def hooked_features(model, batches):
-    """What the pooling layer puts out, by a hook on a copy."""
+    """What the pooling layer outputs, by a hook on a copy."""
     model = copy.deepcopy(model).eval()
     features = []
     model.avgpool.register_forward_hook(
@@ -563,7 +563,7 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
         mistakes = features_mistakes(model, batches, expected)
         cause = likeliest(mistakes, lambda known: is_close(features, known, 1e-3))
         raise Wrong(
-            f"{what}: the features are not what the pooling layer puts out in eval mode.{cause}"
+            f"{what}: the features are not what the pooling layer outputs in eval mode.{cause}"
         )
     if type(labels) is not torch.Tensor:
         raise Wrong(f"{what}: the labels are {in_words(labels)}, expected a tensor.")
@@ -683,7 +683,7 @@ def check_features_shape(features, expected, what):
     size = tuple(features.shape) if type(features) is torch.Tensor else ()
     count, width = expected.shape
     if size == (count, CLASSES):
-        raise Wrong(f"{what}: the features are the logits, what fc puts out. Take what reaches it.")
+        raise Wrong(f"{what}: the features are the logits, what fc outputs. Take what reaches it.")
     is_larger = size[:1] == (count,) and features[0].numel() > width
     if is_larger and len(size) > 1:
         raise Wrong(

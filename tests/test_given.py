@@ -408,6 +408,19 @@ def test_what_was_finished_is_not_computed_again(tmp_path):
     args.epochs = 4
     given.finished_before(args, "plain-8", compute)
     assert calls == [3, 4], "with other settings it is computed again"
+    args.epochs = 3
+    given.finished_before(args, "plain-8", compute)
+    assert calls == [3, 4], "a run with other settings leaves it where it is"
+    (kept,) = tmp_path.glob(f"*/{given.kept_path(args, 'plain-8').name}")
+    kept.write_bytes(kept.read_bytes()[:100])
+    given.finished_before(args, "plain-8", compute)
+    assert calls == [3, 4, 3], "a damaged file counts as none"
+    given.forget_finished(args, ["plain-8"])
+    args.epochs = 4
+    given.finished_before(args, "plain-8", compute)
+    assert calls == [3, 4, 3], "what others have kept stays"
+    given.forget_finished(args, ["plain-8"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_run_may_end_while_a_result_is_kept(tmp_path, monkeypatch):
@@ -415,7 +428,7 @@ def test_another_run_may_end_while_a_result_is_kept(tmp_path, monkeypatch):
     replace = os.replace
 
     def replace_late(source, target):
-        shutil.rmtree(given.kept_folder(args))  # as the other run does at its end
+        given.forget_finished(args, ["plain-8"])  # as the other run does at its end
         replace(source, target)
 
     monkeypatch.setattr("os.replace", replace_late)
@@ -442,6 +455,7 @@ def test_a_number_out_of_range_gets_a_sentence():
         (["/site-packages/ipykernel_launcher.py", "--f=kernel.json", "--stdin=9"], []),
         (["/dist-packages/colab_kernel_launcher.py", "-f", "kernel.json"], []),
         (["/site-packages/spyder_kernels/console/__main__.py", "-f", "k.json"], []),
+        (["/pycharm/pydevconsole.py", "--mode=client", "--port=60057"], []),
     ],
 )
 def test_only_a_kernels_own_arguments_are_dropped(monkeypatch, arguments, own):

@@ -294,7 +294,7 @@ def find_norm(ops, conv, what):
                 "it belongs after it."
             )
     raise Wrong(
-        f"{what}: no batch norm takes what its {conv_name(conv)} puts out. "
+        f"{what}: no batch norm takes what its {conv_name(conv)} outputs. "
         "Each convolution is followed by its own."
     )
 

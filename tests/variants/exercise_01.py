@@ -135,7 +135,7 @@ VARIANTS = [
     wrong(
         "1.1",
         "b bn2 after add",
-        "channels puts out. Each convolution is followed by its own",
+        "channels outputs. Each convolution is followed by its own",
         edit("branch = self.bn2(self.conv2(branch))", "branch = self.conv2(branch)"),
         edit(
             "return F.relu(branch + self.shortcut(x))",
@@ -726,7 +726,7 @@ VARIANTS = [
     wrong(
         "1.3",
         "s nobn",
-        "channels puts out. Each convolution is followed by its own",
+        "channels outputs. Each convolution is followed by its own",
         edit("return nn.Sequential(projection, nn.BatchNorm2d(out_channels))", "return projection"),
     ),
     wrong(
@@ -750,7 +750,7 @@ VARIANTS = [
     wrong(
         "1.3",
         "s bn first",
-        "channels puts out. Each convolution is followed by its own",
+        "channels outputs. Each convolution is followed by its own",
         edit(
             "return nn.Sequential(projection, nn.BatchNorm2d(out_channels))",
             "return nn.Sequential(nn.BatchNorm2d(in_channels), projection)",
@@ -1760,7 +1760,7 @@ self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), Squeeze(), nn.Linear(512, num
     wrong(
         "1.2",
         "n linear of the wrong size",
-        "made for 256 numbers, but the last stage puts out 512",
+        "made for 256 numbers, but the last stage outputs 512",
         edit("nn.Linear(512, num_classes)", "nn.Linear(256, num_classes)"),
     ),
     wrong(

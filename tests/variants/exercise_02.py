@@ -83,13 +83,13 @@ VARIANTS = [
         "2.2",
         "skip dropped",
         "stage 1, block 1 has a working shortcut; hand skip on to every Block",
-        edit("stride if i == 0 else 1, skip))", "stride if i == 0 else 1))"),
+        edit("out_channels, stride, skip))", "out_channels, stride))"),
     ),
     wrong(
         "2.2",
         "stride all",
-        "stage 2, block 2 puts out",
-        edit("stride if i == 0 else 1, skip", "stride, skip"),
+        "stage 2, block 2 outputs",
+        edit("first_stride if i == 0 else 1", "first_stride"),
     ),
     wrong(
         "2.2",
@@ -106,10 +106,10 @@ VARIANTS = [
     wrong(
         "2.2",
         "no stride",
-        "stage 2, block 1 puts out",
+        "stage 2, block 1 outputs",
         edit("(2 * width, 2), (4 * width, 2)):", "(2 * width, 1), (4 * width, 2)):"),
     ),
-    wrong("2.2", "stem stride", "stage 1, block 1 puts out", edit("((width, 1),", "((width, 2),")),
+    wrong("2.2", "stem stride", "stage 1, block 1 outputs", edit("((width, 1),", "((width, 2),")),
     wrong(
         "2.2",
         "nohead",
@@ -145,9 +145,9 @@ def run""",
         "shared",
         "twice. Each place needs a layer of its own",
         edit(
-            """            channels = out_channels
+            """            in_channels = out_channels
 """,
-            """            channels = out_channels
+            """            in_channels = out_channels
         blocks[-1] = blocks[-2]
 """,
         ),
@@ -578,12 +578,13 @@ return F.relu(out)""",
         "stage 1, block 2 has no working shortcut",
         edit(
             """        for i in range((depth - 2) // 6):
-            blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
-            channels = out_channels
+            stride = first_stride if i == 0 else 1
+            blocks.append(Block(in_channels, out_channels, stride, skip))
+            in_channels = out_channels
 """,
-            """        blocks.append(Block(channels, out_channels, stride, skip))
+            """        blocks.append(Block(in_channels, out_channels, first_stride, skip))
         blocks += [Block(out_channels, out_channels, 1, False) for _ in range((depth - 2) // 6 - 1)]
-        channels = out_channels
+        in_channels = out_channels
 """,
         ),
     ),
@@ -593,12 +594,13 @@ return F.relu(out)""",
         "stage 1, block 2 has a working shortcut",
         edit(
             """        for i in range((depth - 2) // 6):
-            blocks.append(Block(channels, out_channels, stride if i == 0 else 1, skip))
-            channels = out_channels
+            stride = first_stride if i == 0 else 1
+            blocks.append(Block(in_channels, out_channels, stride, skip))
+            in_channels = out_channels
 """,
-            """        blocks.append(Block(channels, out_channels, stride, skip))
+            """        blocks.append(Block(in_channels, out_channels, first_stride, skip))
         blocks += [Block(out_channels, out_channels) for _ in range((depth - 2) // 6 - 1)]
-        channels = out_channels
+        in_channels = out_channels
 """,
         ),
     ),
@@ -685,9 +687,9 @@ def run""",
     wrong(
         "2.2",
         "channels forgotten",
-        "its in_channels must be what the layer before it puts out",
+        "its in_channels must be what the layer before it outputs",
         edit(
-            """            channels = out_channels
+            """            in_channels = out_channels
 """,
             "",
         ),

@@ -1577,7 +1577,7 @@ return [norm(g) for g in torch.autograd.grad(loss, outs)]""",
     wrong(
         "3.2",
         "all modules",
-        "put out is among it; take the blocks' own outputs",
+        "output is among it; take the blocks' own outputs",
         hole(
             "signal_norms",
             """outs=[]

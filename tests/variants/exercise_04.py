@@ -396,7 +396,7 @@ LAYERS""",
     wrong(
         "4.1",
         "projsmall",
-        "the projection puts out 6 channels",
+        "the projection outputs 6 channels",
         edit(
             '''self.shortcut = make_shortcut(in_channels, out_channels, stride)
 
@@ -460,7 +460,7 @@ LAYERS""",
     wrong(
         "4.1",
         "nobn3",
-        "channels puts out. Each convolution is followed by its own",
+        "channels outputs. Each convolution is followed by its own",
         hole(
             "Bottleneck.__init__",
             """
@@ -509,7 +509,7 @@ LAYERS""",
     wrong(
         "4.1",
         "expansion2",
-        "It puts out expansion * channels =",
+        "It outputs expansion * channels =",
         edit(
             "        out_channels = self.expansion * channels",
             "        out_channels = 2 * channels",
@@ -630,35 +630,33 @@ class Bottleneck(nn.Module):
         "4.2",
         "stagestride0",
         "has stride 2, expected 1",
-        edit("stride=2 if i > 0 and j == 0 else 1", "stride=2 if j == 0 else 1"),
+        edit("stride = 2 if i > 0 and j == 0 else 1", "stride = 2 if j == 0 else 1"),
     ),
     wrong(
         "4.2",
         "nostride",
         "has stride 1, expected 2",
-        edit("stride=2 if i > 0 and j == 0 else 1", "stride=1"),
+        edit("stride = 2 if i > 0 and j == 0 else 1", "stride = 1"),
     ),
     wrong(
         "4.2",
         "inch",
-        "its in_channels must be what the layer before it puts out",
-        edit("in_channels = block.expansion * width * 2**i", "in_channels = width * 2**i"),
+        "its in_channels must be what the layer before it outputs",
+        edit("in_channels = block.expansion * channels", "in_channels = channels"),
     ),
     wrong(
         "4.2",
         "width64",
-        "its in_channels must be what the layer before it puts out",
-        edit("block(in_channels, width * 2**i,", "block(in_channels, 64 * 2**i,"),
+        "its in_channels must be what the layer before it outputs",
+        edit("channels = width * 2**i", "channels = 64 * 2**i"),
     ),
     wrong(
         "4.2",
         "onefewer",
         "blocks, expected 2, 2, 2, 2",
         edit(
-            """for j in range(count):
-            blocks""",
-            """for j in range(count - 1):
-            blocks""",
+            "for j in range(count):",
+            "for j in range(count - 1):",
         ),
     ),
     wrong(
@@ -670,7 +668,7 @@ class Bottleneck(nn.Module):
     wrong(
         "4.2",
         "classes10",
-        "the linear layer puts out 10 numbers, expected num_classes = 1000",
+        "the linear layer outputs 10 numbers, expected num_classes = 1000",
         edit(
             """nn.Linear(in_channels, num_classes))
     return""",
@@ -703,8 +701,8 @@ class Bottleneck(nn.Module):
         "same",
         "one convolution runs twice",
         edit(
-            "blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1))",
-            "blocks.append(block(in_channels, width * 2**i, stride=2 if i > 0 and j == 0 else 1) if j < 2 else blocks[-1])",
+            "blocks.append(block(in_channels, channels, stride))",
+            "blocks.append(block(in_channels, channels, stride) if j < 2 else blocks[-1])",
         ),
     ),
     right(
@@ -1325,7 +1323,7 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
     wrong(
         "4.2",
         "head of fixed size",
-        "made for 512 numbers, but the last stage puts out",
+        "made for 512 numbers, but the last stage outputs",
         edit("nn.Linear(in_channels, num_classes))", "nn.Linear(512, num_classes))"),
     ),
     wrong(
@@ -1333,8 +1331,8 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
         "with gradients",
         "runs the model with gradients",
         edit(
-            "    with torch.no_grad():\n        model.eval()(torch",
-            "    if True:\n        model.eval()(torch",
+            "    with torch.no_grad():\n        model(image)",
+            "    if True:\n        model(image)",
         ),
     ),
     wrong(
@@ -1342,8 +1340,8 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
         "freezes the model",
         "changes requires_grad of",
         edit(
-            "    with torch.no_grad():\n        model.eval()(torch",
-            "    model.requires_grad_(False)\n    with torch.no_grad():\n        model.eval()(torch",
+            "    with torch.no_grad():\n        model(image)",
+            "    model.requires_grad_(False)\n    with torch.no_grad():\n        model(image)",
         ),
     ),
     wrong(
@@ -1351,8 +1349,8 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
         "gradients off for good",
         "leaves gradients switched off",
         edit(
-            "    with torch.no_grad():\n        model.eval()(torch",
-            "    torch.set_grad_enabled(False)\n    if True:\n        model.eval()(torch",
+            "    with torch.no_grad():\n        model(image)",
+            "    torch.set_grad_enabled(False)\n    if True:\n        model(image)",
         ),
     ),
     wrong(

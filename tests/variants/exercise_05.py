@@ -3057,7 +3057,7 @@ def freeze_backbone(model):
     wrong(
         "5.3",
         "dropout goes on",
-        "not what the pooling layer puts out in eval mode",
+        "not what the pooling layer outputs in eval mode",
         definition(
             "extract_features",
             """
