@@ -179,7 +179,7 @@ def torch_stays_as_it_is():
     if changed:
         raise Wrong(
             f"your code changes torch itself ({', '.join(sorted(changed))}), for everybody who "
-            "uses it: make a class of your own, or a layer with other settings."
+            "uses it: put it back, or make a class or a layer of your own."
         )
 
 

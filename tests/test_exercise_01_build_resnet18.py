@@ -39,7 +39,7 @@ from torch import equal, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
-from unchanged import Everything, disturb
+from unchanged import Everything, check_seeds_nothing, disturb
 from what_ran import (
     check_registered,
     check_shares_nothing,
@@ -408,17 +408,7 @@ def test_network_starts_ready_to_learn(lent):
 
 @pytest.mark.task("1.2")
 def test_network_does_not_seed_torch(lent):
-    numbers_drawn = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        with calling("ResNet18()"):
-            lent.ResNet18()
-        numbers_drawn.append(torch.rand(()).item())
-    if numbers_drawn[0] == numbers_drawn[1]:
-        raise Wrong(
-            "ResNet18() seeds torch: whatever the seed was before, the random numbers after it "
-            "are the same. Leave torch.manual_seed to the caller."
-        )
+    check_seeds_nothing(lent.ResNet18, "ResNet18()")
 
 
 @pytest.mark.task("1.2")
@@ -614,7 +604,7 @@ class Constant(nn.Module):
         return self.logits
 
 
-def make_rigged():
+def make_rigged(training=True):
     """A model that predicts what each image's first pixel says, and a note for each of its calls.
 
     The pixel's second channel says by how much the largest logit is the largest, its third which
@@ -645,7 +635,7 @@ def make_rigged():
     model = Rigged().train()
     for _ in range(3):
         model.stages(model.stem(torch.randn(4, 3, 2, 2)))  # statistics other than the first ones
-    return disturb(model), notes
+    return disturb(model.train(training)), notes
 
 
 def rigged_batches(sizes, correct, seed=0):
@@ -696,14 +686,7 @@ def call_accuracy(lesson, sizes, correct, rigged=None):
             value = lesson.accuracy(model, batches)
     except Wrong as wrong:
         raise wrong.because(explain_crash(wrong, batches, sizes)) from None
-    finally:
-        gradients_are_on = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-    if not gradients_are_on:
-        raise Wrong(
-            f"{what} leaves gradients switched off for good: nothing trains any more. "
-            "Use torch.no_grad()."
-        )
+    before.check_gradients_on(what)
     for tensor, copy in zip(batches.given, batches.copies):
         if not equal(tensor, copy):
             raise Wrong(f"{what} changes the images or the labels that it is given.")
@@ -856,8 +839,10 @@ def test_accuracy_of_logits_of_any_size(lesson, size):
 
 
 @pytest.mark.task("1.4")
-def test_accuracy_uses_eval_mode(lesson):
-    call = call_accuracy(lesson, (6, 2), (3, 1))
+@pytest.mark.parametrize("training", [True, False], ids=["from train mode", "from eval mode"])
+def test_accuracy_uses_eval_mode(lesson, training):
+    """The model's parts are in mixed modes, whatever the mode of the model itself."""
+    call = call_accuracy(lesson, (6, 2), (3, 1), make_rigged(training))
     for note in call.notes:
         if note.in_train_mode:
             first, *others = [name or "the model itself" for name in note.in_train_mode]
@@ -891,6 +876,9 @@ def test_accuracy_goes_through_the_batches_once(lesson):
 def test_accuracy_changes_nothing_but_the_mode(lesson):
     call = call_accuracy(lesson, (6, 2), (3, 1))
     call.before.check(call.what, "mode")
+    with torch.no_grad():
+        call = call_accuracy(lesson, (6, 2), (3, 1))
+    call.before.check(call.what, "mode", "gradients on")
 
 
 @pytest.mark.task("1.4")

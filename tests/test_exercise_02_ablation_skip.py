@@ -31,7 +31,7 @@ from messages import (
     shape,
 )
 from torch import equal, nn
-from unchanged import Everything, disturb
+from unchanged import Everything, check_seeds_nothing, disturb
 from what_ran import (
     check_registered,
     check_shares_nothing,
@@ -531,17 +531,7 @@ def test_network_of_another_depth_is_refused(lesson, depth):
 
 @pytest.mark.task("2.2")
 def test_network_does_not_seed_torch(lesson):
-    last_weights = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        network, _ = build(lesson, 8, skip=True)
-        weights = [weight for weight in network.parameters() if weight.ndim == 4]
-        last_weights += weights[-1:]  # the last, since the stem's is drawn above the hole
-    if last_weights and equal(*last_weights):
-        raise Wrong(
-            "build_network(8, skip=True) draws the same weights whatever torch was seeded with. "
-            "Leave torch.manual_seed to the caller, as task 2.3 does."
-        )
+    check_seeds_nothing(lambda: lesson.build_network(8, skip=True), "build_network(8, skip=True)")
 
 
 @pytest.mark.task("2.2")
@@ -578,7 +568,7 @@ def test_network_takes_num_classes(lesson):
 # Task 2.3
 
 DEPTHS = (14, 8, 20)
-SEEDS = (3, 11, 5)
+SEEDS = (3, 0, 5)
 USUAL_SEEDS = (0, 42, 1, 123, 1234)  # those that people write where none is given
 COMBINATIONS = list(itertools.product(("plain", "residual"), DEPTHS, SEEDS))
 TRAINED = 7  # what Fit sets every weight to

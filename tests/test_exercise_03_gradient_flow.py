@@ -436,6 +436,18 @@ def other_points(network, batch, gradients):
     }
 
 
+@pytest.mark.task("3.2")
+def test_signal_norms_are_those_of_any_blocks(lesson):
+    network = make_network(lesson)
+    network[1][1] = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+    batch = make_batch()
+    expected = euclid(block_gradients(network, *batch)[1:])
+    what = "signal_norms(model, images, labels) where a module of another class is one of model[1]"
+    with differentiating(what):
+        got = lesson.signal_norms(network, *batch)
+    check_numbers(numbers_of(got, what, len(expected)), expected, what, {})
+
+
 def signal_mistakes(network, batch):
     """What the known wrong ways give for signal_norms."""
     _, points = run_blocks(network, *batch)
@@ -690,6 +702,7 @@ def test_change_leaves_out_what_has_no_logarithm(lesson):
         [3e-24, 5e-23, 1e-24, 2e-25, 8e-24],
         [1e30, 1e45, 1e80, 2e90],
         [1e308, 1e280, 1e290],
+        [1e-200, 1.0, 1e200],
     ],
     ids=str,
 )
@@ -946,6 +959,16 @@ def test_correlation_is_the_mean_cosine_of_the_input_gradients(lesson, skip, bat
 
 
 @pytest.mark.task("3.4")
+def test_correlation_of_a_single_pair(lesson):
+    network = make_network(lesson, batch_norm=False)
+    images, _ = make_batch()
+    noise, _ = make_batch(seed=7)
+    images, neighbours = images[:1], images[:1] + 0.3 * noise[:1]
+    what = "gradient_correlation(model, one image, its neighbour)"
+    check_correlation(lesson, network, images, neighbours, what, "", 1e-4)
+
+
+@pytest.mark.task("3.4")
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["without batch norm", "with batch norm"])
 def test_correlation_does_not_depend_on_the_gradients_size(lesson, batch_norm):
     network = shrunk(make_network(lesson, batch_norm=batch_norm))
@@ -1083,6 +1106,11 @@ def test_measuring_leaves_no_trace(lesson, task, training):
     with differentiating(what):
         measure(lesson, task, network, given)
     before.check(what)
+    if task == "3.4":
+        given["images"].requires_grad_()
+        before = Everything(network, **given)
+        measure(lesson, task, network, given)
+        before.check_inputs(what)
 
 
 @of_tasks("3.1", "3.2", "3.4")
@@ -1549,6 +1577,22 @@ def test_recording_gradients_of_any_size(lesson, factor):
         f"expected {expected[0][layer]:.4g}.",
         cause,
     )
+
+
+@pytest.mark.task("3.5")
+def test_recording_takes_the_whole_step_of_large_gradients(lesson):
+    network = shrunk(make_network(lesson), 1e4)
+    batches = make_batches()[:1]
+    twin, _ = train_by_hand(network, batches, momentum)
+    what = "record_training of a batch whose gradients have norms of about 1e4"
+    with differentiating(what):
+        lesson.record_training(network, iter(batches), momentum(network))
+    name = first_difference(network, twin)
+    if name is not None:
+        raise Wrong(
+            f"{what}: afterwards the model's {name} are not those of a step. Take the gradients as "
+            "they are, neither clipped nor divided by their norm."
+        )
 
 
 @pytest.mark.task("3.5")

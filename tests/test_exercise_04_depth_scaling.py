@@ -884,6 +884,25 @@ def test_counting_leaves_no_trace(lesson, training):
             "Start each count at 0, and remove the hooks."
         )
     check_is_run_once(images)
+    with torch.no_grad():
+        before = Everything(model)
+        lesson.count_macs(model)
+        before.check_gradients_on("count_macs(model), called within torch.no_grad(),")
+
+
+@pytest.mark.task("4.3")
+def test_a_large_count_is_exact(lesson):
+    layer = nn.Linear(1001, 1001)
+    model = nn.Sequential(nn.Flatten(), *[layer] * 17)
+    what = "count_macs(model, (7, 11, 13)) of a linear layer that runs 17 times"
+    with calling(what):
+        got = whole_number(lesson.count_macs(model, (7, 11, 13)), what)
+    expected = 17 * 1001**2
+    if got != expected:
+        cause = None
+        if got == int(torch.tensor(float(expected))):
+            cause = "the sum is kept in float32, which rounds numbers above 2**24"
+        raise Wrong(f"{what} returned {got:,}, expected {expected:,}.", cause)
 
 
 def check_is_run_once(images):
@@ -959,7 +978,7 @@ class Fit:
 
 
 SWEPT_DEPTHS = (10, 18, 34)
-SWEPT_SEEDS = (3, 5, 8)
+SWEPT_SEEDS = (3, 5, 0)
 ALL_RUNS = set(itertools.product(SWEPT_DEPTHS, SWEPT_SEEDS))
 
 
@@ -1019,14 +1038,13 @@ def test_sweep_trains_every_depth_from_every_seed(lesson):
         stem = next(conv for conv in convs if conv.shape[1] == 3)
         if len(stem) != 4:
             raise Wrong(f"{call}: the network's width is {len(stem)}, expected 4. Hand width on.")
-        widest = max(convs, key=len)
-        deviation = widest.std().item()
-        expected = (2 / (widest.shape[2] ** 2 * len(widest))) ** 0.5
-        if not 0.75 * expected < deviation < 1.3 * expected:
-            raise Wrong(
-                f"{call}: the convolutions are not drawn by initialise. "
-                "Say network.apply(initialise)."
-            )
+        for conv in convs:
+            expected = (2 / (conv.shape[2] ** 2 * len(conv))) ** 0.5
+            if conv.numel() > 100 and not 0.65 < conv.std() / expected < 1.5:
+                raise Wrong(
+                    f"{call}: the convolutions, or some of them, are not drawn by initialise. "
+                    "Say network.apply(initialise)."
+                )
 
 
 @pytest.mark.task("4.4")

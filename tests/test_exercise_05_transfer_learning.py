@@ -18,6 +18,7 @@ from messages import (
     check_dry_run,
     check_tensor,
     draw,
+    dtype,
     in_words,
     is_close,
     likeliest,
@@ -346,6 +347,37 @@ def test_head_lies_where_the_model_does(lesson):
             )
 
 
+@pytest.mark.task("5.1")
+@pytest.mark.parametrize("body, head", [("cpu", "meta"), ("meta", "cpu")])
+def test_head_lies_where_the_old_one_did(lesson, body, head):
+    model = make_model().to(body)
+    model.fc = nn.Linear(512, CLASSES, device=head)
+    call = f'replace_head(model, 3) of a model on "{body}" whose fc is on "{head}"'
+    with calling(call):
+        lesson.replace_head(model, 3)
+    for parameter in model.fc.parameters():
+        if parameter.device.type != head:
+            raise Wrong(
+                f"{call} gives a head on {parameter.device}. "
+                "Make it on the device of the old head's weight."
+            )
+
+
+@pytest.mark.task("5.1")
+def test_head_is_float32_and_has_a_bias_whatever_the_old_one_had(lesson):
+    model = make_model()
+    model.fc = nn.Linear(512, CLASSES, bias=False, dtype=torch.float64)
+    call = "replace_head(model, 3) of a model whose fc is in float64 and has no bias"
+    with calling(call):
+        lesson.replace_head(model, 3)
+    parameters = list(model.fc.parameters())
+    if len(parameters) != 2:
+        raise Wrong(f"{call} gives a head without a bias. The new one has a bias in any case.")
+    for parameter in parameters:
+        if parameter.dtype != torch.float32:
+            raise Wrong(f"{call} gives a head in {dtype(parameter)}, expected float32.")
+
+
 # Task 5.2
 
 
@@ -411,6 +443,19 @@ def test_only_the_head_requires_gradients(lesson, block):
                 f"after freeze_backbone(model), {name} requires no gradient. "
                 "The head is to be trained."
             )
+
+
+@pytest.mark.task("5.2")
+def test_the_head_may_have_no_bias(lesson):
+    model = make_model()
+    model.fc = nn.Linear(512, CLASSES, bias=False)
+    call = "freeze_backbone(model) of a model whose fc has no bias"
+    with calling(call):
+        lesson.freeze_backbone(model)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if trained != ["fc.weight"]:
+        names = ", ".join(trained) or "nothing"
+        raise Wrong(f"after {call}, {names} requires a gradient, expected fc.weight alone.")
 
 
 @pytest.mark.task("5.2")
@@ -498,6 +543,22 @@ def test_statistics_stay_when_a_stage_is_trained_again(lesson):
             raise Wrong(
                 f"{what}: {name} has moved. Batch norms behave as in eval mode for good, "
                 "whether their weights are trained or not."
+            )
+
+
+@pytest.mark.task("5.2")
+def test_statistics_stay_when_a_stage_runs_by_itself(lesson):
+    model = frozen(lesson)
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    what = "after freeze_backbone(model) and model.train(), model.layer1(features)"
+    with calling(what), torch.no_grad():
+        model.train()
+        model.layer1(torch.randn(4, 64, 5, 6))
+    for name, value in model.named_buffers():
+        if not equal(value, before[name]):
+            raise Wrong(
+                f"{what} moves {name}. Its batch norms behave as in eval mode only while the "
+                "whole model runs; they should do so from now on."
             )
 
 
@@ -959,6 +1020,23 @@ def test_probe_comes_near_the_minimum(lesson, size, penalty, share):
         f"{call} with penalty={penalty}: cross-entropy plus penalty is {got:.4f}, "
         f"it could be {least:.4f}.{hint}"
     )
+
+
+@pytest.mark.task("5.3")
+def test_probe_weighs_all_images_alike(lesson):
+    features, labels = clusters(257, spread=1.5)
+    features[-1] = 3 * features[labels == 0].mean(dim=0)
+    labels[-1] = 3  # in batches of 16, 32, 64 or 128 the last one would hold this image alone
+    torch.manual_seed(draw(0))
+    probe, call = fit_probe(lesson, features, labels, 4)
+    best = optimum(features, labels, 4, 1e-3)
+    got = objective(probe, features, labels, 1e-3)
+    least = objective(best, features.double(), labels, 1e-3)
+    if got > least + 0.03:
+        raise Wrong(
+            f"{call}: cross-entropy plus penalty is {got:.4f}, it could be {least:.4f}. "
+            "All images count alike: the mean is that over all of them, not one over batches."
+        )
 
 
 @pytest.mark.task("5.3")

@@ -9,7 +9,7 @@ disturb(model) first brings a network into a state in which every slip shows.
 """
 
 import torch
-from messages import Wrong, draw, mode_name
+from messages import Wrong, calling, draw, mode_name
 from torch import nn
 
 
@@ -150,10 +150,11 @@ class Everything:
         if torch.is_grad_enabled() == self.gradients_on:
             return
         torch.set_grad_enabled(self.gradients_on)
-        raise Wrong(
-            f"{what} leaves gradients switched off for good: nothing trains any more. "
-            "Say: with torch.no_grad():"
-        )
+        if self.gradients_on:
+            change = "leaves gradients switched off for good: nothing trains any more"
+        else:
+            change = "switches gradients on, which were off before"
+        raise Wrong(f"{what} {change}. Say: with torch.no_grad():")
 
     def check_modes(self, what):
         for name, module in self.modules.items():
@@ -283,7 +284,8 @@ class Everything:
                 raise Wrong(f"{what} changes the {name} that it is given.")
             if tensor.requires_grad != self.inputs_required[name]:
                 raise Wrong(
-                    f"{what} leaves requires_grad on the {name} that it is given. "
+                    f"{what} leaves requires_grad of the {name} that it is given at "
+                    f"{tensor.requires_grad}; it was {self.inputs_required[name]}. "
                     "Work on a copy, .detach().clone()."
                 )
             if not same_tensor(tensor.grad, self.input_grads[name]):
@@ -318,12 +320,23 @@ TORCHS_OWN = (
 )
 
 
+SETTINGS = {  # of torch's: {name: (what they are, a function that sets them)}
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch's deterministic algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+    "torch's anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
+}
+
+
 class TorchsClasses:
     """torch's own classes and settings, which an answer must leave as they are."""
 
     def __init__(self):
         self.attributes = {cls: dict(vars(cls)) for cls in TORCHS_OWN}
-        self.dtype = torch.get_default_dtype()
+        self.settings = {name: get() for name, (get, _) in SETTINGS.items()}
 
     def restore(self):
         """Put back what has changed. Returns its names, such as nn.BatchNorm2d.forward."""
@@ -339,7 +352,27 @@ class TorchsClasses:
                 else:
                     continue
                 changed.append(f"{cls.__name__}.{name}")
-        if torch.get_default_dtype() != self.dtype:
-            torch.set_default_dtype(self.dtype)
-            changed.append("torch's default dtype")
+        for name, (get, put_back) in SETTINGS.items():
+            if get() != self.settings[name]:
+                put_back(self.settings[name])
+                changed.append(name)
         return changed
+
+
+def check_seeds_nothing(make, what):
+    """Raise Wrong if make() seeds torch: with a number, with the one that it had, or anew."""
+
+    def number_after_it():
+        with calling(what):
+            make()
+        return torch.rand(()).item()
+
+    torch.manual_seed(1)
+    first = number_after_it()
+    second = number_after_it()
+    torch.manual_seed(1)
+    if first == second or first != number_after_it():
+        raise Wrong(
+            f"{what} seeds torch: the random numbers after it do not go on from those before it. "
+            "Leave torch.manual_seed to the caller."
+        )

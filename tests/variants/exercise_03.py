@@ -1075,7 +1075,7 @@ return (g(images)*g(neighbours)).sum(1).mean().item()""",
     wrong(
         "3.4",
         "mutate",
-        "leaves requires_grad on the images",
+        "leaves requires_grad of the images",
         hole(
             "gradient_correlation",
             """gs=[]
@@ -1776,7 +1776,7 @@ return (F.normalize(g(images))*F.normalize(g(neighbours))).sum(1).mean().item()"
     wrong(
         "3.4",
         "neighbours require a gradient",
-        "leaves requires_grad on the neighbours",
+        "leaves requires_grad of the neighbours",
         hole(
             "gradient_correlation",
             """def g(inputs):
