@@ -436,18 +436,6 @@ def other_points(network, batch, gradients):
     }
 
 
-@pytest.mark.task("3.2")
-def test_signal_norms_are_those_of_any_blocks(lesson):
-    network = make_network(lesson)
-    network[1][1] = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
-    batch = make_batch()
-    expected = euclid(block_gradients(network, *batch)[1:])
-    what = "signal_norms(model, images, labels) where a module of another class is one of model[1]"
-    with differentiating(what):
-        got = lesson.signal_norms(network, *batch)
-    check_numbers(numbers_of(got, what, len(expected)), expected, what, {})
-
-
 def signal_mistakes(network, batch):
     """What the known wrong ways give for signal_norms."""
     _, points = run_blocks(network, *batch)
@@ -657,6 +645,11 @@ def not_finite_cause(values, got):
         if len(usable_start(values)) < 2:  # what stops at the first of them gives NaN as well
             return None
         return "norms that are 0, NaN or infinite are not left out"
+    if min(norms) < 1e-30 and max(norms) > 1e30:
+        return (
+            "something is too large or too small for its type on the way; take each norm's own "
+            "logarithm, and compute in Python's floats or in float64"
+        )
     if min(norms) < 1e-30:
         return (
             "small norms are left out, or are 0 in float32; "
@@ -1106,11 +1099,6 @@ def test_measuring_leaves_no_trace(lesson, task, training):
     with differentiating(what):
         measure(lesson, task, network, given)
     before.check(what)
-    if task == "3.4":
-        given["images"].requires_grad_()
-        before = Everything(network, **given)
-        measure(lesson, task, network, given)
-        before.check_inputs(what)
 
 
 @of_tasks("3.1", "3.2", "3.4")

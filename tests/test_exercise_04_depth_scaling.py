@@ -1006,8 +1006,11 @@ def check_rows(rows, weights, call):
     if are_reversed and not all(key in weights for key in rows):
         raise Wrong(f"{call}: its keys are (seed, depth), expected (depth, seed).")
     for key, row in rows.items():
-        if row != {"row": key}:
-            raise Wrong(f"{call}: at {key} it has what fit returned for another network, {row}.")
+        if row == {"row": key}:
+            continue
+        if row.get("row") == key:
+            raise Wrong(f"{call}: at {key} is {row}, not what fit returned, whole and unchanged.")
+        raise Wrong(f"{call}: at {key} it has what fit returned for another network, {row}.")
     if set(weights) > set(rows):
         raise Wrong(
             f"{call} trains all {len(weights)} networks and returns {len(rows)}. "

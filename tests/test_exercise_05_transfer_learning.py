@@ -18,7 +18,6 @@ from messages import (
     check_dry_run,
     check_tensor,
     draw,
-    dtype,
     in_words,
     is_close,
     likeliest,
@@ -348,34 +347,14 @@ def test_head_lies_where_the_model_does(lesson):
 
 
 @pytest.mark.task("5.1")
-@pytest.mark.parametrize("body, head", [("cpu", "meta"), ("meta", "cpu")])
-def test_head_lies_where_the_old_one_did(lesson, body, head):
-    model = make_model().to(body)
-    model.fc = nn.Linear(512, CLASSES, device=head)
-    call = f'replace_head(model, 3) of a model on "{body}" whose fc is on "{head}"'
-    with calling(call):
-        lesson.replace_head(model, 3)
-    for parameter in model.fc.parameters():
-        if parameter.device.type != head:
-            raise Wrong(
-                f"{call} gives a head on {parameter.device}. "
-                "Make it on the device of the old head's weight."
-            )
-
-
-@pytest.mark.task("5.1")
-def test_head_is_float32_and_has_a_bias_whatever_the_old_one_had(lesson):
+def test_head_has_a_bias_even_if_the_old_one_had_none(lesson):
     model = make_model()
-    model.fc = nn.Linear(512, CLASSES, bias=False, dtype=torch.float64)
-    call = "replace_head(model, 3) of a model whose fc is in float64 and has no bias"
+    model.fc = nn.Linear(512, CLASSES, bias=False)
+    call = "replace_head(model, 3) of a model whose fc has no bias"
     with calling(call):
         lesson.replace_head(model, 3)
-    parameters = list(model.fc.parameters())
-    if len(parameters) != 2:
+    if len(list(model.fc.parameters())) != 2:
         raise Wrong(f"{call} gives a head without a bias. The new one has a bias in any case.")
-    for parameter in parameters:
-        if parameter.dtype != torch.float32:
-            raise Wrong(f"{call} gives a head in {dtype(parameter)}, expected float32.")
 
 
 # Task 5.2

@@ -2624,4 +2624,40 @@ def make_shortcut(in_channels, out_channels, stride):
     return correct / total""",
         ),
     ),
+    wrong(
+        "1.2",
+        "seeds torch with the seed that it has",
+        "seeds torch: the random numbers after it",
+        edit(
+            "        # Task 1.2:",
+            "        torch.manual_seed(torch.initial_seed())\n        # Task 1.2:",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "eval if the root is in train mode",
+        "in train mode: batch norm would use the batch's",
+        edit(
+            "    model.eval()\n    correct",
+            "    if model.training:\n        model.eval()\n    correct",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "deterministic for good",
+        "torch's deterministic algorithms",
+        edit(
+            "    model.eval()\n    correct",
+            "    torch.use_deterministic_algorithms(True, warn_only=True)\n    model.eval()\n    correct",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "gradients on at the end",
+        "switches gradients on, which were off before",
+        edit(
+            "    model.eval()\n    correct",
+            "    torch.set_grad_enabled(True)\n    model.eval()\n    correct",
+        ),
+    ),
 ]

@@ -1814,4 +1814,16 @@ def run_ablation(fit, depths, seeds):
     return histories""",
         ),
     ),
+    wrong(
+        "2.2",
+        "seeds torch with the seed that it has",
+        "seeds torch: the random numbers after it",
+        edit("    blocks = []", "    torch.manual_seed(torch.initial_seed())\n    blocks = []"),
+    ),
+    wrong(
+        "2.3",
+        "seed 0 is no seed",
+        "seed 0 start from different weights",
+        edit("torch.manual_seed(seed)", "torch.manual_seed(seed) if seed else None"),
+    ),
 ]

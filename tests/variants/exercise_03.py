@@ -1,6 +1,6 @@
 """Answers to exercise 3, wrong and right."""
 
-from changes import AGREEABLE, before, definition, hole, right, wrong
+from changes import AGREEABLE, before, definition, edit, hole, right, wrong
 
 VARIANTS = [
     wrong(
@@ -3622,6 +3622,42 @@ def change_per_layer(norms):
     direction_1 = F.normalize(gradient_1.flatten(1).cpu().double(), eps=0)
     direction_2 = F.normalize(gradient_2.flatten(1).cpu().double(), eps=0)
     return (direction_1 * direction_2).sum(dim=1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "exponential in float32",
+        "too large or too small for its type on the way",
+        edit("return math.exp(slope)", "return torch.tensor(float(slope)).exp().item()"),
+    ),
+    wrong(
+        "3.3",
+        "ratios to the first norm",
+        "too large or too small for its type on the way",
+        hole(
+            "change_per_layer",
+            """usable = [(i, value) for i, value in enumerate(norms) if 0 < value < math.inf]
+if len(usable) < 2:
+    return math.nan
+x = torch.tensor([i for i, _ in usable], dtype=torch.float64)
+y = torch.tensor([math.log(value / usable[0][1]) for _, value in usable], dtype=torch.float64)
+x = x - x.mean()
+return math.exp((x * y).sum() / (x * x).sum())""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "squeezed",
+        None,
+        edit(".flatten(1)", ".squeeze().flatten(1)"),
+    ),
+    wrong(
+        "3.5",
+        "clipped at 10",
+        "neither clipped nor divided by their norm",
+        edit(
+            "        optimizer.step()",
+            "        nn.utils.clip_grad_norm_(model.parameters(), 10.0)\n        optimizer.step()",
         ),
     ),
 ]

@@ -648,7 +648,7 @@ class Bottleneck(nn.Module):
         "4.2",
         "width64",
         "its in_channels must be what the layer before it outputs",
-        edit("channels = width * 2**i", "channels = 64 * 2**i"),
+        edit("        channels = width * 2**i", "        channels = 64 * 2**i"),
     ),
     wrong(
         "4.2",
@@ -2869,6 +2869,38 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
     macs = torch.tensor([row["macs"] for row in ordered], dtype=torch.float32)
     accuracies = torch.tensor([row["accuracy"] for row in ordered], dtype=torch.float32)
     return (100 * accuracies.diff() / (macs.diff() / 1e9)).tolist()""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "adds up in float32",
+        "the sum is kept in float32",
+        edit("return sum(macs)", "return int(torch.tensor(macs, dtype=torch.float32).sum())"),
+    ),
+    wrong(
+        "4.3",
+        "gradients on at the end",
+        "switches gradients on, which were off before",
+        edit("    for hook in hooks:", "    torch.set_grad_enabled(True)\n    for hook in hooks:"),
+    ),
+    wrong(
+        "4.4",
+        "initialise on the blocks only",
+        "or some of them, are not drawn by initialise",
+        edit(
+            "        rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)",
+            "        network = build_resnet(depth, width)\n"
+            "        network[1].apply(initialise)\n"
+            "        rows[depth, seed] = fit(network, depth, seed)",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "depth added to the row",
+        "not what fit returned, whole and unchanged",
+        edit(
+            "fit(build_resnet(depth, width).apply(initialise), depth, seed)",
+            "{\n            'depth': depth,\n            **fit(build_resnet(depth, width).apply(initialise), depth, seed),\n        }",
         ),
     ),
 ]

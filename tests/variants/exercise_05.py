@@ -1,6 +1,6 @@
 """Answers to exercise 5, wrong and right."""
 
-from changes import before, definition, hole, right, wrong
+from changes import before, definition, edit, hole, right, wrong
 
 VARIANTS = [
     wrong(
@@ -3160,6 +3160,53 @@ def linear_probe(features, labels, num_classes, penalty=1e-3):
     for module, mode in modes.items():
         module.training = mode
     return torch.cat(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "a bias if the old head had one",
+        "gives a head without a bias",
+        edit(
+            "nn.Linear(model.fc.in_features, num_classes, device=",
+            "nn.Linear(model.fc.in_features, num_classes, bias=model.fc.bias is not None, device=",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "all parameters but two",
+        "expected fc.weight alone",
+        edit(
+            "    model.requires_grad_(False)\n    model.fc.requires_grad_(True)",
+            "    for parameter in list(model.parameters())[:-2]:\n        parameter.requires_grad = False",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "a hook on the model puts its norms to sleep",
+        "only while the whole model runs",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+
+def sleep(model, inputs):
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+sleep(model, None)
+model.register_forward_pre_hook(sleep)
+return model""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "the mean of chunks of 64",
+        "not one over batches",
+        edit(
+            "cross_entropy = F.cross_entropy(probe(features), labels)",
+            "pairs = zip(features.split(64), labels.split(64))\n        "
+            "cross_entropy = torch.stack([F.cross_entropy(probe(x), y) for x, y in pairs]).mean()",
         ),
     ),
 ]
