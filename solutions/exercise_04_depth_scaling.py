@@ -203,11 +203,11 @@ def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
 
     These are the networks of table 1; ResNet-10, with one block per stage, is not in the paper.
     The network takes images (batch, 3, height, width) and returns logits (batch, num_classes).
-    stem is a kind of make_stem. The blocks of stage i, from 0 to 3, have channels = width * 2**i;
-    LAYERS says how many they are. The first block of stages 1 to 3 has stride 2, all others
-    stride 1. The head is the mean over all positions and a linear layer. Every call makes new
-    layers, in train mode, and batch norms start as the blocks make them. Does not seed torch.
-    ValueError for a depth that is not in LAYERS.
+    stem is a kind of make_stem. In the four stages, the blocks' channels are width, 2 * width,
+    4 * width and 8 * width; LAYERS says how many blocks there are. The first block of each stage
+    but the first has stride 2, all others stride 1. The head is the mean over all positions and a
+    linear layer. Every call makes new layers, in train mode, and batch norms start as the blocks
+    make them. Does not seed torch. ValueError for a depth that is not in LAYERS.
     """
     if depth not in LAYERS:
         raise ValueError(f"depth {depth} is not one of {list(LAYERS)}")

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -505,6 +506,10 @@ def run_main(tmp_path, monkeypatch):
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "GPU's memory is full"),
         (RuntimeError("CUDA error: no kernel image is available"), "does not support this GPU"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "The memory is full"),
+        (MemoryError(), "The memory is full"),
+        (RuntimeError("CUDA-capable device(s) is/are busy or unavailable"), "Another program uses"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling"), "GPU's memory is full"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), "run with --device cpu"),
         (OSError(errno.ENOSPC, "No space left on device"), "The disk is full"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "The disk is full"),
     ],
@@ -523,6 +528,46 @@ def test_other_errors_keep_their_traceback(run_main):
 
     with pytest.raises(RuntimeError, match="shapes"):
         run_main(experiment)
+
+
+def test_a_result_that_cannot_be_replaced_is_named(run_main):
+    def experiment(args):
+        (args.out / "exercise_09.json").mkdir()
+        given.save_numbers(args, {"loss": 1})
+
+    with pytest.raises(SystemExit, match="exercise_09.json cannot be written .*: close or remove"):
+        run_main(experiment)
+
+
+def test_a_folder_that_is_removed_during_a_run_is_made_again(run_main, tmp_path):
+    def experiment(args):
+        shutil.rmtree(args.out)
+        given.save_numbers(args, {"loss": 1})
+
+    run_main(experiment)
+    assert (tmp_path / "results" / "exercise_09.json").exists()
+
+
+def test_a_closed_stderr_does_no_harm(run_main, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    run_main(lambda args: list(given.tqdm(range(3))))
+
+
+def test_the_home_of_nobody_is_no_error():
+    assert given.expanded_path("~nobody_of_that_name/out") == Path("~nobody_of_that_name/out")
+
+
+def test_a_log_file_gets_each_line_at_once(run_main, monkeypatch):
+    log = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdout", log)
+    written = []
+
+    def experiment(args):
+        print("shapes: 100 training images")
+        written.append(log.buffer.getvalue())
+
+    run_main(experiment)
+    assert b"100 training images" in written[0]
 
 
 def test_a_terminal_without_a_letter_gets_another_one(run_main, monkeypatch):

@@ -274,6 +274,66 @@ def test_names_may_be_in_any_encoding_and_have_dollar_signs(transfer, tmp_path, 
         figure.savefig(tmp_path / "figure.png")
 
 
+def test_no_batch_has_one_class_alone(transfer):
+    """AdaBN's statistics are those of batches."""
+    images = transfer.ImageList()
+    for label in (0, 1):
+        images.add([torch.full((3, 2, 2), label)] * 20, label)
+    shuffled, labels = images.shuffle(0)
+    assert torch.equal(shuffled[:, 0, 0, 0], labels)
+    assert 2 < labels[:20].sum() < 18
+
+
+def test_sets_of_other_names_are_not_taken_for_classes(transfer, tmp_path):
+    for folder in ("training_set", "test_set"):
+        for name in ("cats", "dogs"):
+            make_images(tmp_path / folder / name, 3)
+    with pytest.raises(SystemExit, match="test_set and training_set have folders of the same"):
+        read(transfer, tmp_path)
+
+
+def test_classes_may_have_a_folder_of_the_same_name(transfer, tmp_path):
+    for name in ("cats", "dogs"):
+        make_images(tmp_path / name / "images", 3)
+    assert read(transfer, tmp_path).classes == ["cats", "dogs"]
+
+
+def test_a_link_to_itself_is_passed_over(transfer, tmp_path, capsys):
+    for name in ("cats", "dogs"):
+        make_images(tmp_path / name, 3)
+    (tmp_path / "cats" / "loop.png").symlink_to("loop.png")
+    assert sum(images_per_class(read(transfer, tmp_path).train_labels)) == 4
+    assert "loop.png" in capsys.readouterr().out
+
+
+def test_a_class_with_few_images_is_named(transfer, capsys):
+    data = SimpleNamespace(classes=["a", "b"], train_labels=torch.tensor([0] * 30 + [1] * 3))
+    args = SimpleNamespace(dry_run=False)
+    assert transfer.choose_labels_per_class(args, data) == [2, 3]
+    assert "At most 3 labels per class, as the class b has" in capsys.readouterr().out
+    data.classes.append("c")
+    with pytest.raises(SystemExit, match="No training image is of the class c"):
+        transfer.choose_labels_per_class(args, data)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 5])
+def test_any_number_of_steps_will_do(transfer, steps):
+    model = transfer.SmallResNet(2, 4)
+    data = SimpleNamespace(mean=torch.zeros(1, 3, 1, 1), deviation=torch.ones(1, 3, 1, 1))
+    images = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
+    groups = [{"params": list(model.parameters()), "lr": 0.01}]
+    transfer.fine_tune(model, images, torch.tensor([0, 1] * 3), data, groups, steps)
+
+
+def test_a_shifts_noise_does_not_depend_on_the_parts(transfer):
+    images = torch.randint(256, (230, 3, 4, 4), dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    shifted = transfer.apply_shift(transfer.SHIFTS["noise"], images, generator)
+    assert shifted.shape == images.shape
+    noise = (shifted.float() - images).flatten(1)
+    assert 15 < noise[101:].std() < 35
+
+
 def test_two_images_per_class_are_enough(transfer, tmp_path):
     make_images(tmp_path / "a", 2)
     make_images(tmp_path / "b", 2)
