@@ -587,7 +587,16 @@ def shape_depths(u, v):
 def normalise(images, data):
     """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
     scaled = (images - data.mean) / data.deviation
-    return scaled.contiguous(memory_format=torch.channels_last)
+    return scaled.contiguous(memory_format=memory_format(images.device))
+
+
+def memory_format(device):
+    """The order of images and weights in memory in which convolutions are fast.
+
+    That is channels last; not on Apple GPUs, where many versions of torch compute wrong gradients
+    of batch norm in that order (PyTorch's issue 175189).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def test_batches(data, size=500):
@@ -691,7 +700,7 @@ def train(
     smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015).
     """
     device = data.train_images.device
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device, memory_format=memory_format(device))
     generator = torch.Generator().manual_seed(seed)
     count = len(data.train_labels)
     history = []

@@ -191,11 +191,11 @@ def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
 
     These are the networks of table 1; ResNet-10, with one block per stage, is not in the paper.
     The network takes images (batch, 3, height, width) and returns logits (batch, num_classes).
-    stem is a kind of make_stem. The blocks of stage i, from 0 to 3, have channels = width * 2**i;
-    LAYERS says how many they are. The first block of stages 1 to 3 has stride 2, all others
-    stride 1. The head is the mean over all positions and a linear layer. Every call makes new
-    layers, in train mode, and batch norms start as the blocks make them. Does not seed torch.
-    ValueError for a depth that is not in LAYERS.
+    stem is a kind of make_stem. In the four stages, the blocks' channels are width, 2 * width,
+    4 * width and 8 * width; LAYERS says how many blocks there are. The first block of each stage
+    but the first has stride 2, all others stride 1. The head is the mean over all positions and a
+    linear layer. Every call makes new layers, in train mode, and batch norms start as the blocks
+    make them. Does not seed torch. ValueError for a depth that is not in LAYERS.
     """
     if depth not in LAYERS:
         raise ValueError(f"depth {depth} is not one of {list(LAYERS)}")
@@ -1040,7 +1040,16 @@ def shrink(data, size):
 def normalise(images, data):
     """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
     scaled = (images - data.mean) / data.deviation
-    return scaled.contiguous(memory_format=torch.channels_last)
+    return scaled.contiguous(memory_format=memory_format(images.device))
+
+
+def memory_format(device):
+    """The order of images and weights in memory in which convolutions are fast.
+
+    That is channels last; not on Apple GPUs, where many versions of torch compute wrong gradients
+    of batch norm in that order (PyTorch's issue 175189).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def test_batches(data, size=500):
@@ -1144,7 +1153,7 @@ def train(
     smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015).
     """
     device = data.train_images.device
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device, memory_format=memory_format(device))
     generator = torch.Generator().manual_seed(seed)
     count = len(data.train_labels)
     history = []

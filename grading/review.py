@@ -66,6 +66,8 @@ def terms(tree):
             yield line, f"def {node.name}"
         elif isinstance(node, ast.Call) and node.args and CHANGES.search(ast.unparse(node.func)):
             yield line, f"{ast.unparse(node.func)}({ast.unparse(node.args[0])}"
+        elif isinstance(node, ast.MatchClass):
+            yield line, "match class"
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield line, f"'{node.value}'"
         elif isinstance(node, ast.List | ast.Tuple | ast.Set | ast.Dict):

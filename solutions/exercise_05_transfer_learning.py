@@ -888,12 +888,10 @@ def transfer(strategy, network, target, count, seed, steps):
         model.apply(reset)
         model.apply(initialise)
         groups = [{"params": list(model.parameters()), "lr": FINE_TUNING_RATE}]
-    elif strategy == "last stage":
-        freeze_backbone(model)
-        model.layer4.requires_grad_(True)  # its batch norms keep their statistics
-        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        groups = [{"params": learning, "lr": FINE_TUNING_RATE}]
     else:
+        freeze_backbone(model)  # for good only the statistics of batch norms, as in the paper
+        thawed = model.layer4 if strategy == "last stage" else model
+        thawed.requires_grad_(True)
         groups = parameter_groups(model, FINE_TUNING_RATE, RATE_FACTOR)
     fine_tune(model, images, labels, target, groups, steps)
     return model
@@ -930,7 +928,7 @@ def fine_tune(model, images, labels, data, groups, steps):
     epochs = math.ceil(steps * BATCH_SIZE / len(images))
     order = torch.cat([torch.randperm(len(images)) for _ in range(epochs)])
     places = 2 * (images.shape[2] // 8) + 1  # at which an image can be cropped
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=memory_format(device))
     model.train()
     for batch in order.to(device).split(BATCH_SIZE)[:steps]:
         shift = torch.randint(places, (len(batch), 2)).to(device)
@@ -1533,7 +1531,16 @@ def shape_depths(u, v):
 def normalise(images, data):
     """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
     scaled = (images - data.mean) / data.deviation
-    return scaled.contiguous(memory_format=torch.channels_last)
+    return scaled.contiguous(memory_format=memory_format(images.device))
+
+
+def memory_format(device):
+    """The order of images and weights in memory in which convolutions are fast.
+
+    That is channels last; not on Apple GPUs, where many versions of torch compute wrong gradients
+    of batch norm in that order (PyTorch's issue 175189).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def test_batches(data, size=500):
@@ -1637,7 +1644,7 @@ def train(
     smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015).
     """
     device = data.train_images.device
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device, memory_format=memory_format(device))
     generator = torch.Generator().manual_seed(seed)
     count = len(data.train_labels)
     history = []

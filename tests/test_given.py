@@ -530,6 +530,12 @@ def test_other_errors_keep_their_traceback(run_main):
         run_main(experiment)
 
 
+def test_apple_gpus_get_the_order_in_which_their_gradients_are_right():
+    assert given.memory_format(torch.device("mps")) == torch.contiguous_format
+    assert given.memory_format(torch.device("cpu")) == torch.channels_last
+    assert given.memory_format(torch.device("cuda")) == torch.channels_last
+
+
 def test_a_result_that_cannot_be_replaced_is_named(run_main):
     def experiment(args):
         (args.out / "exercise_09.json").mkdir()
