@@ -830,7 +830,8 @@ def transfer(strategy, network, target, count, seed, steps):
         model.apply(initialise)
         groups = [{"params": list(model.parameters()), "lr": FINE_TUNING_RATE}]
     else:
-        freeze_backbone(model)  # for good only the statistics of batch norms, as in the paper
+        # What is thawed again still keeps its batch norm statistics, as in the paper's appendix A.
+        freeze_backbone(model)
         thawed = model.layer4 if strategy == "last stage" else model
         thawed.requires_grad_(True)
         groups = parameter_groups(model, FINE_TUNING_RATE, RATE_FACTOR)
@@ -1046,7 +1047,7 @@ def describe_transfer(labels_per_class, accuracies):
 
 
 def describe_probe(labels_per_class, accuracies):
-    """Say with how many labels the linear probe is not clearly behind, as is often said of few."""
+    """Say with how many labels the linear probe is not clearly behind."""
     counts = [
         str(count)
         for place, count in enumerate(labels_per_class)

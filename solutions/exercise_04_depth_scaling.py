@@ -578,6 +578,7 @@ def describe(args, table, trainings, gains, world_size):
     if world_size > 1:
         print(f"The seconds were measured with {world_size} training runs side by side.")
     describe_depth(args, table, trainings)
+    print("Another start or learning rate may rank the depths in another order (EXERCISES.md).")
     describe_budgets(args, table, trainings)
     rows = {row["depth"]: row for row in table}
     print(

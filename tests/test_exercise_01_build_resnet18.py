@@ -408,7 +408,7 @@ def test_network_starts_ready_to_learn(lent):
 
 @pytest.mark.task("1.2")
 def test_network_does_not_seed_torch(lent):
-    check_seeds_nothing(lent.ResNet18, "ResNet18()")
+    check_seeds_nothing(lambda: lent.ResNet18(), "ResNet18()")
 
 
 @pytest.mark.task("1.2")
