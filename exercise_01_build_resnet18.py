@@ -503,12 +503,10 @@ def why_not_fetched(what, error, url, folder, setting):
 
     setting is what names the folder.
     """
-    refused = (
-        *(errno.ENOSPC, errno.EDQUOT, errno.EIO),
-        *(errno.EACCES, errno.EPERM, errno.EROFS),
-        *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
-    )
-    if isinstance(error, OSError) and error.errno in refused:
+    no_room = (errno.ENOSPC, errno.EDQUOT)
+    no_rights = (errno.EACCES, errno.EPERM, errno.EROFS)
+    no_folder = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO)
+    if isinstance(error, OSError) and error.errno in no_room + no_rights + no_folder:
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
 
@@ -771,17 +769,18 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
 
 
 @contextlib.contextmanager
-def written_whole(path):
+def written_whole(path, quiet=False):
     """A path to write to, inside with. What lies there at the end becomes path; else nothing does.
 
-    Prints what it has written.
+    Prints what it has written, unless it is to be quiet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
         yield unfinished
         os.replace(unfinished, path)
-    print(f"Wrote {path}")
+    if not quiet:
+        print(f"Wrote {path}")
 
 
 def save_numbers(args, numbers):

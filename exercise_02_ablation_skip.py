@@ -771,12 +771,10 @@ def why_not_fetched(what, error, url, folder, setting):
 
     setting is what names the folder.
     """
-    refused = (
-        *(errno.ENOSPC, errno.EDQUOT, errno.EIO),
-        *(errno.EACCES, errno.EPERM, errno.EROFS),
-        *(errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
-    )
-    if isinstance(error, OSError) and error.errno in refused:
+    no_room = (errno.ENOSPC, errno.EDQUOT)
+    no_rights = (errno.EACCES, errno.EPERM, errno.EROFS)
+    no_folder = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO)
+    if isinstance(error, OSError) and error.errno in no_room + no_rights + no_folder:
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
 
@@ -1048,17 +1046,18 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
 
 
 @contextlib.contextmanager
-def written_whole(path):
+def written_whole(path, quiet=False):
     """A path to write to, inside with. What lies there at the end becomes path; else nothing does.
 
-    Prints what it has written.
+    Prints what it has written, unless it is to be quiet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
         yield unfinished
         os.replace(unfinished, path)
-    print(f"Wrote {path}")
+    if not quiet:
+        print(f"Wrote {path}")
 
 
 def save_tensors(content, path):
@@ -1107,11 +1106,8 @@ def finished_before(args, label, compute):
             print(f"{label}: finished before the run was interrupted")
             return result
     result = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        unfinished = Path(folder, path.name)
+    with written_whole(path, quiet=True) as unfinished:
         save_tensors(result, unfinished)
-        os.replace(unfinished, path)
     return result
 
 
@@ -1120,17 +1116,23 @@ def forget_finished(args, labels):
     for label in labels:
         kept_path(args, label).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it is not there, or holds something of other runs
-        kept_path(args, "").parent.rmdir()
+        kept_folder(args).rmdir()
+
+
+def kept_folder(args):
+    """The folder in OUT for the finished parts of runs that are not complete."""
+    return args.out / f"{args.exercise}_unfinished"
 
 
 def kept_path(args, label):
     """Where a result is kept: the name tells one run's settings and code from another's."""
+    settings = {**vars(args), "code": own_checksum(), "torch": torch.__version__}
     # What does not change the result, or is part of the label.
-    passing = ("start", "out", "data_dir", "device", "seed", "seeds", "depths")
-    settings = [(name, value) for name, value in vars(args).items() if name not in passing]
-    settings += [("code", own_checksum()), ("torch", torch.__version__)]
-    checksum = zlib.crc32(repr(sorted(settings)).encode())
-    return args.out / f"{args.exercise}_unfinished" / f"{label}-{checksum:08x}.pt"
+    for name in ("start", "out", "data_dir", "device", "seed", "seeds", "depths"):
+        settings.pop(name, None)
+    words = repr(sorted(settings.items()))
+    checksum = zlib.crc32(words.encode())
+    return kept_folder(args) / f"{label}-{checksum:08x}.pt"
 
 
 @functools.cache

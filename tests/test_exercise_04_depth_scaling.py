@@ -884,10 +884,12 @@ def test_counting_leaves_no_trace(lesson, training):
             "Start each count at 0, and remove the hooks."
         )
     check_is_run_once(images)
+    what = "count_macs(model), called within torch.no_grad(),"
     with torch.no_grad():
         before = Everything(model)
-        lesson.count_macs(model)
-        before.check_gradients_on("count_macs(model), called within torch.no_grad(),")
+        with calling(what):
+            lesson.count_macs(model)
+        before.check_gradients_on(what)
 
 
 @pytest.mark.task("4.3")

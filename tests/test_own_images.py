@@ -325,7 +325,7 @@ def test_any_number_of_steps_will_do(transfer, steps):
     transfer.fine_tune(model, images, torch.tensor([0, 1] * 3), data, groups, steps)
 
 
-def test_a_shifts_noise_does_not_depend_on_the_parts(transfer):
+def test_images_in_all_parts_are_shifted(transfer):
     images = torch.randint(256, (230, 3, 4, 4), dtype=torch.uint8)
     generator = torch.Generator().manual_seed(0)
     shifted = transfer.apply_shift(transfer.SHIFTS["noise"], images, generator)
