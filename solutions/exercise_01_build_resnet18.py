@@ -169,9 +169,9 @@ def make_shortcut(in_channels, out_channels, stride):
 def accuracy(model, batches):
     """The share of images, from 0 to 1, whose largest logit is that of their label.
 
-    batches yields (images, labels), of the shapes (count, 3, height, width) and (count,), at least
-    one image in all. It may be an iterator, which can be gone through only once; batches can differ
-    in size. Which of two equal logits counts is left open. The model runs once per batch, without
+    batches yields (images, labels), of the shapes (count, 3, height, width) and (count,): at least
+    one batch, and none without images. It may be an iterator, which can be gone through only once;
+    batches can differ in size. Which of two equal logits counts is left open. The model runs once per batch, without
     gradients and with every part in eval mode. In which mode it is left does not matter; all else
     stays as it was: the rest of the model, the batches, torch's random state and settings.
     """

@@ -112,7 +112,7 @@ def block_twins(lesson, case, training, seed=0):
     oracle = BasicBlock(in_channels, out_channels, stride, projection)
     block.train(training)
     oracle.train(training)
-    x = torch.randn(4, in_channels, height, width)
+    x = torch.randn(130, in_channels, height, width)
     what = f"{call} on an input {shape(x)}"
     expected, oracle_ops = record(oracle, x, "")
     try:
@@ -226,12 +226,12 @@ def test_block_registers_its_layers_and_uses_each_once(lent, case):
 @pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
 def test_block_keeps_running_statistics(lent, case):
     twins = block_twins(lent, case, training=True)
-    with torch.no_grad(), calling(twins.what):
-        twins.block(twins.x.clone())
-        twins.oracle(twins.x)
+    for _ in range(2):
+        run_backwards(twins.block, twins.x, [], twins.what)
+        run_backwards(twins.oracle, twins.x, [], "")
     for own, oracle in twins.pairs:
         if own.kind == "batch_norm":
-            what = f"{twins.what}: after a step, a"
+            what = f"{twins.what}: after two steps, forward and backward, a"
             check_close(
                 own.running_mean, oracle.running_mean, f"{what} running_mean", tolerance=1e-4
             )
@@ -306,7 +306,7 @@ def network_twins(lesson, oracle, training, count, height, width):
 
 
 @pytest.mark.task("1.2")
-@pytest.mark.parametrize("classes", [10, 7])
+@pytest.mark.parametrize("classes", [10, 7, 1])
 def test_network_gives_logits(lent, classes):
     with calling(f"ResNet18({classes})"):
         model = lent.ResNet18(num_classes=classes)
@@ -464,6 +464,10 @@ def check_identity(lesson, channels):
     ones = torch.randn(x.shape, generator=torch.Generator().manual_seed(draw(1)))
     if not is_close(gradients[0], ones):
         raise Wrong(f"{what} gives its input back, but not the gradient. Is it detached?")
+    with calling(what):
+        output = shortcut(x.detach().double())
+    if output.dtype != torch.float64:
+        raise Wrong(f"{call} on a float64 input returned {output.dtype}, expected it unchanged.")
 
 
 @pytest.mark.task("1.3")
@@ -480,6 +484,7 @@ PROJECTIONS = [  # in_channels, out_channels, stride, height, width
     (10, 6, 3, 9, 7),
     (10, 6, 1, 5, 5),
     (6, 6, 3, 7, 7),
+    (6, 6, 2, 1, 1),
 ]
 
 
@@ -586,11 +591,13 @@ class Part(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
         self.norm = nn.BatchNorm2d(3)
+        self.norm.bias.requires_grad_(False)
         self.drop = nn.Dropout(0.5)
 
     def forward(self, images):
-        return self.drop(self.norm(images))
+        return self.drop(self.norm(self.conv(images)))
 
 
 class Constant(nn.Module):
@@ -827,15 +834,34 @@ def test_accuracy_of_logits_of_any_size(lesson, size):
     labels[:3] = (labels[:3] + 1) % 10
     for sign in (1, -1):
         expected = ((sign * logits).argmax(dim=1) == labels).double().mean().item()
-        model = Constant(sign * size * logits)
+        given = sign * size * logits
+        model = Constant(given.clone())
         what = f"accuracy(model, one batch) of logits of up to {sign * size * logits.max():.1g}"
         with calling(what):
             value = number(lesson.accuracy(model, iter([(torch.zeros(9, 3, 2, 2), labels)])), what)
+        if not equal(model.logits, given):
+            raise Wrong(f"{what} writes into the model's logits. Leave them as they are.")
         if abs(value - expected) > 1e-6:
             raise Wrong(
                 f"{what} returned {value:.4f}, expected {expected:.4f}. "
                 "Compare the logits as they are: softmax and the like make some of them equal."
             )
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_of_many_images_with_logits_in_bfloat16(lesson):
+    logits = torch.eye(10)[3:4].bfloat16()
+    correct = (torch.zeros(1, 3, 2, 2), torch.tensor([3]))
+    incorrect = (torch.zeros(1, 3, 2, 2), torch.tensor([5]))
+    what = "accuracy(model, 800 batches of 1 image, of which 600 are correct), logits in bfloat16,"
+    with calling(what):
+        value = lesson.accuracy(Constant(logits), iter([incorrect] * 200 + [correct] * 600))
+        value = number(value, what)
+    if abs(value - 0.75) > 1e-6:
+        raise Wrong(
+            f"{what} returned {value:.4f}, expected 0.7500. "
+            "Count in whole numbers: a bfloat16 cannot count beyond 256."
+        )
 
 
 @pytest.mark.task("1.4")
@@ -865,7 +891,7 @@ def test_accuracy_takes_no_gradients(lesson):
 
 @pytest.mark.task("1.4")
 def test_accuracy_goes_through_the_batches_once(lesson):
-    call = call_accuracy(lesson, (6, 2, 2), (3, 1, 0))
+    call = call_accuracy(lesson, (1100, 2, 2), (3, 1, 0))
     if len(call.notes) != 3:
         raise Wrong(
             f"{call.what} ran the model {len(call.notes)} times, expected 3: once per batch."

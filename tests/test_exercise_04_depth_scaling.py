@@ -1,5 +1,6 @@
 """Exercise 4: torchvision's networks, torch's flop counter, and numbers by hand are the judges."""
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -34,6 +35,7 @@ from messages import (
     check_module,
     check_tensor,
     draw,
+    dtype,
     is_close,
     likeliest,
     mode_name,
@@ -43,9 +45,11 @@ from messages import (
     shape,
 )
 from torch import equal, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.resnet import Bottleneck
-from unchanged import Everything, disturb
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from unchanged import SETTINGS, Everything, disturb
 from what_ran import (
     check_registered,
     convolutions,
@@ -119,7 +123,7 @@ def block_twins(lesson, case, training):
     oracle.train(training)
     x = torch.randn(4, in_channels, height, width)
     what = f"{call} on an input {shape(x)}"
-    output, ops = record_block(block, x.clone(), what, case)
+    output, ops = record_block(block, x, what, case)
     for name, parameter in block.named_parameters():
         check_tensor(parameter, parameter, f"{call}: {name}")
     if like_the_paper(ops):
@@ -169,15 +173,32 @@ def check_weights_stay(before, what):
 
 
 def record_block(block, x, what, case):
-    """A bottleneck's output and what ran; a crash where a projection is missing is named."""
+    """A bottleneck's output and what ran; a crash where a projection is missing is named.
+
+    Raises Wrong if it changes its input.
+    """
+    own_x = x.clone()
     try:
-        return record(block, x, what)
+        output, ops = record(block, own_x, what)
     except Wrong as wrong:
         in_channels, channels, stride, _, _ = case
         cause = wrong_bottleneck(wrong.ops, channels)
         if not cause and "size of tensor" in str(wrong):
             cause = missing_projection(in_channels, channels, stride)
         raise wrong.because(cause or wrong_channels(wrong)) from None
+    check_input_stays(own_x, x, what)
+    return output, ops
+
+
+def check_input_stays(own_x, x, what):
+    """Raise Wrong unless a bottleneck's input is still x."""
+    if not equal(own_x, x):
+        raise Wrong(f"{what} changed the input itself. Avoid += and inplace=True on x.")
+    if own_x.requires_grad:
+        raise Wrong(
+            f"{what} leaves requires_grad of its input at True; it was False. "
+            "That is for the caller to say."
+        )
 
 
 def missing_projection(in_channels, channels, stride):
@@ -215,8 +236,7 @@ def test_bottleneck_computes_what_torchvisions_does(lesson, case, training):
     x = twins.x.clone()
     with calling(twins.what), torch.no_grad():
         got = twins.block(x)
-    if not equal(x, twins.x):
-        raise Wrong(f"{twins.what} changed the input itself. Avoid += and inplace=True on x.")
+    check_input_stays(x, twins.x, twins.what)
     with torch.no_grad():
         expected = twins.oracle(twins.x)
     what = f"{twins.what} in {mode_name(training)} mode"
@@ -263,8 +283,8 @@ def detached_part(twins, gradients):
 @pytest.mark.task("4.1")
 def test_bottleneck_stride_is_1_unless_given(lesson):
     with calling("Bottleneck(8, 2)"):
-        output = lesson.Bottleneck(8, 2)(torch.randn(2, 8, 6, 6))
-    check_tensor(output, torch.empty(2, 8, 6, 6), "Bottleneck(8, 2) on an input (2, 8, 6, 6)")
+        output = lesson.Bottleneck(8, 2)(torch.randn(1, 8, 6, 6))
+    check_tensor(output, torch.empty(1, 8, 6, 6), "Bottleneck(8, 2) on an input (1, 8, 6, 6)")
 
 
 def check_start(ops, oracle_ops, what):
@@ -291,6 +311,27 @@ def check_start(ops, oracle_ops, what):
         f"zero, expected {zeros}: the last one of each residual branch."
     )
     raise Wrong(message, start_cause(wrong, own_zeros, zeros))
+
+
+STATISTICS = {  # of a new batch norm
+    "running_mean": 0,
+    "running_var": 1,
+    "num_batches_tracked": 0,
+}
+
+
+def check_statistics(module, what):
+    """Raise Wrong unless the running statistics are those of new batch norms."""
+    for name, buffer in module.named_buffers():
+        *_, last_name = name.split(".")
+        if last_name not in STATISTICS or is_lazy(buffer):
+            continue
+        expected = STATISTICS[last_name]
+        if not (buffer == expected).all():
+            raise Wrong(
+                f"{what}: {name} is not {expected}. Something has run in train mode, where the "
+                "statistics move; make the layers only."
+            )
 
 
 def start_cause(wrong, own_zeros, zeros):
@@ -320,8 +361,9 @@ def test_new_bottleneck_is_its_shortcut(lesson, case):
     nn.init.zeros_(oracle.bn3.weight)
     if any(module.training is not True for module in block.modules()):
         raise Wrong(f"{call} has parts in eval mode. New modules are in train mode: leave it.")
+    check_statistics(block, call)
     x = torch.randn(4, in_channels, height, width)
-    output, ops = record_block(block, x.clone(), call, case)
+    output, ops = record_block(block, x, call, case)
     expected, oracle_ops = record(oracle, x, "")
     check_tensor(output, expected, call)
     check_registered(block, ops, call)
@@ -385,7 +427,7 @@ PARAMETERS = {  # of torchvision's networks; the tests of the tests compare
 @functools.cache
 def make_oracle(depth, stem):
     """torchvision's network for ten classes, in eval mode; "cifar" is the stem for small images."""
-    oracle = getattr(torchvision.models, f"resnet{depth}")(num_classes=10)
+    oracle = ResNet(BasicBlock if depth < 50 else Bottleneck, BLOCKS[depth], num_classes=10)
     if stem == "cifar":
         oracle.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         oracle.maxpool = nn.Identity()
@@ -421,15 +463,16 @@ def name_network_mistake(model, depth, stem, classes):
         try:
             _, ops = record(model.eval(), x, "")
         except Wrong as wrong:
-            return wrong_channels(wrong)
+            return wrong_block(wrong.ops, depth) or wrong_channels(wrong)
         _, oracle_ops = record(oracle, x, "")
     return wrong_layers(ops, oracle_ops, depth)
 
 
 def wrong_layers(ops, oracle_ops, depth):
     """What is wrong with the layers that ran, in words, or None."""
-    if like_the_paper(ops):
-        return None
+    other_block = wrong_block(ops, depth)
+    if other_block or like_the_paper(ops):
+        return other_block
 
     def place(index):
         if index == 0:
@@ -437,6 +480,19 @@ def wrong_layers(ops, oracle_ops, depth):
         return f"{place_in_resnet(index - 1, depth)}'s 3x3 convolution"
 
     return wrong_network(ops, oracle_ops, BLOCKS[depth], place)
+
+
+def wrong_block(ops, depth):
+    """Which kind of block a network has instead of its own, in words, or None.
+
+    The network may have crashed after its first block.
+    """
+    kernels = [kernel(op) for op in of_kind(ops, "conv2d")]
+    if depth >= 50 and kernels[1:3] == [3, 3]:
+        return f"its blocks are basic blocks; for depth {depth} LAYERS says Bottleneck"
+    if depth < 50 and kernels[1:4].count(1) >= 2:  # a projection is one
+        return f"its blocks are bottlenecks; for depth {depth} LAYERS says BasicBlock"
+    return None
 
 
 def place_in_resnet(index, depth):
@@ -474,7 +530,7 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, 
     x = torch.randn(count, 3, *size)
     what = f"{call} on images {shape(x)} in {mode_name(training)} mode"
     with torch.no_grad():
-        output, ops = record_network(model, x, what)
+        output, ops = record_network(model, x, what, depth)
         if like_the_paper(ops):
             move_strides(oracle)
         expected, oracle_ops = record(oracle, x, "")
@@ -482,10 +538,10 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, 
         check_registered(model, ops, what)
         randomise(ops)
         before = weights_of(ops)
-        _, ops = record_network(model, x, what)
+        _, ops = record_network(model, x, what, depth)
         check_weights_stay(before, what)
         copy_to_oracle(pair_ops(ops, oracle_ops, what))
-        got, ops = record_network(model, x, what)
+        got, ops = record_network(model, x, what, depth)
         expected, oracle_ops = record(oracle, x, "")
     if extra(ops, oracle_ops) and is_close(got, expected, 1e-3):
         raise Wrong(f"{what}: {extra(ops, oracle_ops)}.")
@@ -508,7 +564,7 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, 
     check_close(got, expected, what, explain, tolerance=1e-3)
 
 
-def record_network(model, x, what):
+def record_network(model, x, what, depth):
     """A network's output and what ran; a layer that does not fit is named.
 
     Raises Wrong if it changes its images.
@@ -517,7 +573,7 @@ def record_network(model, x, what):
     try:
         output, ops = record(model, images, what)
     except Wrong as wrong:
-        raise wrong.because(wrong_channels(wrong)) from None
+        raise wrong.because(wrong_block(wrong.ops, depth) or wrong_channels(wrong)) from None
     if not equal(images, x):
         raise Wrong(
             f"{what} changed the images themselves. "
@@ -527,23 +583,32 @@ def record_network(model, x, what):
 
 
 @pytest.mark.task("4.2")
-@pytest.mark.parametrize("depth", [18, 50])
-def test_network_takes_a_width(lesson, depth):
-    call = f"build_resnet({depth}, width=4, num_classes=7)"
+@pytest.mark.parametrize("depth, width", [(18, 4), (50, 4), (10, 80)])
+def test_network_takes_a_width(lesson, depth, width):
+    call = f"build_resnet({depth}, width={width}, num_classes=7)"
     with calling(call):
-        model = check_module(lesson.build_resnet(depth, width=4, num_classes=7), call).eval()
+        model = check_module(lesson.build_resnet(depth, width=width, num_classes=7), call).eval()
     x = torch.randn(2, 3, 16, 16)
     what = f"{call} on images {shape(x)}"
     with torch.no_grad():
-        output, ops = record_network(model, x, what)
+        output, ops = record_network(model, x, what, depth)
         _, oracle_ops = record(make_oracle(depth, "cifar"), x, "")
     check_tensor(output, torch.empty(2, 7), what)
-    channels = [len(op.weight) for op in convolutions(ops, 3)]
-    expected = [len(op.weight) // 16 for op in convolutions(oracle_ops, 3)]
+    convs = convolutions(ops, 3)
+    oracle_convs = convolutions(oracle_ops, 3)
+    channels = [len(conv.weight) for conv in convs]
+    expected = [len(conv.weight) * width // 64 for conv in oracle_convs]
     if channels != expected:
         raise Wrong(
             f"{call}: its 3x3 convolutions output {channels} channels, expected {expected}: "
             "width * 2**i in stage i."
+        )
+    heights = [conv.output.shape[2] for conv in convs]
+    expected = [conv.output.shape[2] for conv in oracle_convs]
+    if heights != expected:
+        raise Wrong(
+            f"{what}: the outputs of its 3x3 convolutions are {heights} high, expected {expected}. "
+            "At any width, the first block of each stage but the first has stride 2."
         )
 
 
@@ -563,15 +628,10 @@ def test_new_network_starts_from_its_shortcuts(lesson, depth):
         model = check_module(lesson.build_resnet(depth), call)
     if any(module.training is not True for module in model.modules()):
         raise Wrong(f"{call} has parts in eval mode. New modules are in train mode: leave it.")
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_mean") and buffer.any():
-            raise Wrong(
-                f"{call}: {name} is not 0. Something has run in train mode, where the statistics "
-                "move; build the network only."
-            )
+    check_statistics(model, call)
     x = torch.randn(2, 3, 9, 8)
     with torch.no_grad():
-        logits, ops = record_network(model, x, call)
+        logits, ops = record_network(model, x, call, depth)
         expected, oracle_ops = record(oracle, x, "")
     check_tensor(logits, expected, call)
     if not logits.isfinite().all():
@@ -581,16 +641,14 @@ def test_new_network_starts_from_its_shortcuts(lesson, depth):
 
 
 @pytest.mark.task("4.2")
-def test_network_refuses_other_depths(lesson):
+@pytest.mark.parametrize("depth", [20, 18.7, "18"])
+def test_network_refuses_other_depths(lesson, depth):
     with calling("build_resnet(18, width=16)"):
         lesson.build_resnet(18, width=16)
-    try:
-        lesson.build_resnet(20)
-    except ValueError:
-        return
-    raise Wrong(
-        "build_resnet(20) raised no ValueError. Leave the lines above the TODO as they are."
-    )
+    call = f"build_resnet({depth!r}, width=16)"
+    with calling(call), contextlib.suppress(ValueError):
+        lesson.build_resnet(depth, width=16)
+        raise Wrong(f"{call} raised no ValueError. Leave the lines above the TODO as they are.")
 
 
 # Task 4.3
@@ -600,7 +658,8 @@ class Odd(nn.Module):
     """A network with layers that are easily miscounted.
 
     It has grouped, dilated and strided convolutions with biases, a layer that runs twice, and a
-    linear layer on a sequence. It notes what it is run on: (images, whether gradients are on).
+    linear layer on a sequence. It takes images of any dtype. It notes what it is run on: (images,
+    whether gradients are on).
     """
 
     def __init__(self):
@@ -615,10 +674,18 @@ class Odd(nn.Module):
 
     def forward(self, x):
         self.runs.append((len(x), torch.is_grad_enabled()))
-        x = x * self.scale
+        x = x.to(self.scale.dtype) * self.scale
         x = self.grouped(self.grouped(self.first(x)))
         x = self.depthwise(x).flatten(2).transpose(1, 2)
         return self.last(self.tokens(x).relu().mean(dim=1))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution with weights of mean zero (weight standardisation)."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, weight, self.bias, padding=self.padding)
 
 
 def expected_macs(model, size):
@@ -680,6 +747,8 @@ def mac_mistakes(model, size, expected):
     layers = layers_of(model, nn.Conv2d, nn.Linear)
     convs = layers_of(model, nn.Conv2d)
     norms = layers_of(model, nn.BatchNorm2d)
+    childless = [layer for layer in layers if not list(layer.children())]
+    torchs_own = [layer for layer in layers if type(layer) in (nn.Conv2d, nn.Linear)]
 
     def of(count, layers=layers):
         return lambda: layer_sum(model, size, count, layers)
@@ -715,6 +784,12 @@ def mac_mistakes(model, size, expected):
             lambda layer, x, y: y.numel() * layer.weight.numel()
         ),
         "it leaves the linear layers out": of(multiply_adds, convs),
+        "it leaves out layers that have modules inside, as weight norm adds one": of(
+            multiply_adds, childless
+        ),
+        "it leaves out classes that are made from nn.Conv2d; take isinstance": of(
+            multiply_adds, torchs_own
+        ),
         "it counts parameters, not multiply-adds": (
             sum(parameter.numel() for parameter in model.parameters())
         ),
@@ -821,12 +896,23 @@ def test_parameters_are_all_and_each_once(lesson):
 
 @pytest.mark.task("4.3")
 def test_parameters_count_wherever_they_lie(lesson):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to("meta")
-    call = 'count_parameters(model) of a model on another device, torch\'s "meta" here,'
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model.to(memory_format=torch.channels_last)
+    call = "count_parameters(model) of a model in the memory format channels_last"
     with calling(call):
         got = whole_number(lesson.count_parameters(model), call)
     if got != 120:
+        raise Wrong(f"{call} is {got}, expected 120.")
+    call = 'count_parameters(model) of a model on another device, torch\'s "meta" here,'
+    with calling(call):
+        got = whole_number(lesson.count_parameters(model.to("meta")), call)
+    if got != 120:
         raise Wrong(f"{call} is {got}, expected 120. Tell parameters apart by id, if at all.")
+    call = "count_parameters(nn.ReLU()), which has no parameters,"
+    with calling(call):
+        got = number(lesson.count_parameters(nn.ReLU()), call)
+    if got != 0:
+        raise Wrong(f"{call} is {got}, expected 0.")
     call = "count_parameters(model) of a linear layer from 5,000 to 4,999 numbers"
     with calling(call):
         got = lesson.count_parameters(nn.Linear(5_000, 4_999, device="meta"))
@@ -847,6 +933,13 @@ def test_macs_of_odd_networks(lesson, size):
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 4))
     check_macs(lesson, classifier, size, "a linear classifier")
     check_macs(lesson, nn.Conv2d(3, 6, 3, groups=3), size, "a single convolution")
+    convs = nn.Sequential(
+        Standardised(3, 4, 3, padding="same"),
+        weight_norm(nn.Conv2d(4, 5, 3)),
+        nn.Conv2d(5, 6, 3),
+    )
+    name = "a network with a class made from nn.Conv2d, padding='same' and weight norm"
+    check_macs(lesson, convs, size, name)
 
 
 @pytest.mark.task("4.3")
@@ -863,10 +956,14 @@ def test_macs_are_the_flop_counters(lesson, depth):
 @pytest.mark.task("4.3")
 @MODES
 def test_counting_leaves_no_trace(lesson, training):
-    model = Odd().train(training)
+    model = Odd().to(torch.bfloat16).train(training)
     model.tokens.weight.requires_grad_(False)
     model.first.bias.requires_grad_(False)
+    norm = model.depthwise[1]
+    model.again = nn.Sequential(norm)  # two parts hold it
     disturb(model)
+    model.again.training = training
+    norm.training = not training
     before = Everything(model)
     images = []
     watch = model.register_forward_pre_hook(lambda model, inputs: images.append(inputs[0].clone()))
@@ -884,6 +981,7 @@ def test_counting_leaves_no_trace(lesson, training):
             "Start each count at 0, and remove the hooks."
         )
     check_is_run_once(images)
+    check_settings_stay(lesson, model)
     what = "count_macs(model), called within torch.no_grad(),"
     with torch.no_grad():
         before = Everything(model)
@@ -907,12 +1005,42 @@ def test_a_large_count_is_exact(lesson):
         raise Wrong(f"{what} returned {got:,}, expected {expected:,}.", cause)
 
 
+UNUSUAL = {
+    "torch's default dtype": torch.float64,
+    "torch's deterministic algorithms": True,
+    "torch's anomaly detection": True,
+}
+
+
+def check_settings_stay(lesson, model):
+    """Raise Wrong if count_macs changes one of torch's settings, also where it is unusual."""
+    for name, value in UNUSUAL.items():
+        get, put = SETTINGS[name]
+        usual = get()
+        what = f"count_macs(model), with {name} at {value},"
+        try:
+            put(value)
+            with calling(what):
+                lesson.count_macs(model)
+            after = get()
+        finally:
+            put(usual)
+        if after != value:
+            raise Wrong(f"{what} changes that to {after}. Leave torch's settings to the caller.")
+
+
 def check_is_run_once(images):
-    """Raise Wrong if the model has run more than once, or on something else than zeros."""
+    """Raise Wrong if the model has run more than once in a call, or not on float32 zeros."""
     if len(images) > 2:
         raise Wrong("count_macs(model) runs the model more than once.")
     if any(image.any() for image in images):
         raise Wrong("count_macs(model) runs the model on other images than zeros.")
+    for image in images:
+        if image.dtype != torch.float32:
+            raise Wrong(
+                "count_macs(model) of a model with bfloat16 weights runs it on an image of "
+                f"{dtype(image)}, expected float32: this model takes images of any dtype."
+            )
 
 
 @pytest.mark.task("4.3")
@@ -981,6 +1109,7 @@ class Fit:
 
 SWEPT_DEPTHS = (10, 18, 34)
 SWEPT_SEEDS = (3, 5, 0)
+FAR_SEEDS = (1, 1001, 2**16 + 1, 2**31 + 1, 2**32 - 1)
 ALL_RUNS = set(itertools.product(SWEPT_DEPTHS, SWEPT_SEEDS))
 
 
@@ -1114,7 +1243,9 @@ def all_equal(tensors, others):
 def test_seeds_differ_and_repeat(lesson):
     _, weights, _ = sweep(lesson)
     _, weights_again, _ = sweep(lesson)
-    missing = ALL_RUNS - set(weights)
+    _, weights_far, _ = sweep(lesson, depths=(10,), seeds=FAR_SEEDS)
+    missing = ALL_RUNS | set(itertools.product((10,), FAR_SEEDS))
+    missing -= set(weights) | set(weights_far)
     if missing:
         raise Wrong(
             f"train_depths does not train (depth, seed) {sorted(missing)}: "
@@ -1126,7 +1257,8 @@ def test_seeds_differ_and_repeat(lesson):
                 f"train_depths: called twice, it starts {key} from different weights. "
                 "Seed torch for each."
             )
-    for one, other in itertools.combinations(SWEPT_SEEDS, 2):
+    weights.update(weights_far)
+    for one, other in itertools.combinations(SWEPT_SEEDS + FAR_SEEDS, 2):
         if all_equal(weights[10, one], weights[10, other]):
             raise Wrong(
                 f"train_depths: seeds {one} and {other} give the same weights. "
@@ -1174,6 +1306,11 @@ GAINS = [  # (multiply-adds, accuracy) of each network, and the gains of one aft
         [(1e9, 0.5), (2e9, 0.6), (3e9, 0.6), (5e9, 0.5), (6e9, 0.55)],
         [10.0, 0.0, -5.0, 5.0],
         id="up and down",
+    ),
+    pytest.param(
+        [(4e9, 1.0), (1e9, 0.0), (3e9, 0.5)],
+        [25.0, 50.0],
+        id="from 0 to 1",
     ),
     pytest.param(
         [(1e9, 0.5), (2e9, 0.6)],
@@ -1281,7 +1418,7 @@ def gain_mistakes(points, expected):
             [max(value, 0.0) for value in expected]
         ),
         "it is the change in per cent of the smaller network's accuracy; "
-        "take the difference in percentage points": [
+        "take the difference in percentage points": lambda: [
             gain_in_percent(before, after) for before, after in itertools.pairwise(sorted(points))
         ],
         "it divides a network's whole accuracy by its whole cost": [
@@ -1318,10 +1455,13 @@ def test_a_bottleneck_network_learns_cifar10(lesson, cifar10_dir):
         histories.append(train_some_epochs(lesson, network, data, epochs=6))
         return {}
 
-    with calling("train_depths(fit, [50], [0], width=16)"):
-        lesson.train_depths(fit, [50], [0], width=16)
+    call = "train_depths(fit, [50], [0], width=16)"
+    with calling(call):
+        rows = plain(lesson.train_depths(fit, [50], [0], width=16), call, dict)
     if not histories:
-        raise Wrong("train_depths(fit, [50], [0], width=16) never called fit.")
+        raise Wrong(f"{call} never called fit.")
+    if rows != {(50, 0): {}}:
+        raise Wrong(f"{call} returned {rows}, expected {{(50, 0): {{}}}}, for fit returned {{}}.")
     losses = histories[0]
     if not losses[-1] < 0.95 * max(losses):
         raise Wrong(

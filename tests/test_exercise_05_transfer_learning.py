@@ -28,17 +28,32 @@ from messages import (
 )
 from torch import equal, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.ops import SqueezeExcitation
 from unchanged import Everything, disturb, frozen_copy, somebody_elses_hook
 
 CLASSES = 5
 MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 
 
+class OwnNorm(nn.BatchNorm2d):
+    """A batch norm of a class of somebody's own."""
+
+
+def make_norm(channels):
+    """A batch norm; those of 256 channels are of a subclass of torch's."""
+    return OwnNorm(channels) if channels == 256 else nn.BatchNorm2d(channels)
+
+
 @functools.cache
 def template(block, classes):
-    """A torchvision ResNet of two blocks per stage, with random numbers in its batch norms."""
+    """A torchvision ResNet of two blocks per stage, with random numbers in its batch norms.
+
+    Its layer2 ends with a squeeze-and-excitation, which has layers that are called fc1 and fc2.
+    """
     torch.manual_seed(draw(0))
-    model = ResNet(block, [2, 2, 2, 2], num_classes=classes)
+    model = ResNet(block, [2, 2, 2, 2], num_classes=classes, norm_layer=make_norm)
+    channels = 128 * block.expansion
+    model.layer2.append(SqueezeExcitation(channels, channels // 16))
     generator = torch.Generator().manual_seed(draw(1))
     with torch.no_grad():
         for norm in norms_of(model):
@@ -167,12 +182,18 @@ def test_head_is_new_and_fits(lesson, block, width, classes, training):
         raise Wrong(f"{call} leaves the old model.fc in its place.{reason}")
     with without_head(model):
         check_unchanged(before, call, "random state", "values")
+    made = [weight for weight in model.fc.parameters() if not nn.parameter.is_lazy(weight)]
     what = f"model(images) after {call}"
     try:
         with calling(what), torch.no_grad():
             logits = model.eval()(make_images(3))
     except Wrong as wrong:
         raise Wrong(f"{wrong}{advice(wrong_input(model.fc, width))}") from None
+    if len(made) < len(list(model.fc.parameters())):
+        raise Wrong(
+            f"{call}: fc has no weights until it first runs, so that no optimizer can be given "
+            "them. Make an nn.Linear, which has them at once."
+        )
     check_same_body(body_before, model, call, "Only fc is to be replaced.")
     check_tensor(logits, torch.empty(3, classes), what)
     check_head_size(model.fc, old_head, width, classes, call)
@@ -359,6 +380,8 @@ def test_head_has_a_bias_even_if_the_old_one_had_none(lesson):
 
 # Task 5.2
 
+STAND_IN = "another layer stands in the place of a batch norm; leave the model its own"
+
 
 def frozen(lesson, block=BasicBlock, training=True):
     """A model in mixed modes after the learner's freeze_backbone."""
@@ -366,7 +389,8 @@ def frozen(lesson, block=BasicBlock, training=True):
     model.fc._backward_hooks.clear()  # torch warns of one where nothing before it is trained
     parameters = dict(model.named_parameters())
     values = body(model)
-    with calling("freeze_backbone(model)"):
+    call = "freeze_backbone(model)"
+    with calling(call):
         got = lesson.freeze_backbone(model)
     if type(got) is ResNet and got is not model:
         raise Wrong(
@@ -378,13 +402,21 @@ def frozen(lesson, block=BasicBlock, training=True):
             f"freeze_backbone(model) returned {in_words(got)}, expected the model. "
             "Does it end with return?"
         )
-    check_same_body(
-        values, model, "freeze_backbone(model)", "No weight and no statistic may change."
-    )
-    for name, parameter in model.named_parameters():
-        if name in parameters and parameter is not parameters[name]:
+    check_same_body(values, model, call, "No weight and no statistic may change.")
+    lost = values.keys() - tensors_of(model).keys()
+    if lost:
+        raise Wrong(f"{call} takes {min(lost)} away from the model's state_dict.", STAND_IN)
+    parameters_now = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if name not in parameters_now:
             raise Wrong(
-                f"freeze_backbone(model) puts another parameter in the place of {name}. "
+                f"after {call}, {name} is no parameter any more, so that it cannot be trained "
+                "again later.",
+                STAND_IN,
+            )
+        if parameters_now[name] is not parameter:
+            raise Wrong(
+                f"{call} puts another parameter in the place of {name}. "
                 "Set requires_grad of the model's own."
             )
     with calling("model.train() after freeze_backbone(model)"):
@@ -416,7 +448,10 @@ def test_only_the_head_requires_gradients(lesson, block):
     model = frozen(lesson, block)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not name.startswith("fc."):
-            raise Wrong(f"after freeze_backbone(model), {name} still requires a gradient.")
+            cause = None
+            if "fc" in name:
+                cause = f"{name} has fc in its name, yet is no part of model.fc"
+            raise Wrong(f"after freeze_backbone(model), {name} still requires a gradient.", cause)
         if not parameter.requires_grad and name.startswith("fc."):
             raise Wrong(
                 f"after freeze_backbone(model), {name} requires no gradient. "
@@ -445,14 +480,23 @@ def test_three_steps_change_the_head_and_not_one_bit_else(lesson, block):
     head_before = model.fc.weight.detach().clone()
     with calling("training after freeze_backbone(model)"):
         three_steps(model)
+    moved = {norm for norm in norms_of(model) if norm.training}
     for name, value in body(model).items():
         if equal(value, before[name]):
             continue
         if "running" in name or "num_batches" in name:
+            cause = (
+                "batch norms are in train mode. Put each into eval mode, and remember that "
+                "model.train() wakes them: it calls train() on every part of the model"
+            )
+            if moved == {norm for norm in norms_of(model) if type(norm) is OwnNorm}:
+                cause = (
+                    "this batch norm is of a subclass of nn.BatchNorm2d; "
+                    "isinstance(module, nn.BatchNorm2d) finds it, too"
+                )
             raise Wrong(
                 f"after freeze_backbone(model), model.train() and three steps, {name} has moved.",
-                "batch norms are in train mode. Put each into eval mode, and remember that "
-                "model.train() wakes them: it calls train() on every part of the model",
+                cause,
             )
         raise Wrong(
             f"after freeze_backbone(model) and three steps, {name} has changed. "
@@ -485,6 +529,28 @@ def test_a_frozen_backbone_computes_the_same_in_train_mode(lesson, training):
                 "Its batch norms should use their running statistics in either mode, "
                 "and nothing else may change."
             )
+
+
+@pytest.mark.task("5.2")
+def test_frozen_batch_norms_use_the_numbers_that_they_have_now(lesson):
+    model = frozen(lesson)
+    other = make_model(training=False).double()
+    with torch.no_grad():
+        for norm in norms_of(other):
+            for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                tensor.mul_(1.5)
+    images = make_images(2).double()
+    what = "model(images) after freeze_backbone(model), model.double() and model.load_state_dict"
+    with torch.no_grad(), calling(what):
+        model.double().load_state_dict(other.state_dict())
+        got = model.train()(images)
+        expected = other(images)
+    if not is_close(got, expected, 1e-4):
+        raise Wrong(
+            f"{what} gives other logits than an untouched model in eval mode with these numbers. "
+            "Frozen batch norms use the statistics and weights that they have now, "
+            "not those that they had when they were frozen."
+        )
 
 
 @pytest.mark.task("5.2")
@@ -582,7 +648,7 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
     sizes = ", ".join(str(len(labels)) for _, labels in batches)
     what = f"extract_features(model, batches of {sizes})"
     try:
-        with gradients_stay_on(what), calling(what):
+        with gradients_stay(what), calling(what):
             got = lesson.extract_features(model, iter(batches))
     except Wrong as wrong:
         cause = None
@@ -666,6 +732,7 @@ def test_features_are_those_of_this_call(lesson):
     what = "extract_features(model, batches), a second time,"
     with calling(what):
         lesson.extract_features(model, iter(make_batches()))
+    with torch.no_grad(), gradients_stay(what), calling(what):
         features, labels = lesson.extract_features(model, iter(make_batches((4, 3))))
     hint = " Start from an empty list in every call."
     check_tensor(features, torch.empty(7, 512), f"{what}: the features", hint)
@@ -673,12 +740,16 @@ def test_features_are_those_of_this_call(lesson):
 
 
 @pytest.mark.task("5.3")
-def test_features_lie_where_the_model_does(lesson):
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_features_lie_where_the_model_does_and_labels_where_they_did(lesson, device):
     model = make_model().to("meta")
     batches = []
     for images, labels in make_batches():
-        batches.append((images.to("meta"), labels.to("meta")))
-    what = 'extract_features(model, batches) on another device, torch\'s "meta" here,'
+        batches.append((images.to("meta"), labels.to(device)))
+    what = (
+        'extract_features(model, batches) of a model and images on another device, torch\'s "meta" '
+        f"here, and labels on {device},"
+    )
     try:
         with calling(what):
             features, labels = lesson.extract_features(model, iter(batches))
@@ -689,28 +760,26 @@ def test_features_lie_where_the_model_does(lesson):
         raise Wrong(f"{wrong}{advice(cause)}") from None
     expected_features = torch.empty(12, 512, device="meta")
     expected_labels = torch.empty(12, dtype=torch.int64, device="meta")
-    check_tensor(features, expected_features, f"{what}: the features")
-    check_tensor(labels, expected_labels, f"{what}: the labels")
-    for name, tensor in (("features", features), ("labels", labels)):
-        if tensor.device.type != "meta":
-            raise Wrong(
-                f"{what} gives {name} on {tensor.device}. "
-                "Leave them where they are: fc is to be trained on them there."
-            )
+    for name, tensor, expected, place in (
+        ("features", features, expected_features, "meta"),
+        ("labels", labels, expected_labels, device),
+    ):
+        check_tensor(tensor, expected, f"{what}: the {name}")
+        if tensor.device.type != place:
+            raise Wrong(f"{what} gives {name} on {tensor.device}. Leave them where they are.")
 
 
 @contextlib.contextmanager
-def gradients_stay_on(what):
-    """Raise Wrong if the learner's code switches gradients off and not on again."""
+def gradients_stay(what):
+    """Raise Wrong if the learner's code leaves gradients switched off, or on, unlike before."""
+    were_on = torch.is_grad_enabled()
     try:
         yield
-        if not torch.is_grad_enabled():
-            raise Wrong(
-                f"{what} leaves gradients switched off for all that follows. "
-                "Use with torch.no_grad():"
-            )
+        if torch.is_grad_enabled() != were_on:
+            change = "off for all that follows" if were_on else "on, which were off before"
+            raise Wrong(f"{what} leaves gradients switched {change}. Use with torch.no_grad():")
     finally:
-        torch.set_grad_enabled(True)
+        torch.set_grad_enabled(were_on)
 
 
 def check_features_shape(features, expected, what):
@@ -1104,11 +1173,16 @@ def same_rates(parts_and_rates, rates):
     return True
 
 
-def wrong_stem(known, rates):
-    """What is wrong, in words, with the limits of the stem; else None.
+def wrong_limits(known, rates):
+    """What is wrong, in words, with the limits of the head or of the stem; else None.
 
     known: {name: (number of the part, rate)}.
     """
+    with_heads = []  # as if all that has fc in its name were the head's
+    for name, (part, rate) in known.items():
+        with_heads.append((0 if "fc" in name else part, rate))
+    if same_rates(with_heads, rates):
+        return "a layer inside a stage has fc in its name, too; the head is model.fc alone"
     behind = [(part, rate) for part, rate in known.values() if part < STEM]
     if same_rates(behind, rates):
         stem_rates = {rate for part, rate in known.values() if part == STEM}
@@ -1172,7 +1246,13 @@ def part_of(name):
 
 @pytest.mark.task("5.4")
 @pytest.mark.parametrize(
-    "block, lr, factor", [(BasicBlock, 0.1, 0.5), (Bottleneck, 1e-4, 0.3), (BasicBlock, 2.0, 1.5)]
+    "block, lr, factor",
+    [
+        (BasicBlock, 0.1, 0.5),
+        (Bottleneck, 1e-4, 0.3),
+        (BasicBlock, 2.0, 1.5),
+        (BasicBlock, 0.1, 1.0),
+    ],
 )
 def test_every_parameter_has_one_rate(lesson, block, lr, factor):
     model = make_disturbed(block)
@@ -1191,6 +1271,11 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
     for name, parameter in model.named_parameters():
         known[name] = (part_of(name), rates.pop(id(parameter), None))
     for name, (part, rate) in known.items():
+        if rate is None and factor == 1:
+            raise Wrong(
+                f"{call}: {name} is in no group, so it is never trained. "
+                "All parts have the same rate here, and yet all belong in groups."
+            )
         if rate is None:
             raise Wrong(
                 f"{call}: {name} is in no group, so it is never trained. What is frozen now may be "
@@ -1200,7 +1285,7 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
         if not is_rate(rate, expected):
             mistakes = rate_mistakes(lr, factor)
             hint = likeliest(mistakes, functools.partial(same_rates, known.values()))
-            hint = hint or advice(wrong_stem(known, expected_rates) or rates_by_block(known))
+            hint = hint or advice(wrong_limits(known, expected_rates) or rates_by_block(known))
             raise Wrong(
                 f"{call}: {name}, which belongs to {PARTS[part]}, has the learning rate "
                 f"{rate:.6g}, expected {expected:.6g}.{hint}"
@@ -1299,6 +1384,7 @@ def same_statistics(norms, statistics):
 def statistics_mistakes(model, batches):
     """What the known wrong ways give for adapt_batchnorm."""
     sizes = [float(len(images)) for images in batches]
+    larger = [images for images in batches if len(images) > 1]
     count = len(batches)
 
     def of(batches, **changes):
@@ -1345,6 +1431,8 @@ def statistics_mistakes(model, batches):
             "only the first batch counts; take the mean over all": of(batches[:1]),
             "all batches are put together to one; run them one by one": of([torch.cat(batches)]),
         }
+    if len(larger) < count:
+        mistakes["a batch of a single image is left out; it counts like any other"] = of(larger)
     if len(set(sizes)) > 1:
         mistakes["larger batches count for more; every batch counts alike"] = of(
             batches, weights=sizes
@@ -1355,7 +1443,7 @@ def statistics_mistakes(model, batches):
 @pytest.mark.task("5.5")
 @MODES
 @pytest.mark.parametrize(
-    "sizes", [(6, 4, 2), (4, 4, 4), (12,)], ids=["uneven", "three", "one batch"]
+    "sizes", [(7, 1, 4), (4, 4, 4), (12,)], ids=["uneven", "three", "one batch"]
 )
 def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
     model = make_disturbed(training=training)
@@ -1458,14 +1546,21 @@ def test_adaptation_puts_back_each_momentum_and_leaves_all_else(lesson):
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     before = Everything(model)
+    images = make_images(4)
+    expected = by_hand(model, [images])
     what = "adapt_batchnorm(model, batches)"
-    with gradients_stay_on(what), calling(what):
-        lesson.adapt_batchnorm(model, [make_images(4)])
+    with gradients_stay(what), calling(what):
+        lesson.adapt_batchnorm(model, [images])
     momenta_after = [norm.momentum for norm in norms_of(model)]
     if momenta_after != momenta:
         raise Wrong(
             f"{what} leaves momenta of {momenta_after[:3]} where they were {momenta[:3]}. "
             "Keep each batch norm's own."
+        )
+    if not holds(norms[1], *expected[1]):
+        raise Wrong(
+            f"{what}: a batch norm whose momentum was None before does not hold the statistics "
+            "of the batches. Reset it like all others."
         )
     check_unchanged(before, what, "values")
 
@@ -1525,6 +1620,8 @@ def test_adaptation_forgets_what_was_before(lesson):
     with calling("adapt_batchnorm(model, batches), twice,"):
         lesson.adapt_batchnorm(first, batches)
         lesson.adapt_batchnorm(second, [100 + make_images(6, 9)])
+    what = "adapt_batchnorm(model, batches) where gradients are off"
+    with torch.no_grad(), gradients_stay(what), calling(what):
         lesson.adapt_batchnorm(second, batches)
     second_tensors = list(tensors_of(second).values())
     for (name, tensor), other in zip(tensors_of(first).items(), second_tensors):

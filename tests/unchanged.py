@@ -17,9 +17,10 @@ def disturb(model, seed=0):
     """Bring a network into a state in which every slip shows; returns the network.
 
     Every third module is in the other mode than the root, every other parameter has a gradient of
-    its own, two modules and a parameter have hooks that belong to somebody else, and random numbers
-    have been drawn since torch was seeded.
+    its own, two modules and a parameter have hooks that belong to somebody else, the weights lie in
+    memory in torch's usual order, and random numbers have been drawn since torch was seeded.
     """
+    model.to(memory_format=torch.contiguous_format)
     generator = torch.Generator().manual_seed(draw(seed))
     for index, module in enumerate(model.modules()):
         if index % 3 == 2:
@@ -58,6 +59,8 @@ def same_tensor(tensor, other):
         return False
     if tensor.shape != other.shape:
         return False
+    if tensor.device.type == "meta":  # it has no values
+        return True
     both_nan = tensor.isnan() & other.isnan()
     return bool(((tensor == other) | both_nan).all())
 
@@ -69,6 +72,11 @@ def hooks_of(module):
         if name.endswith("_hooks"):
             hooks[name] = list(value.values())
     return hooks
+
+
+def hook_tables(module):
+    """The dicts that hold a module's hooks, by kind; the handles of hooks point to them."""
+    return {name: id(value) for name, value in vars(module).items() if name.endswith("_hooks")}
 
 
 def hooks_everywhere():
@@ -109,12 +117,14 @@ class Everything:
         self.modules = dict(model.named_modules())
         self.modes = {name: module.training for name, module in self.modules.items()}
         self.hooks = {name: hooks_of(module) for name, module in self.modules.items()}
+        self.hook_tables = {name: hook_tables(module) for name, module in self.modules.items()}
         self.global_hooks = hooks_everywhere()
         self.attributes = {name: own_attributes(module) for name, module in self.modules.items()}
         self.settings = {name: settings_of(module) for name, module in self.modules.items()}
         self.parameters = dict(model.named_parameters())
         self.tensors = {**self.parameters, **dict(model.named_buffers())}
         self.values = {name: frozen_copy(tensor) for name, tensor in self.tensors.items()}
+        self.strides = {name: tensor.stride() for name, tensor in self.tensors.items()}
         self.requires_grad = {}
         self.grads = {}
         self.tensor_hooks = {}
@@ -168,6 +178,12 @@ class Everything:
     def check_hooks(self, what):
         for name, module in self.modules.items():
             self.compare_hooks(self.hooks[name], hooks_of(module), f"{what}: {part(name)}")
+            if hook_tables(module) != self.hook_tables[name]:
+                raise Wrong(
+                    f"{what} puts another dict in the place of the hooks of {part(name)}: then the "
+                    "handles that others have no longer remove their hooks. Leave torch's private "
+                    "attributes alone, and call remove() on the handles of your own."
+                )
         if hooks_everywhere() != self.global_hooks:
             for name, hooks in vars(nn.modules.module).items():
                 if name in self.global_hooks and not self.global_hooks[name]:
@@ -270,6 +286,11 @@ class Everything:
                     f"it was in {str(value.dtype).removeprefix('torch.')}."
                 )
             if same_tensor(tensor, value):
+                if tensor.stride() != self.strides[name]:
+                    raise Wrong(
+                        f"{what} leaves {name} in another order in memory (memory_format): its "
+                        "stride() is not what it was."
+                    )
                 continue
             if name not in self.parameters:
                 raise Wrong(
@@ -321,6 +342,7 @@ TORCHS_OWN = (
 
 
 SETTINGS = {  # of torch's: {name: (what they are, a function that sets them)}
+    "torch's default device": (torch.get_default_device, torch.set_default_device),
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "torch's deterministic algorithms": (
         torch.are_deterministic_algorithms_enabled,
