@@ -229,7 +229,8 @@ def without_block(network, index):
     After Veit et al., 2016. A plain block has a shortcut, too, which it does not use; here it takes
     the block's place. index counts the blocks from 0. network is nn.Sequential(stem, blocks,
     head) and stays as it was, with each part in its mode. The new network is an
-    nn.Sequential(stem, blocks, head), too, with as many blocks, and may share layers with it.
+    nn.Sequential(stem, blocks, head), too, with as many blocks, and may share layers with it; a
+    second block can be taken out of it.
     """
     stem, blocks, head = network
     # TODO 2.5: put the network together again, with that block's shortcut in the block's place.

@@ -262,11 +262,11 @@ def record_training(model, batches, optimizer):
 
     Row t holds the norms of gradient_norms for batch t, before step t, in float32 or float64. (A
     list of rows will do, too.) batches yields (images, labels), at least once; it may be an
-    iterator, so go through it only once. The optimizer has all of the model's parameters. The model
-    trains in train mode, and its running statistics move once per batch. Gradients that .grad held
-    before do not count. A batch whose loss is not finite is no exception: its row holds norms that
-    are not finite, and the step is taken. Leaves no hook on the model, does not seed torch, and
-    changes no batch.
+    iterator, so go through it only once. The optimizer has all of the model's parameters, and its
+    step may write to .grad. The model trains in train mode, and its running statistics move once
+    per batch. Gradients that .grad held before do not count. A batch whose loss is not finite is no
+    exception: its row holds norms that are not finite, and the step is taken. Leaves no hook on the
+    model, does not seed torch, and changes no batch.
     """
     model.train()
     # Task 3.5: for each batch the loss, its gradients, a row of norms, and a step.

@@ -156,7 +156,8 @@ def freeze_backbone(model):
     The parameters of fc go on requiring gradients, the others stop. Batch norms behave as in eval
     mode from now on, even after model.train(), and even if a stage is to be trained again later:
     they use their running statistics, and no buffer of theirs changes (He et al. fix them too when
-    they fine-tune, appendix A). No weight and no statistic changes. A second call is allowed.
+    they fine-tune, appendix A). The model keeps all parameters and buffers, with their values. A
+    second call is allowed.
     """
 
     # Task 5.2: gradients for the parameters of fc only; batch norms that train() does not wake.

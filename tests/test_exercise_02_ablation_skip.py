@@ -48,6 +48,8 @@ CASES = [  # in_channels, out_channels, stride, height, width
     pytest.param(SAME_SHAPE, id="same-shape"),
     pytest.param((4, 8, 2, 8, 8), id="stride-2"),
     pytest.param((4, 8, 2, 7, 9), id="stride-2-odd-size"),
+    pytest.param((4, 8, 1, 8, 8), id="more-channels"),
+    pytest.param((4, 4, 2, 8, 8), id="stride-2-same-channels"),
 ]
 
 
@@ -120,7 +122,7 @@ def run_block(block, x, what, case, training):
     try:
         output, ops = record(block, given, what)
     except Wrong as wrong:
-        raise wrong.because(wrong_addend(str(wrong), width)) from None
+        raise wrong.because(wrong_addend(str(wrong), width, stride)) from None
     shortcut = option_a(x, out_channels - in_channels, stride)
     check_tensor(output, shortcut, what)
     if not equal(given, x):
@@ -128,6 +130,8 @@ def run_block(block, x, what, case, training):
             f"{what} changes x itself. Avoid +=, relu_ and inplace=True on x and on what the "
             "shortcut gives: whoever called still needs it."
         )
+    if given.requires_grad != x.requires_grad:
+        raise Wrong(f"{what} changes requires_grad of x. Leave x as it was.")
     norms = len(of_kind(ops, "batch_norm"))
     if norms != 2:
         raise Wrong(
@@ -138,11 +142,11 @@ def run_block(block, x, what, case, training):
     return output, branch, shortcut, ops
 
 
-def wrong_addend(error, width):
+def wrong_addend(error, width, stride):
     """What was added to the branch and does not fit, in words, or None."""
     if "size of tensor" not in error:
         return None
-    if f"({width})" in error:
+    if f"({width})" in error and stride > 1:
         return "x itself is added; add self.shortcut(x), which has the branch's shape"
     return (
         "what is added does not have the branch's shape; self.shortcut(x) has, "
@@ -251,6 +255,24 @@ def test_block_changes_nothing_in_eval_mode(lesson, skip):
     with calling(what):
         block(x)
     before.check(what, "attributes")
+
+
+@pytest.mark.task("2.1")
+@SKIPS
+def test_block_moves_its_statistics_once_per_step(lesson, skip):
+    block, x, what = make_block(lesson, SAME_SHAPE, skip, training=True)
+    forward_only = copy.deepcopy(block)
+    for _ in range(2):
+        with calling(f"the backward pass through {what}"):
+            block(x.clone().requires_grad_()).sum().backward()
+        with torch.no_grad():
+            forward_only(x)
+    for (name, got), expected in zip(block.named_buffers(), forward_only.buffers()):
+        if not is_close(got.float(), expected.float(), 1e-4):
+            raise Wrong(
+                f"{what}: after two steps, forward and backward, {name} is not what two forward "
+                "passes make it. The branch runs once per step."
+            )
 
 
 @pytest.mark.task("2.1")
@@ -508,7 +530,9 @@ def named_parts(network):
 @pytest.mark.task("2.2")
 @SKIPS
 def test_network_starts_as_torch_makes_it(lesson, skip):
-    network, call = build(lesson, 14, skip=skip)
+    trained, _ = build(lesson, 14, skip=skip, width=5)  # no other test asks for this width
+    randomise(trained)
+    network, call = build(lesson, 14, skip=skip, width=5)
     network.eval()
     _, ops = record(network, torch.randn(2, 3, 8, 8), call)
     check_start(ops, call)
@@ -540,6 +564,28 @@ def test_network_comes_apart_into_stem_blocks_and_head(lesson):
     check_parts(network, 6, call)
 
 
+@pytest.mark.task("2.2")
+def test_plain_network_has_shortcuts_that_it_does_not_use(lesson):
+    network, call = build(lesson, 14, skip=False, width=6)
+    check_parts(network, 6, call)
+    residual = make_network(lesson, skip=True, width=6)
+    randomise(network).eval()
+    x = torch.randn(2, 3, 12, 16)
+    for block in network[1]:
+        block.skip = True
+    what = f"{call}, after block.skip = True for every block,"
+    cause = "a block has lost its shortcut, which without_block puts in the block's place"
+    with torch.no_grad():
+        try:
+            with calling(what):
+                output = network(x)
+        except Wrong as wrong:
+            raise wrong.because(cause) from None
+        if not is_close(output, residual(x), 1e-4):
+            message = f"{what} does not compute what the residual network with its weights does."
+            raise Wrong(message, cause)
+
+
 def check_parts(network, blocks, call):
     """Raise Wrong unless a network is nn.Sequential(stem, blocks, head) with so many blocks."""
     with calling(f"stem, blocks, head = {call}"):
@@ -560,9 +606,11 @@ def check_parts(network, blocks, call):
 @pytest.mark.task("2.2")
 def test_network_takes_num_classes(lesson):
     network, call = build(lesson, 8, skip=True, num_classes=7)
-    with calling(call), torch.no_grad():
-        logits = network(torch.randn(2, 3, 8, 8))
-    check_tensor(logits, torch.empty(2, 7), f"{call} on two images")
+    for count in (2, 1):
+        what = f"{call} on images ({count}, 3, 8, 8)"
+        with calling(what), torch.no_grad():
+            logits = network(torch.randn(count, 3, 8, 8))
+        check_tensor(logits, torch.empty(count, 7), what)
 
 
 # Task 2.3
@@ -654,6 +702,29 @@ def ablate(lesson, depths=DEPTHS, seeds=SEEDS):
             cause,
         )
     return histories, fit, call
+
+
+@pytest.mark.task("2.3")
+@pytest.mark.parametrize(
+    "history",
+    [[], [{"loss": math.nan}], [{"loss": math.inf}]],
+    ids=["no epochs", "NaN", "infinite"],
+)
+def test_ablation_keeps_whatever_fit_returns(lesson, history):
+    calls = []
+
+    def fit(network, kind, depth, seed):
+        calls.append(kind)
+        return history
+
+    call = f"run_ablation(fit, [8], [0]), where fit returns {history},"
+    with calling(call):
+        histories = plain(lesson.run_ablation(fit, [8], [0]), call, dict)
+    if sorted(calls) != ["plain", "residual"]:
+        raise Wrong(f"{call} called fit {len(calls)} times, expected once for each of 2 networks.")
+    for key in (("plain", 8, 0), ("residual", 8, 0)):
+        if repr(histories.get(key)) != repr(history):
+            raise Wrong(f"{call} has {histories.get(key)} at {key}, expected what fit returned.")
 
 
 def left_out(combinations, missing):
@@ -847,7 +918,7 @@ def check_initialised(weights, what):
 
 
 def made_up(final):
-    """Histories of four epochs that end with these losses: {(kind, depth, seed): loss}.
+    """Histories of 34 epochs that end with these losses: {(kind, depth, seed): loss}.
 
     Their rows have all that real ones have. The loss falls and rises, and no two wrong ways of
     reading it agree.
@@ -855,15 +926,16 @@ def made_up(final):
     histories = {}
     for run, (key, loss) in enumerate(final.items()):
         odd = run % 3 + run / 7  # other runs, other curves
-        losses = [9 + odd, loss * (0.7 + 0.03 * odd), loss + 1.3 + odd / 3, loss]
+        middle = [loss + 2.1 + odd] * 30
+        losses = [9 + odd, loss * (0.7 + 0.03 * odd), *middle, loss + 1.3 + odd / 3, loss]
         histories[key] = []
         for epoch, value in enumerate(losses, 1):
             row = {
                 "epoch": epoch,
                 "loss": value,
-                "accuracy": 0.1 * epoch + 0.01 * odd,
+                "accuracy": 0.02 * epoch + 0.01 * odd,
                 "seconds": 1 + 0.1 * run,
-                "test_error": 0.9 - 0.11 * epoch + 0.02 * odd,
+                "test_error": 0.9 - 0.02 * epoch + 0.02 * odd,
             }
             names = list(row) if run % 2 else sorted(row)  # in no certain order
             histories[key].append({name: row[name] for name in names})
@@ -903,6 +975,20 @@ TWO_DEPTHS = {
     ("plain", 14, 7): 0.6,
     ("residual", 14, 7): 0.11,
 }
+EQUAL_LOSSES = {
+    ("plain", 8, 0): 0.5,
+    ("plain", 8, 1): 0.5,
+    ("plain", 8, 2): 0.8,
+    ("plain", 14, 0): 1.0,
+    ("plain", 14, 1): 1.0,
+    ("plain", 14, 2): 4.0,
+    ("residual", 8, 0): 0.2,
+    ("residual", 8, 1): 0.2,
+    ("residual", 8, 2): 0.5,
+    ("residual", 14, 0): 0.1,
+    ("residual", 14, 1): 0.1,
+    ("residual", 14, 2): 0.1,
+}
 DEGRADATIONS = [  # the last losses, and the degradation that they show
     pytest.param(
         four_depths(),
@@ -912,6 +998,7 @@ DEGRADATIONS = [  # the last losses, and the degradation that they show
     pytest.param(ONE_SEED, {"plain": 1.5, "residual": -0.3}, id="one seed"),
     pytest.param(ANOTHER_ORDER, {"plain": 0.87, "residual": 1.0}, id="another order"),
     pytest.param(TWO_DEPTHS, {"plain": 0.39, "residual": -0.06}, id="two depths"),
+    pytest.param(EQUAL_LOSSES, {"plain": 1.4, "residual": -0.2}, id="equal losses"),
 ]
 
 
@@ -1043,8 +1130,11 @@ def degradation_mistake(final, values):
 def test_degradation_called_twice(lesson):
     for param in (DEGRADATIONS[1], DEGRADATIONS[3]):
         final, expected = param.values
-        with calling("degradation(histories)"):
-            got = lesson.degradation(made_up(final))
+        histories = {}
+        for key, rows in made_up(final).items():
+            histories[key] = [{"loss": row["loss"]} for row in rows]
+        with calling("degradation(histories), whose rows have nothing but the loss,"):
+            got = lesson.degradation(histories)
         for kind, value in expected.items():
             if not is_near(number(got[kind], "degradation(histories)", whole=False), value):
                 raise Wrong(
@@ -1108,6 +1198,27 @@ def test_lesions_of_one_network_one_after_the_other(lesson):
     for index in (4, 1):
         check_lesion(lesson, network, index)
     check_lesion(lesson, make_network(lesson, skip=True, seed=8), 4)
+    check_lesion(lesson, randomise(network, seed=9), 4)
+
+
+@pytest.mark.task("2.5")
+def test_lesion_of_a_deep_network(lesson):
+    network = make_network(lesson, skip=True, blocks=4)
+    for index in (3, 10):
+        check_lesion(lesson, network, index)
+
+
+@pytest.mark.task("2.5")
+def test_lesion_of_a_network_that_has_one(lesson):
+    network = make_network(lesson, skip=True)
+    x = torch.randn(2, 3, 16, 16)
+    call = "without_block(without_block(network, 1), 4)"
+    with calling(call), torch.no_grad():
+        got = lesson.without_block(lesson.without_block(network, 1), 4).eval()(x)
+        expected = lesioned_by_hand(network, x, {1, 4})
+    check_tensor(got, expected, f"{call}(images)")
+    if not is_close(got, expected):
+        raise Wrong(f"{call} gives wrong numbers, expected a network without both branches.")
 
 
 def check_lesion(lesson, network, index):
@@ -1121,7 +1232,7 @@ def check_lesion(lesson, network, index):
         lesioned = lesson.without_block(network, index)
     before.check(call, "random state")
     check_module(lesioned, call)
-    check_form(lesioned, call)
+    check_form(lesioned, len(network[1]), call)
     lesioned = copy.deepcopy(lesioned).eval()
     try:
         with calling(f"{call}(images)"), torch.no_grad():
@@ -1138,8 +1249,8 @@ def check_lesion(lesson, network, index):
             raise Wrong(f"{call} gives wrong numbers.{cause}")
 
 
-def check_form(lesioned, call):
-    """Raise Wrong unless a network is of the form nn.Sequential(stem, blocks, head)."""
+def check_form(lesioned, blocks, call):
+    """Raise Wrong unless a network is nn.Sequential(stem, blocks, head) with so many blocks."""
     parts = list(lesioned.children())
     if len(parts) != 3 or not isinstance(lesioned, nn.Sequential):
         raise Wrong(
@@ -1147,9 +1258,9 @@ def check_form(lesioned, call):
             "nn.Sequential(stem, blocks, head)."
         )
     count = len(list(parts[1].children()))
-    if count != 6:
+    if count != blocks:
         raise Wrong(
-            f"{call} has {count} blocks, expected 6: "
+            f"{call} has {count} blocks, expected {blocks}: "
             "a shortcut stands in the missing block's place."
         )
 
@@ -1166,15 +1277,16 @@ def lesion_crash(error, index):
 
 def known_lesions(network, x, index):
     """What the known wrong ways of taking a block out give."""
-    blocks = set(range(6))
+    count = len(network[1])
+    blocks = set(range(count))
     missing = {"no block is missing": set()}
     for other in blocks - {index}:
         from_0 = "; blocks count from 0" if other == index - 1 else ""
         missing[f"block {other} is missing, not block {index}{from_0}"] = {other}
     if index > 0:
         missing[f"all blocks up to block {index} are missing"] = set(range(index + 1))
-    if index < 5:
-        missing[f"all blocks from block {index} on are missing"] = set(range(index, 6))
+    if index < count - 1:
+        missing[f"all blocks from block {index} on are missing"] = set(range(index, count))
     missing[f"all blocks but block {index} are missing"] = blocks - {index}
     mistakes = {}
     for words, gone in missing.items():

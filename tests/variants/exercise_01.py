@@ -2660,4 +2660,116 @@ def make_shortcut(in_channels, out_channels, stride):
             "    torch.set_grad_enabled(True)\n    model.eval()\n    correct",
         ),
     ),
+    wrong(
+        "1.3",
+        "identity in float32",
+        "expected it unchanged",
+        edit("        return nn.Identity()", "        return InFloat32()"),
+        before(
+            "make_shortcut",
+            """
+class InFloat32(nn.Module):
+    def forward(self, x):
+        return x.float()
+
+
+""",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "no projection of one pixel",
+        None,
+        edit(
+            "    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))",
+            "    return Projection(projection, nn.BatchNorm2d(out_channels))",
+        ),
+        before(
+            "make_shortcut",
+            """
+class Projection(nn.Sequential):
+    def forward(self, x):
+        if x.shape[2:] == (1, 1) and x.shape[1] == self[0].out_channels:
+            return x
+        return super().forward(x)
+
+
+""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "counts in the dtype of the logits",
+        "Count in whole numbers",
+        hole(
+            "accuracy",
+            """
+            model.eval()
+            correct = total = 0
+            with torch.no_grad():
+                for images, labels in batches:
+                    logits = model(images)
+                    correct += (logits.argmax(1) == labels).to(logits.dtype).sum()
+                    total += len(labels)
+            return correct.item() / total
+            """,
+        ),
+    ),
+    wrong(
+        "1.4",
+        "splits large batches",
+        "once per batch",
+        hole(
+            "accuracy",
+            """
+            model.eval()
+            correct = total = 0
+            with torch.no_grad():
+                for images, labels in batches:
+                    for part, answers in zip(images.split(256), labels.split(256)):
+                        correct += (model(part).argmax(1) == answers).sum().item()
+                        total += len(answers)
+            return correct / total
+            """,
+        ),
+    ),
+    wrong(
+        "1.4",
+        "thaws what was frozen",
+        "requires_grad",
+        edit(
+            "    return correct / total",
+            "    model.requires_grad_(True)\n    return correct / total",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "leaves the weights in channels last",
+        "order in memory",
+        edit(
+            "    model.eval()\n    correct = 0",
+            "    model.eval().to(memory_format=torch.channels_last)\n    correct = 0",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "writes into the logits",
+        "writes into the model's logits",
+        hole(
+            "accuracy",
+            """
+            model.eval()
+            correct = total = 0
+            with torch.no_grad():
+                for images, labels in batches:
+                    logits = model(images)
+                    rows = torch.arange(len(labels))
+                    own = logits[rows, labels]
+                    logits[rows, labels] = -math.inf
+                    correct += (own > logits.amax(1)).sum().item()
+                    total += len(labels)
+            return correct / total
+            """,
+        ),
+    ),
 ]

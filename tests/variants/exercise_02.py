@@ -1826,4 +1826,76 @@ def run_ablation(fit, depths, seeds):
         "seed 0 start from different weights",
         edit("torch.manual_seed(seed)", "torch.manual_seed(seed) if seed else None"),
     ),
+    wrong(
+        "2.1",
+        "stride guessed from the channels",
+        None,
+        hole(
+            "Block.forward",
+            """
+            out = self.branch(x)
+            if self.skip:
+                new = out.shape[1] - x.shape[1]
+                out = out + (F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, new)) if new else x)
+            return F.relu(out)
+            """,
+        ),
+    ),
+    wrong(
+        "2.1",
+        "checkpointing",
+        "once per step",
+        edit(
+            "        out = self.branch(x)",
+            """        from torch.utils.checkpoint import checkpoint
+
+        out = checkpoint(self.branch, x, use_reentrant=False)""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "no shortcuts in plain networks",
+        "a block has lost its shortcut",
+        edit(
+            "    return nn.Sequential(stem, nn.Sequential(*blocks), head)",
+            """    for block in blocks:
+        block.shortcut = block.shortcut if skip else nn.Identity()
+    return nn.Sequential(stem, nn.Sequential(*blocks), head)""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "no empty histories",
+        None,
+        edit("    return histories", "    return {k: v for k, v in histories.items() if v}"),
+    ),
+    wrong(
+        "2.4",
+        "mean of a set",
+        None,
+        edit(
+            '    losses = [history[-1]["loss"] for history in runs_of(histories, kind, depth)]',
+            '    losses = {history[-1]["loss"] for history in runs_of(histories, kind, depth)}',
+        ),
+    ),
+    wrong(
+        "2.5",
+        "blocks in the order of their names",
+        None,
+        edit(
+            "    return nn.Sequential(stem, nn.Sequential(*kept), head)",
+            """    order = sorted(range(len(kept)), key=str)
+    return nn.Sequential(stem, nn.Sequential(*(kept[i] for i in order)), head)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "remembers its copies",
+        "gives wrong numbers",
+        edit("def without_block(", "@functools.cache\ndef without_block("),
+        edit(
+            "    stem, blocks, head = network\n    # Task 2.5",
+            "    import copy\n\n    stem, blocks, head = copy.deepcopy(network)\n    # Task 2.5",
+        ),
+    ),
 ]

@@ -1181,9 +1181,10 @@ for x,y in batches:
 return torch.tensor(rows)""",
         ),
     ),
-    right(
+    wrong(
         "3.5",
         "after",
+        "the gradients are read after the step",
         hole(
             "record_training",
             """model.train()
@@ -3650,6 +3651,147 @@ return math.exp((x * y).sum() / (x * x).sum())""",
         "squeezed",
         None,
         edit(".flatten(1)", ".squeeze().flatten(1)"),
+    ),
+    wrong(
+        "3.1",
+        "difference of .grad",
+        "tiny ones are lost in the sum",
+        definition(
+            "gradient_norms",
+            """def gradient_norms(model, images, labels):
+    held = {}
+    for parameter in model.parameters():
+        held[parameter] = parameter.grad
+        parameter.grad = None if parameter.grad is None else parameter.grad.clone()
+    with undisturbed(model, training=True):
+        F.cross_entropy(model(images), labels).backward()
+    norms = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            before = held[module.weight]
+            now = module.weight.grad
+            norms.append(norm(now if before is None else now - before))
+    for parameter, gradient in held.items():
+        parameter.grad = gradient
+    return norms""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "divided by the largest number",
+        "divided by its norm or its largest number",
+        edit(
+            "    return [norm(gradient) for gradient in gradients]",
+            "    largest = [norm(gradient.abs().max()) for gradient in gradients]\n"
+            "    scaled = [gradient.double() / n for gradient, n in zip(gradients, largest)]\n"
+            "    return [n * norm(gradient) for n, gradient in zip(largest, scaled)]",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "outputs of a call that raised are kept",
+        "what the call before has left behind",
+        before("signal_norms", "OUTPUTS = []"),
+        hole(
+            "signal_norms",
+            """def catch(block, inputs, output):
+    OUTPUTS.append(output)
+
+hooks = [block.register_forward_hook(catch) for block in model[1]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+norms = [norm(gradient) for gradient in torch.autograd.grad(loss, OUTPUTS)]
+OUTPUTS.clear()
+return norms""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "one plus expm1",
+        "in a sum with a larger number",
+        edit("return math.exp(slope)", "return 1 + math.expm1(slope)"),
+    ),
+    wrong(
+        "3.3",
+        "NaN found by identity",
+        "are not left out",
+        edit("if 0 < value < math.inf]", "if value not in (0, math.nan, math.inf)]"),
+    ),
+    wrong(
+        "3.4",
+        "only BatchNorm2d in eval mode",
+        "even with batch norm and dropout",
+        hole(
+            "gradient_correlation",
+            """directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=True):
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
+return (directions[0] * directions[1]).sum(dim=1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "one scale for the batch",
+        "each pair counts alike",
+        hole(
+            "gradient_correlation",
+            """gradients = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    gradient = gradient.flatten(1).cpu()
+    gradients.append(gradient / gradient.abs().max())
+    if not gradients[-1].any(dim=1).all():
+        return math.nan
+return F.cosine_similarity(*gradients).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "a dimension of size 1 is squeezed",
+        "a dimension of size 1 is left out",
+        edit("    return torch.tensor(rows)", "    return torch.tensor(rows).squeeze()"),
+    ),
+    wrong(
+        "3.5",
+        "seeds within fork_rng",
+        "torch is seeded with 0",
+        edit(
+            "    model.train()\n    # Task 3.5",
+            "    with torch.random.fork_rng():\n"
+            "        torch.manual_seed(0)\n"
+            "        return record_steps(model.train(), batches, optimizer)\n\n\n"
+            "def record_steps(model, batches, optimizer):\n    # Task 3.5",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "micro-batches of 16",
+        None,
+        hole(
+            "record_training",
+            """convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    for some_images, some_labels in zip(images.split(16), labels.split(16)):
+        loss = F.cross_entropy(model(some_images), some_labels, reduction="sum") / len(labels)
+        loss.backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
     ),
     wrong(
         "3.5",

@@ -2903,4 +2903,99 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
             "{\n            'depth': depth,\n            **fit(build_resnet(depth, width).apply(initialise), depth, seed),\n        }",
         ),
     ),
+    wrong(
+        "4.1",
+        "asks the input for gradients",
+        "leaves requires_grad of its input at True",
+        edit(
+            """        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+            """        x.requires_grad_(self.training)
+        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+LAYERS""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "basic blocks everywhere",
+        "its blocks are basic blocks",
+        edit("blocks.append(block(", "blocks.append(BasicBlock("),
+    ),
+    wrong(
+        "4.2",
+        "bottlenecks everywhere",
+        "its blocks are bottlenecks",
+        edit(
+            "    blocks = []\n    in_channels = width",
+            "    block = Bottleneck\n    blocks = []\n    in_channels = width",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "stride 2 from 64 channels on",
+        "At any width, the first block of each stage but the first has stride 2",
+        edit("stride = 2 if i > 0 and j == 0", "stride = 2 if channels > 64 and j == 0"),
+    ),
+    wrong(
+        "4.2",
+        "never more than 512 channels",
+        "3x3 convolutions output",
+        edit("channels = width * 2**i", "channels = min(width * 2**i, 512)"),
+    ),
+    wrong(
+        "4.2",
+        "a whole number of the depth first",
+        "build_resnet(18.7, width=16) raised no ValueError",
+        edit("    if depth not in LAYERS", "    depth = int(depth)\n    if depth not in LAYERS"),
+    ),
+    wrong(
+        "4.3",
+        "layers without modules inside only",
+        "it leaves out layers that have modules inside",
+        edit(
+            "    hooks = [layer.register_forward_hook(count) for layer in layers]",
+            "    childless = [layer for layer in layers if not list(layer.children())]\n"
+            "    hooks = [layer.register_forward_hook(count) for layer in childless]",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "modes put back with train",
+        "Each part of the model may be in its own mode",
+        edit("        module.training = mode", "        module.train(mode)"),
+    ),
+    wrong(
+        "4.3",
+        "float32 as the default",
+        "Leave torch's settings to the caller",
+        edit(
+            "    image = torch.zeros",
+            "    torch.set_default_dtype(torch.float32)\n    image = torch.zeros",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "empty rows left out",
+        "for which fit returned an empty dict",
+        edit(
+            "    return rows\n\n\ndef marginal_gains",
+            "    return {key: row for key, row in rows.items() if row}\n\n\ndef marginal_gains",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "sixteen bits of the seed",
+        "seeds 1 and 65537 give the same weights",
+        edit("torch.manual_seed(seed)", "torch.manual_seed((depth << 16) | (seed & 0xFFFF))"),
+    ),
+    wrong(
+        "4.5",
+        "no network of accuracy 0",
+        "returned 1 numbers, expected 2",
+        edit("sorted(rows, ", 'sorted((row for row in rows if row["accuracy"]), '),
+    ),
 ]

@@ -250,9 +250,10 @@ for m in model.modules():
 return model""",
         ),
     ),
-    right(
+    wrong(
         "5.2",
         "frozenbn",
+        "away from the model's state_dict",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
@@ -3207,6 +3208,126 @@ return model""",
             "cross_entropy = F.cross_entropy(probe(features), labels)",
             "pairs = zip(features.split(64), labels.split(64))\n        "
             "cross_entropy = torch.stack([F.cross_entropy(probe(x), y) for x, y in pairs]).mean()",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "a lazy layer",
+        "no weights until it first runs",
+        edit(
+            "nn.Linear(model.fc.in_features, num_classes, device=",
+            "nn.LazyLinear(num_classes, device=",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "no subclass of BatchNorm2d",
+        "is of a subclass of nn.BatchNorm2d",
+        edit(
+            "        if isinstance(module, nn.BatchNorm2d):\n            module.eval()",
+            "        if type(module) is nn.BatchNorm2d:\n            module.eval()",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "the head is all that has fc in its name",
+        "yet is no part of model.fc",
+        edit(
+            "    model.requires_grad_(False)\n    model.fc.requires_grad_(True)",
+            "    for name, parameter in model.named_parameters():\n"
+            '        parameter.requires_grad = "fc" in name',
+        ),
+    ),
+    wrong(
+        "5.2",
+        "scale and shift of a batch norm computed once and for all",
+        "not those that they had when they were frozen",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+for module in model.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        scale = (module.weight / (module.running_var + module.eps).sqrt())[:, None, None]
+        shift = module.bias[:, None, None] - module.running_mean[:, None, None] * scale
+        module.forward = lambda x, scale=scale, shift=shift: x * scale + shift
+return model""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "labels on the images' device",
+        "gives labels on meta",
+        edit("labels.append(batch_labels)", "labels.append(batch_labels.to(images.device))"),
+    ),
+    wrong(
+        "5.3",
+        "gradients on at the end",
+        "leaves gradients switched on, which were off before",
+        edit("    hook.remove()\n", "    hook.remove()\n    torch.set_grad_enabled(True)\n"),
+    ),
+    wrong(
+        "5.3",
+        "ends as soon as all labels are right",
+        "or the training stops too soon",
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=5, line_search_fn="strong_wolfe")
+
+def compute_loss():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features), labels) + penalty * probe.weight.square().sum()
+    loss.backward()
+    return loss
+
+for _ in range(100):
+    optimizer.step(compute_loss)
+    if torch.equal(probe(features).argmax(dim=1), labels):
+        break
+return probe""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "the head is all that has fc in its name",
+        "the head is model.fc alone",
+        hole(
+            "parameter_groups",
+            """groups = []
+for name, parameter in model.named_parameters():
+    parts = ("fc", "layer4", "layer3", "layer2", "layer1")
+    power = next((i for i, part in enumerate(parts) if part in name), 5)
+    groups.append({"params": [parameter], "lr": lr * factor**power})
+return groups""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "a dict with the rates as keys",
+        "All parts have the same rate here",
+        edit(
+            "    return groups",
+            '    return list({group["lr"]: group for group in groups}.values())',
+        ),
+    ),
+    wrong(
+        "5.5",
+        "no batch of a single image",
+        "a batch of a single image is left out",
+        edit(
+            "        for images in batches:\n            model(images)\n    for norm,",
+            "        for images in batches:\n            if len(images) > 1:\n"
+            "                model(images)\n    for norm,",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "no reset where the momentum is None",
+        "whose momentum was None before",
+        edit(
+            "        norm.reset_running_stats()",
+            "        if norm.momentum is not None:\n            norm.reset_running_stats()",
         ),
     ),
 ]
