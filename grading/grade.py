@@ -50,9 +50,9 @@ def grade(learner, places, exercise, options, room):
             verdict = fill_in(verdict, known, places, options, room, Path(scratch))
         except submissions.Refused as refusal:
             verdict["status"] = f"refused: {refusal}"
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of whatever kind: nobody's file may end the others' grading
             kept.unlink(missing_ok=True)
-            return {**verdict, "status": f"not judged: {error}"}
+            return {**verdict, "status": f"not judged: {error or type(error).__name__}"}
     reports.write(kept, json.dumps(verdict))
     return verdict
 
@@ -81,12 +81,18 @@ def fill_in(verdict, known, places, options, room, scratch):
     broken = [message for message in messages if "cannot be imported" in message]
     status = (broken + [f"stopped: {why}" for why in found["stopped"]] + ["ok"])[0] + also
     stub = (ROOT / name).read_bytes()
+    try:
+        look = review.look_at(data, stub, verdict["exercise"])
+        shape = review.shape(data, stub)
+    except RecursionError:
+        look = ["nested too deeply to be searched"]
+        shape = []
     return {
         **verdict,
         "status": status,
         "tests": found["tests"],
-        "look": review.look_at(data, stub, verdict["exercise"]),
-        "shape": review.shape(data, stub),
+        "look": look,
+        "shape": shape,
         "key": key,
     }
 
@@ -125,6 +131,8 @@ def write_all(failed, options):
 
 def read_options():
     """The command line, and what follows from it."""
+    in_linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if in_linux else os.cpu_count()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("submissions", type=Path, help="a folder with a folder or files of each learner")
@@ -133,7 +141,7 @@ def read_options():
     add("--gradescope", type=Path, metavar="FILE", help="with --one: write Gradescope's results")
     add("--exercises", nargs="+", choices=FILES, default=list(FILES), metavar="N")
     add("--points", type=Path, metavar="FILE", help="a table with the columns task and points")
-    add("--jobs", type=int, default=os.cpu_count(), metavar="N", help="how many at once")
+    add("--jobs", type=int, default=cores, metavar="N", help="how many at once")
     add("--seed", type=int, help="which random inputs (default: drawn once for GRADES)")
     add("--seconds", type=float, default=30, help="for one test (default: 30)")
     add("--container", metavar="IMAGE", help="run submissions in Docker or Podman")
@@ -143,6 +151,10 @@ def read_options():
         parser.error(f"{options.submissions}: there is no such folder")
     if options.out.resolve().is_relative_to(options.submissions.resolve()):
         parser.error(f"--out {options.out}: must lie outside of {options.submissions}")
+    if options.gradescope and not options.one:
+        parser.error("--gradescope: give --one, too")
+    if options.jobs < 1:
+        parser.error(f"--jobs {options.jobs}: at least 1")
     try:
         options.points = reports.read_points(options.points)
     except (OSError, ValueError) as error:
@@ -158,17 +170,29 @@ def read_options():
     return options
 
 
+def is_running(process):
+    """Whether there is a process of this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def main():
     options = read_options()
-    for folder in Path(tempfile.gettempdir()).glob("grade-*-*"):
-        if not Path("/proc", folder.name.split("-")[1]).exists():  # its grader was killed
+    for folder in options.out.glob("scratch-*-*"):
+        if not is_running(int(folder.name.split("-")[1])):  # its grader was killed
             shutil.rmtree(folder, ignore_errors=True)
     learners, strays = submissions.find_learners(options.submissions)
     if options.one:
         folder = options.submissions.resolve()
         learners = {folder.name: [(folder, folder.name, "")]}
         strays = []
-    options.scratch = Path(tempfile.mkdtemp(prefix=f"grade-{os.getpid()}-"))
+    scratch = tempfile.mkdtemp(prefix=f"scratch-{os.getpid()}-", dir=options.out)
+    options.scratch = Path(scratch).resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         way = "none" if options.no_sandbox else options.container
@@ -190,9 +214,10 @@ def main():
     failed = [verdict for verdict in done if verdict["status"].startswith("not judged")]
     people = write_all(failed, options)
     if options.one:
-        print(reports.report(*next(iter(people.items()))))
-    if options.gradescope:
-        reports.write(options.gradescope, reports.gradescope(*people.values()))
+        (learner,) = learners
+        print(reports.report(learner, people[learner]))
+        if options.gradescope:
+            reports.write(options.gradescope, reports.gradescope(people[learner]))
     print(f"nobody's work: {', '.join(strays) or 'nothing'}")
     print(f"{len(people)} learners: {options.out / 'grades.csv'}, overview.html, review.txt")
     if failed:

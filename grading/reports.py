@@ -86,7 +86,7 @@ def report(learner, verdicts):
             points_won = f"{result['points']:g} of {result['of']:g} points"
             lines.append(f"  {task}  {TASKS[task]:<22} {points_won}   {result['count']}")
             told = "\n".join(result["messages"])
-            if told and status == "ok":
+            if told and status.startswith("ok"):
                 told += f"\nHints: EXERCISES.md, {task}"
             lines += [f"       {line}" for line in told.splitlines()]
     return "\n".join([*lines, ""])

@@ -31,6 +31,7 @@ class Script(NamedTuple):
     name: str  # as the learner named it
     path: Path
     depth: int  # in folders
+    problem: str  # why it cannot be read, or ""
     date: str  # of the attempt, in an order that sorts; "" if nobody says
 
 
@@ -55,9 +56,10 @@ def find_learners(folder):
 
 
 def sortable(date):
-    """A date in the order year, month, day: Brightspace writes Oct 5, 2025 1041 PM."""
+    """A date in the order year, month, day: Brightspace writes Oct 5, 2025 115 PM."""
+    with_colon = re.sub(r"(\d\d) ([AP]M)$", r":\1 \2", date)
     try:
-        return datetime.strptime(date, "%b %d, %Y %I%M %p").isoformat()
+        return datetime.strptime(with_colon, "%b %d, %Y %I:%M %p").isoformat()
     except ValueError:
         return date
 
@@ -65,8 +67,9 @@ def sortable(date):
 def scripts_in(path, name, date, scratch, depth=0):
     """The scripts in a folder or zip file, or the one that a file is."""
     if path.is_symlink() or not (path.is_dir() or path.is_file()):
-        raise Refused(f"{name} is a link or no file: hand in the file itself")
-    if path.is_dir():
+        problem = f"{name} is a link or no file: hand in the file itself"
+        yield Script(name, path, depth, problem, date)
+    elif path.is_dir():
         for entry in sorted(path.iterdir()):
             is_theirs = entry.name[0] != "." and entry.name not in NOT_THEIRS
             if is_theirs and (entry.is_dir() or SCRIPT.search(entry.name)):
@@ -77,13 +80,16 @@ def scripts_in(path, name, date, scratch, depth=0):
             with zipfile.ZipFile(path) as archive:
                 members = [m for m in archive.infolist() if SCRIPT.search(m.filename)]
                 if sum(member.file_size for member in members) > 20 * LARGEST:
-                    raise Refused(f"{name} holds more than 20 MB of scripts")
+                    raise ValueError("it holds more than 20 MB of scripts")
                 archive.extractall(folder, members)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise Refused(f"{name} cannot be unpacked: {error}") from None
+        except OSError:
+            raise
+        except Exception as error:  # zlib, lzma and others raise their own
+            yield Script(name, path, depth, f"{name} cannot be unpacked: {error}", date)
+            return
         yield from scripts_in(Path(folder), name, date, scratch, depth)
     elif SCRIPT.search(name):
-        yield Script(name, path, depth, date)
+        yield Script(name, path, depth, "", date)
 
 
 def choose(places, wanted, alone, scratch):
@@ -94,7 +100,8 @@ def choose(places, wanted, alone, scratch):
     """
     number = int(wanted.split("_")[1])
     pattern = re.compile(rf"(?!test_).*exercise[ _-]?0?{number}(?!\d)", re.IGNORECASE)
-    every = [script for place in places for script in scripts_in(*place, scratch)]
+    there = [script for place in places for script in scripts_in(*place, scratch)]
+    every = [script for script in there if not script.problem]
     found = [script for script in every if pattern.match(script.name)]
     if alone and len(every) == 1 and "exercise" not in every[0].name.lower():
         found = every
@@ -106,6 +113,9 @@ def choose(places, wanted, alone, scratch):
     last = max((script.date for script in found), default="")
     found = sorted((script for script in found if script.date == last), key=rank)
     if not found:
+        for script in there:
+            if script.problem:
+                raise Refused(script.problem)
         return None, [script.name for script in every][:4]
     if len(found) > 1 and rank(found[0]) == rank(found[1]):
         raise Refused(f"more than one file: {found[0].name} and {found[1].name}")

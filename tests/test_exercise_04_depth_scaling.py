@@ -964,9 +964,9 @@ def test_counting_leaves_no_trace(lesson, training):
     model.tokens.weight.requires_grad_(False)
     model.first.bias.requires_grad_(False)
     norm = model.depthwise[1]
-    model.again = nn.Sequential(norm)  # two parts hold it
+    model.tokens.norm = norm  # which two parts of the model hold now
     disturb(model)
-    model.again.training = training
+    model.tokens.training = training
     norm.training = not training
     before = Everything(model)
     images = []
@@ -1120,7 +1120,7 @@ def row_of(depth, seed):
 
 SWEPT_DEPTHS = (10, 18, 34)
 SWEPT_SEEDS = (3, 5, 0)
-FAR_SEEDS = (1, 1001, 2**16 + 1, 2**31 + 1, 2**32 - 1)
+FAR_SEEDS = (1, 1001, 2**16 + 1, 2**32 - 1)
 ALL_RUNS = set(itertools.product(SWEPT_DEPTHS, SWEPT_SEEDS))
 
 

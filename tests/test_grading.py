@@ -434,18 +434,18 @@ def test_a_judge_that_is_killed_gives_no_verdict(tmp_path):
 
 
 def test_a_full_disk_gives_no_verdict(tmp_path):
-    room = Path(tempfile.gettempdir(), "full")
-    script = f"mount -t tmpfs -o size=8m tmpfs {room} && exec env TMPDIR={room} " + ' "$@"'
-    room.mkdir(exist_ok=True)
+    out = tmp_path / "out"
+    out.mkdir()
+    script = (
+        f'mount -t tmpfs -o size=8m tmpfs {out} && "$@"; code=$?; cat {out}/grades.csv; exit $code'
+    )
     lay_out(tmp_path / "class", {f"anna/{NAME}": RIGHT})
-    command = [*GRADE, tmp_path / "class", "--out", tmp_path / "out", "--exercises", "1"]
-    command += ["--no-sandbox"]
+    command = [*GRADE, tmp_path / "class", "--out", out, "--exercises", "1", "--no-sandbox"]
     unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
     done = subprocess.run([*unshare, *map(str, command)], capture_output=True, text=True)
-    room.rmdir()
     assert done.returncode == 1
     assert "Not judged" in done.stderr
-    assert "disk" in table_of(tmp_path)["anna"]["status"]
+    assert "not judged: the disk is full" in done.stdout
 
 
 def test_other_random_inputs_are_other_inputs(tmp_path):
@@ -513,3 +513,39 @@ def test_copies_are_named():
     shapes = {"anna": RIGHT, "ben": renamed.encode(), "carl": stub, "dora": other.encode()}
     shapes = {name: review.shape(data, stub) for name, data in shapes.items()}
     assert review.alike(shapes) == [["anna", "ben"]]
+
+
+def test_what_is_not_the_script_costs_nobody_anything(tmp_path):
+    """A link, a broken archive and an environment beside the scripts; folders of like names."""
+    files = {
+        f"anna/{NAME}": RIGHT,
+        "anna/photos.zip": b"version https://git-lfs.github.com/spec/v1",
+        "anna/env/lib/module.py": b"",
+        f"ben/{NAME}": RIGHT + b"x = 1" + b" + 1" * 1200 + b"\n",
+        "carl/hand_in.zip": b"no archive",
+    }
+    lay_out(tmp_path / "class", files)
+    (tmp_path / "class/anna/data").symlink_to("/usr")
+    (tmp_path / "class/anna/env/lib64").symlink_to("lib")
+    assert grade(tmp_path, "--exercises", "1")[0] == 0
+    table = table_of(tmp_path)
+    assert table["anna"]["total"] == table["ben"]["total"] == "20"
+    assert "hand_in.zip cannot be unpacked" in table["carl"]["status"]
+    assert "nested too deeply" in (tmp_path / "out/review.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "earlier, later", [("115 PM", "245 PM"), ("1259 PM", "100 PM"), ("941 AM", "1041 AM")]
+)
+def test_brightspace_writes_times_without_a_colon(earlier, later):
+    dates = [submissions.sortable(f"Oct 5, 2025 {time}") for time in (earlier, later)]
+    assert dates == sorted(dates)
+
+
+def test_one_learner_in_a_folder_that_others_use(tmp_path):
+    """Each report is its own learner's."""
+    for name in ("zoe", "anna"):
+        lay_out(tmp_path / name, {NAME: RIGHT})
+        command = [*GRADE, tmp_path / name, "--one", "--out", tmp_path / "out", "--exercises", "1"]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        assert f"{name}: 20 of 20 points" in done.stdout
