@@ -56,6 +56,8 @@ def terms(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             imported.update(imports(node))
             yield from ((line, name) for name in imports(node).values())
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield line, f"{node.id} ="
         elif isinstance(node, ast.Name | ast.Attribute):
             first, dot, rest = ast.unparse(node).partition(".")
             name = imported.get(first, f".{first}" if dot else first) + dot + rest
