@@ -36,7 +36,6 @@ import shutil
 import socket
 import statistics
 import sys
-import tempfile
 import time
 import zlib
 from dataclasses import dataclass
@@ -796,6 +795,7 @@ DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run
 MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
+    "not enough memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
     "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
     "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
@@ -925,22 +925,29 @@ def fetch_cifar10(root):
 
     Its files come to their place whole, even while another run fetches the same ones.
     """
-    with contextlib.suppress(Exception):  # torchvision and pickle each raise their own
+    try:
         CIFAR10(root)
         return
-    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    except MemoryError:
+        raise
+    except Exception:  # torchvision and pickle each raise their own
+        socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    folder = unfinished_path(root / CIFAR10.base_folder)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as folder:
-            if (root / CIFAR10.filename).is_file():
-                shutil.copy(root / CIFAR10.filename, folder)
-            CIFAR10(folder, download=True)
-            (root / CIFAR10.base_folder).mkdir(exist_ok=True)
-            for path in Path(folder, CIFAR10.base_folder).iterdir():
-                os.replace(path, root / CIFAR10.base_folder / path.name)
+        folder.mkdir(parents=True)
+        if (root / CIFAR10.filename).is_file():
+            shutil.copy(root / CIFAR10.filename, folder)
+        CIFAR10(folder, download=True)
+        (root / CIFAR10.base_folder).mkdir(exist_ok=True)
+        for path in Path(folder, CIFAR10.base_folder).iterdir():
+            os.replace(path, root / CIFAR10.base_folder / path.name)
+    except MemoryError:
+        raise
     except Exception as error:  # urllib and tarfile, too
         why = why_not_fetched("CIFAR-10", error, CIFAR10.url, root, "--data-dir")
         sys.exit(f"{why}, or use --data shapes")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def why_not_fetched(what, error, url, folder, setting):
@@ -975,8 +982,10 @@ def draw_shapes(count, seed, style="filled"):
     tilt = uniform(-0.4, 0.4, 1, 1)
     u = (x * tilt.cos() - y * tilt.sin()) / size
     v = (x * tilt.sin() + y * tilt.cos()) / size
-    depths = shape_depths(u, v)
-    depth = torch.stack([depths[name] for name in SHAPES])[labels, torch.arange(count)]
+    depth = torch.empty_like(u)
+    for label, name in enumerate(SHAPES):
+        own = labels == label
+        depth[own] = shape_depths(u[own], v[own])[name]
     depth = depth * size  # in pixels
 
     background = uniform(0.2, 0.8, 3, 1, 1)
@@ -1216,12 +1225,20 @@ def written_whole(path, quiet=False):
     Prints what it has written, unless it is to be quiet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        unfinished = Path(folder, path.name)
+    unfinished = unfinished_path(path)
+    try:
         yield unfinished
         os.replace(unfinished, path)
+    finally:
+        with contextlib.suppress(OSError):  # of other programs that look into every new file
+            unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
+
+
+def unfinished_path(path):
+    """A name of its own beside path, for what is to become path when it is whole."""
+    return path.with_name(f"unfinished_{os.urandom(4).hex()}_{path.name}")
 
 
 def save_tensors(content, path):
@@ -1291,6 +1308,7 @@ def kept_folder(args):
 def kept_path(args, label):
     """Where a result is kept: the name tells one run's settings and code from another's."""
     settings = {**vars(args), "code": own_checksum(), "torch": torch.__version__}
+    settings["bfloat16"] = multiplies_bfloat16(args.device)
     # What does not change the result, or is part of the label.
     for name in ("start", "out", "data_dir", "device", "seed", "seeds", "depths"):
         settings.pop(name, None)
@@ -1302,8 +1320,14 @@ def kept_path(args, label):
 @functools.cache
 def own_checksum():
     """A checksum of this script as it was at the first call; None for the cells of a notebook."""
-    source = Path(globals().get("__file__", ""))
-    return zlib.crc32(source.read_bytes()) if source.is_file() else None
+    source = own_file()
+    return zlib.crc32(source.read_bytes()) if source else None
+
+
+def own_file():
+    """The file that runs; None for the cells of a notebook, whose file may say something else."""
+    path = Path(globals().get("__file__", ""))
+    return path if path.is_file() and not in_console() else None
 
 
 def whole_number(low, high):
@@ -1395,10 +1419,14 @@ def parse_args(exercise, budgets, add_flags=None):
 
 def own_arguments():
     """The arguments that are meant for this script, and not for a notebook or a console."""
+    return [] if in_console() else sys.argv[1:]
+
+
+def in_console():
+    """Whether cells of a notebook or lines of a console run, and not a script."""
     program = Path(sys.argv[0])
     consoles = ("kernel_launcher.py", "pydevconsole.py")
-    in_console = program.name.endswith(consoles) or "spyder_kernels" in program.parts
-    return [] if in_console else sys.argv[1:]
+    return program.name.endswith(consoles) or "spyder_kernels" in program.parts
 
 
 def choose_device(name, parser):
@@ -1421,8 +1449,11 @@ def check_folders(args, parser):
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=args.out) as file:
-            file.write(bytes(2**20))  # a full disk may still take an empty file
+        trial = unfinished_path(args.out / "trial")
+        try:
+            trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
+        finally:
+            trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -1444,17 +1475,22 @@ def apply_budget(args, budgets):
 
 def stop_if_unwritten(exercise):
     """End the script with one sentence if one of its tasks is not written yet."""
-    path = Path(globals().get("__file__", ""))
-    if not path.is_file():  # the cells of a notebook have no file
+    path = own_file()
+    if path is None:
         return
     lines = path.read_bytes().splitlines()  # bytes, for the file may be in any encoding
+    lines = [line.strip() for line in lines]
     for number, line in enumerate(lines, 1):
-        if line.strip().startswith(b'raise NotImplementedError("TODO'):
-            task = line.split(b'"')[1].decode()
-            sys.exit(
-                f"{task} is not written yet ({path.name}, line {number}). "
-                f"Check it with: pytest tests/test_{exercise}.py"
-            )
+        if not line.startswith(b'raise NotImplementedError("TODO'):
+            continue
+        task = line.split(b'"')[1].decode()
+        above = [other for other in lines[: number - 1] if other]
+        if above and not above[-1].startswith(b"#"):  # but code
+            sys.exit(f"{task}: delete line {number} of {path.name}, which still raises an error")
+        sys.exit(
+            f"{task} is not written yet ({path.name}, line {number}). "
+            f"Check it with: pytest tests/test_{exercise}.py"
+        )
 
 
 def main(run, exercise, budgets, add_flags=None):

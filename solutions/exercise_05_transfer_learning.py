@@ -38,8 +38,8 @@ import random
 import shutil
 import socket
 import sys
-import tempfile
 import time
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -550,6 +550,11 @@ def find_files(args, choice):
     train_folder = by_name.get("train")
     test_folders = [by_name[name] for name in TEST_FOLDERS if name in by_name]
     test_files = None
+    if train_folder and not test_folders and len(folders_in(train_folder)) > 1:
+        sys.exit(
+            f"--images {args.images}: train has folders of its own, as training sets have, but "
+            f"there is no test beside it; give {train_folder} instead, or name the other one test"
+        )
     if train_folder and test_folders:
         folders = list_folders(train_folder, choice)
         classes = [folder.name for folder in folders]
@@ -574,8 +579,14 @@ def find_files(args, choice):
 
 def hold_the_same_folders(folders):
     """Whether all folders have folders of the same names in them, two or more."""
-    names = [sorted(next(os.walk(folder), ("", [], []))[1]) for folder in folders]
+    names = [folders_in(folder) for folder in folders]
     return len(names[0]) > 1 and all(other == names[0] for other in names)
+
+
+def folders_in(folder):
+    """The names of the folders in a folder, sorted; none if it cannot be read."""
+    _, names, _ = next(os.walk(folder), ("", [], []))
+    return sorted(names)
 
 
 def find_test_folders(candidates, classes, choice):
@@ -583,13 +594,19 @@ def find_test_folders(candidates, classes, choice):
     for candidate in candidates:
         folders = list_folders(candidate, choice)
         test_classes = [folder.name for folder in folders]
-        if test_classes == classes:
+        if list(map(composed, test_classes)) == list(map(composed, classes)):
             print(f"The images to test on are those in {candidate}")
             return folders
+    odd = sorted(set(classes) ^ set(test_classes))
     sys.exit(
-        f"--images {candidate.parent}: train and {candidate.name} have different classes: "
-        f"{classes} and {test_classes}"
+        f"--images {candidate.parent}: train and {candidate.name} have different classes: only one "
+        f"of them has {odd[0]!r}"
     )
+
+
+def composed(name):
+    """A name in which a letter with an accent is one character: a Mac writes it as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def list_folders(folder, choice):
@@ -608,7 +625,7 @@ def list_files(class_folders, seed, choice):
     for folder in class_folders:
         paths = list_images(folder, choice)
         random.Random(seed).shuffle(paths)
-        files[folder.name] = paths
+        files[composed(folder.name)] = paths
     return files
 
 
@@ -643,18 +660,26 @@ def read_images(paths, form, limit, choice):
             image = TF.resize(image, form.resize, antialias=True)
             image = TF.center_crop(image, form.size)
             images.append(TF.pil_to_tensor(image))
+        except MemoryError:
+            raise
         except Exception as error:  # Pillow raises many kinds
             choice.skip(path, first_line(error), type(error))
     return images
 
 
 def read_image(path):
-    """An image file as an RGB image, turned as the camera was held.
+    """An image file as an RGB image, turned as the camera was held; white where transparent.
 
     Values of more than 8 bits are scaled: the image's lowest becomes 0, its highest 255.
     """
     with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image)
+        image.load()
+        with contextlib.suppress(Exception):  # a file may say nonsense of how the camera was held
+            image = ImageOps.exif_transpose(image)
+        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+            image = image.convert("RGBA")
+            paper = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(paper, image).convert("RGB")
         if image.mode.startswith(("I", "F")):
             image = image.convert("F")
             low, high = image.getextrema()
@@ -1298,6 +1323,7 @@ DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run
 MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
+    "not enough memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
     "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
     "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
@@ -1427,22 +1453,29 @@ def fetch_cifar10(root):
 
     Its files come to their place whole, even while another run fetches the same ones.
     """
-    with contextlib.suppress(Exception):  # torchvision and pickle each raise their own
+    try:
         CIFAR10(root)
         return
-    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    except MemoryError:
+        raise
+    except Exception:  # torchvision and pickle each raise their own
+        socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    folder = unfinished_path(root / CIFAR10.base_folder)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as folder:
-            if (root / CIFAR10.filename).is_file():
-                shutil.copy(root / CIFAR10.filename, folder)
-            CIFAR10(folder, download=True)
-            (root / CIFAR10.base_folder).mkdir(exist_ok=True)
-            for path in Path(folder, CIFAR10.base_folder).iterdir():
-                os.replace(path, root / CIFAR10.base_folder / path.name)
+        folder.mkdir(parents=True)
+        if (root / CIFAR10.filename).is_file():
+            shutil.copy(root / CIFAR10.filename, folder)
+        CIFAR10(folder, download=True)
+        (root / CIFAR10.base_folder).mkdir(exist_ok=True)
+        for path in Path(folder, CIFAR10.base_folder).iterdir():
+            os.replace(path, root / CIFAR10.base_folder / path.name)
+    except MemoryError:
+        raise
     except Exception as error:  # urllib and tarfile, too
         why = why_not_fetched("CIFAR-10", error, CIFAR10.url, root, "--data-dir")
         sys.exit(f"{why}, or use --data shapes")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def why_not_fetched(what, error, url, folder, setting):
@@ -1477,8 +1510,10 @@ def draw_shapes(count, seed, style="filled"):
     tilt = uniform(-0.4, 0.4, 1, 1)
     u = (x * tilt.cos() - y * tilt.sin()) / size
     v = (x * tilt.sin() + y * tilt.cos()) / size
-    depths = shape_depths(u, v)
-    depth = torch.stack([depths[name] for name in SHAPES])[labels, torch.arange(count)]
+    depth = torch.empty_like(u)
+    for label, name in enumerate(SHAPES):
+        own = labels == label
+        depth[own] = shape_depths(u[own], v[own])[name]
     depth = depth * size  # in pixels
 
     background = uniform(0.2, 0.8, 3, 1, 1)
@@ -1722,12 +1757,20 @@ def written_whole(path, quiet=False):
     Prints what it has written, unless it is to be quiet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        unfinished = Path(folder, path.name)
+    unfinished = unfinished_path(path)
+    try:
         yield unfinished
         os.replace(unfinished, path)
+    finally:
+        with contextlib.suppress(OSError):  # of other programs that look into every new file
+            unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
+
+
+def unfinished_path(path):
+    """A name of its own beside path, for what is to become path when it is whole."""
+    return path.with_name(f"unfinished_{os.urandom(4).hex()}_{path.name}")
 
 
 def save_tensors(content, path):
@@ -1759,6 +1802,12 @@ def save_figure(args, figure):
     """Write the figure to OUT/exercise_0N.png."""
     with written_whole(args.out / f"{args.exercise}.png") as path:
         figure.savefig(path)
+
+
+def own_file():
+    """The file that runs; None for the cells of a notebook, whose file may say something else."""
+    path = Path(globals().get("__file__", ""))
+    return path if path.is_file() and not in_console() else None
 
 
 def whole_number(low, high):
@@ -1850,10 +1899,14 @@ def parse_args(exercise, budgets, add_flags=None):
 
 def own_arguments():
     """The arguments that are meant for this script, and not for a notebook or a console."""
+    return [] if in_console() else sys.argv[1:]
+
+
+def in_console():
+    """Whether cells of a notebook or lines of a console run, and not a script."""
     program = Path(sys.argv[0])
     consoles = ("kernel_launcher.py", "pydevconsole.py")
-    in_console = program.name.endswith(consoles) or "spyder_kernels" in program.parts
-    return [] if in_console else sys.argv[1:]
+    return program.name.endswith(consoles) or "spyder_kernels" in program.parts
 
 
 def choose_device(name, parser):
@@ -1876,8 +1929,11 @@ def check_folders(args, parser):
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=args.out) as file:
-            file.write(bytes(2**20))  # a full disk may still take an empty file
+        trial = unfinished_path(args.out / "trial")
+        try:
+            trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
+        finally:
+            trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -1899,17 +1955,22 @@ def apply_budget(args, budgets):
 
 def stop_if_unwritten(exercise):
     """End the script with one sentence if one of its tasks is not written yet."""
-    path = Path(globals().get("__file__", ""))
-    if not path.is_file():  # the cells of a notebook have no file
+    path = own_file()
+    if path is None:
         return
     lines = path.read_bytes().splitlines()  # bytes, for the file may be in any encoding
+    lines = [line.strip() for line in lines]
     for number, line in enumerate(lines, 1):
-        if line.strip().startswith(b'raise NotImplementedError("TODO'):
-            task = line.split(b'"')[1].decode()
-            sys.exit(
-                f"{task} is not written yet ({path.name}, line {number}). "
-                f"Check it with: pytest tests/test_{exercise}.py"
-            )
+        if not line.startswith(b'raise NotImplementedError("TODO'):
+            continue
+        task = line.split(b'"')[1].decode()
+        above = [other for other in lines[: number - 1] if other]
+        if above and not above[-1].startswith(b"#"):  # but code
+            sys.exit(f"{task}: delete line {number} of {path.name}, which still raises an error")
+        sys.exit(
+            f"{task} is not written yet ({path.name}, line {number}). "
+            f"Check it with: pytest tests/test_{exercise}.py"
+        )
 
 
 def main(run, exercise, budgets, add_flags=None):

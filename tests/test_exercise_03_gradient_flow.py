@@ -1158,37 +1158,6 @@ def test_measuring_thaws_nothing(lesson, task):
     before.check_requires_grad(what)
 
 
-def interrupt(*_):
-    """A hook that stops the forward pass."""
-    raise RuntimeError("the forward pass stops here")
-
-
-@of_tasks("3.2")
-@pytest.mark.parametrize("index, part", [(0, "stem"), (2, "head")], ids=["stem", "head"])
-def test_hooks_go_even_if_the_forward_pass_raises(lesson, task, index, part):
-    network = make_network(lesson)
-    given = given_to(task)
-    before = Everything(network)
-    first = list(measured(lesson, task, network, given, call_of(task)))
-    what = f"{call_of(task)} of a model whose {part} raises an error"
-    interruption = network[index].register_forward_pre_hook(interrupt)
-    with contextlib.suppress(Exception):
-        measure(lesson, task, network, given)
-    interruption.remove()
-    for check in (before.check_hooks, before.check_modes):
-        try:
-            check(what)
-        except Wrong as wrong:
-            raise wrong.because("what cleans up is not within try ... finally") from None
-    what = f"{call_of(task)}, after a call that raised an error,"
-    try:
-        again = measured(lesson, task, network, given, what)
-        check_numbers(numbers_of(again, what, len(first)), first, what, {})
-    except Wrong as wrong:
-        cause = "what the call before has left behind is used again; make a new list in each call"
-        raise wrong.because(cause) from None
-
-
 @of_tasks("3.1", "3.2", "3.4")
 def test_measuring_again_gives_the_new_numbers(lesson, task):
     what = f"{call_of(task)}, called a second time, with other weights,"
@@ -1286,6 +1255,37 @@ def test_large_gradients_have_norms(lesson, task):
     clipped = [min(norm, limit) for norm in expected]
     mistakes = {f"the norms are clipped at {limit:.4g}; return them as they are": clipped}
     check_numbers(got, expected, what, mistakes)
+
+
+def interrupt(*_):
+    """A hook that stops the forward pass."""
+    raise RuntimeError("the forward pass stops here")
+
+
+@of_tasks("3.2")
+@pytest.mark.parametrize("index, part", [(0, "stem"), (2, "head")], ids=["stem", "head"])
+def test_hooks_go_even_if_the_forward_pass_raises(lesson, task, index, part):
+    network = make_network(lesson)
+    given = given_to(task)
+    before = Everything(network)
+    first = list(measured(lesson, task, network, given, call_of(task)))
+    what = f"{call_of(task)} of a model whose {part} raises an error"
+    interruption = network[index].register_forward_pre_hook(interrupt)
+    with contextlib.suppress(Exception):
+        measure(lesson, task, network, given)
+    interruption.remove()
+    for check in (before.check_hooks, before.check_modes):
+        try:
+            check(what)
+        except Wrong as wrong:
+            raise wrong.because("what cleans up is not within try ... finally") from None
+    what = f"{call_of(task)}, after a call that raised an error,"
+    try:
+        again = measured(lesson, task, network, given, what)
+        check_numbers(numbers_of(again, what, len(first)), first, what, {})
+    except Wrong as wrong:
+        cause = "what the call before has left behind is used again; make a new list in each call"
+        raise wrong.because(cause) from None
 
 
 # Task 3.5

@@ -359,6 +359,40 @@ def test_what_is_written_is_written_whole_or_not_at_all(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no disk that is always full")
+def test_an_unfinished_file_that_another_program_holds_does_no_harm(tmp_path, monkeypatch):
+    def refuse(path, missing_ok=False):
+        raise PermissionError(errno.EACCES, "in use", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with given.written_whole(tmp_path / "numbers.json") as path:
+        path.write_text("{}")
+    assert os.listdir(tmp_path) == ["numbers.json"]
+
+
+def test_a_line_that_was_left_below_the_code_is_named(tmp_path, monkeypatch):
+    script = tmp_path / "exercise_01_build_resnet18.py"
+    monkeypatch.setattr(given, "__file__", str(script))
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    stub = '    raise NotImplementedError("TODO 1.3: make_shortcut")\n'
+    for above, expected in (
+        ("    # TODO 1.3: this\n", "TODO 1.3: make_shortcut is not written yet"),
+        ("    return 1\n\n", "TODO 1.3: make_shortcut: delete line 4 of exercise_01"),
+    ):
+        script.write_text(f"def make_shortcut():\n{above}{stub}")
+        with pytest.raises(SystemExit, match=expected):
+            given.stop_if_unwritten("exercise_01_build_resnet18")
+
+
+def test_cells_do_not_read_the_file_that_they_come_from(tmp_path, monkeypatch):
+    """Editors give cells a __file__, whose text may be older than the cells."""
+    script = tmp_path / "exercise_01_build_resnet18.py"
+    script.write_text('raise NotImplementedError("TODO 1.3: make_shortcut")\n')
+    monkeypatch.setattr(given, "__file__", str(script))
+    monkeypatch.setattr(sys, "argv", ["/usr/lib/ipykernel_launcher.py"])
+    given.stop_if_unwritten("exercise_01_build_resnet18")
+    assert given.own_file() is None
+
+
 def test_a_full_disk_is_called_so_when_tensors_are_written():
     with pytest.raises(OSError) as stopped:
         given.save_tensors({"weights": torch.zeros(100)}, Path("/dev/full"))

@@ -117,6 +117,22 @@ def test_a_test_set_without_labels_is_passed_over_for_one_with_labels(transfer, 
     assert images_per_class(read(transfer, tmp_path).test_labels) == [3, 3]
 
 
+@pytest.mark.parametrize("beside", ["", "test1"])
+def test_a_training_set_alone_is_not_taken_for_a_class(transfer, tmp_path, beside):
+    for name in ("train/cat", "train/dog", beside):
+        make_images(tmp_path / name, 3)
+    with pytest.raises(SystemExit, match="give .*train instead"):
+        read(transfer, tmp_path)
+
+
+def test_names_with_accents_may_be_written_in_two_ways(transfer, tmp_path):
+    for name in ("train/caf\u00e9", "train/th\u00e9", "test/cafe\u0301", "test/the\u0301"):
+        make_images(tmp_path / name, 2)
+    data = read(transfer, tmp_path)
+    assert data.classes == ["caf\u00e9", "th\u00e9"]
+    assert images_per_class(data.test_labels) == [2, 2]
+
+
 def test_classes_may_be_called_train_and_plane(transfer, tmp_path):
     make_images(tmp_path / "plane", 4)
     make_images(tmp_path / "train", 4)
@@ -193,6 +209,22 @@ def test_images_are_turned_as_the_camera_was_held(transfer, tmp_path):
     exif[0x0112] = 8  # the orientation: turned to the right
     upright.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "turned.png", exif=exif)
     assert transfer.read_image(tmp_path / "turned.png").tobytes() == upright.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(transfer, tmp_path, mode):
+    image = Image.new("RGBA", (20, 20))  # black, and transparent
+    image.paste("black", (0, 0, 10, 20))
+    image.convert(mode).save(tmp_path / "drawing.png")
+    pixels = np.array(transfer.read_image(tmp_path / "drawing.png"))
+    assert pixels[:, :9].max() < 10
+    assert pixels[:, 11:].min() > 245
+
+
+def test_nonsense_about_the_camera_does_no_harm(transfer, tmp_path):
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (20, 10), "red").save(path, exif=b"Exif\x00\x00no TIFF header")
+    assert transfer.read_image(path).size == (20, 10)
 
 
 def test_unreadable_files_are_skipped_and_named(transfer, tmp_path, capsys):
