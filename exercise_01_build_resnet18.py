@@ -30,10 +30,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# How often a thread that waits looks for work before it sleeps; the usual 300,000 keep a core from
+# How many times a waiting thread looks for work before it sleeps. The usual 300,000 keep cores from
 # other programs. torch reads this when it is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-# A notebook tells all that it starts to draw as it does. This script draws into files.
+# Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -780,9 +780,9 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
 
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
-    """A path to write to, inside with. What lies there at the end becomes path; else nothing does.
+    """A path to write to, inside with; the file that is there at the end becomes path.
 
-    Prints what it has written, unless it is to be quiet.
+    After an error path is what it was before. Prints what it has written, unless it is to be quiet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     unfinished = unfinished_path(path)
@@ -1000,15 +1000,15 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
-    if hasattr(sys.stdout, "reconfigure"):  # it has not in a notebook
-        # Letters that the terminal has not are replaced; a log file gets each line at once.
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has no such method
+        # Letters that the terminal cannot show are replaced; a log file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
     except KeyboardInterrupt:
         sys.exit(
             "\nStopped: nothing is half-written. "
-            "The same command goes on with what is finished, or starts again."
+            "Run the same command again: what is finished and kept is not computed anew."
         )
     except MemoryError:
         sys.exit(MISHAPS["can't allocate memory"])

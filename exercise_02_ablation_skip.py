@@ -38,10 +38,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-# How often a thread that waits looks for work before it sleeps; the usual 300,000 keep a core from
+# How many times a waiting thread looks for work before it sleeps. The usual 300,000 keep cores from
 # other programs. torch reads this when it is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-# A notebook tells all that it starts to draw as it does. This script draws into files.
+# Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -59,7 +59,7 @@ RATE = 0.1 / 128  # per image of a batch: the paper's 0.1 for 128 (section 4.2)
 WEIGHT_DECAY = 1e-4  # section 4.2
 MILESTONES = (32_000, 48_000)  # the steps at which the paper divides the learning rate by 10
 BUDGETS = {
-    # On a CPU the images are few and averaged down to 16x16: six networks in a few minutes.
+    # On a CPU the images are few and averaged down to 16x16: four networks in a few minutes.
     "cpu": {
         "epochs": 16,
         "train_images": 2_560,
@@ -67,7 +67,7 @@ BUDGETS = {
         "batch_size": 64,
         "size": 16,  # height and width of the images
         "seeds": 1,  # with how many seeds each network is trained
-        "depths": [20, 32, 44],
+        "depths": [20, 44],
     },
     "gpu": {
         "epochs": 30,
@@ -96,7 +96,7 @@ def add_flags(add):
         type=depth_of_network,
         nargs="+",
         metavar="N",
-        help="two or more depths, each 6n+2 (default on a CPU: 20 32 44)",
+        help="two or more depths, each 6n+2 (default on a CPU: 20 44)",
     )
     add(
         "--seeds",
@@ -112,7 +112,7 @@ def add_flags(add):
     add(
         "--preset",
         choices=["paper"],
-        help="section 4.2's recipe, depths 20 32 44 56 110: hours on a GPU",
+        help="close to section 4.2's recipe, depths 20 32 44 56 110: hours on a GPU",
     )
 
 
@@ -441,7 +441,7 @@ def final_error(histories, kind, depth):
 
 
 def draw_figure(args, histories, gaps, lesions, branches, data):
-    """The paper's figure 6 for this run; beside it, what single blocks do."""
+    """Like the paper's figure 6, and training losses; beside it, what single blocks do."""
     figure = new_figure(14, 7)
     figure.get_layout_engine().set(w_pad=0.1)  # inches between the panels
     axes = figure.subplot_mosaic(
@@ -1057,9 +1057,9 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
 
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
-    """A path to write to, inside with. What lies there at the end becomes path; else nothing does.
+    """A path to write to, inside with; the file that is there at the end becomes path.
 
-    Prints what it has written, unless it is to be quiet.
+    After an error path is what it was before. Prints what it has written, unless it is to be quiet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     unfinished = unfinished_path(path)
@@ -1336,15 +1336,15 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
-    if hasattr(sys.stdout, "reconfigure"):  # it has not in a notebook
-        # Letters that the terminal has not are replaced; a log file gets each line at once.
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has no such method
+        # Letters that the terminal cannot show are replaced; a log file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
     except KeyboardInterrupt:
         sys.exit(
             "\nStopped: nothing is half-written. "
-            "The same command goes on with what is finished, or starts again."
+            "Run the same command again: what is finished and kept is not computed anew."
         )
     except MemoryError:
         sys.exit(MISHAPS["can't allocate memory"])

@@ -5,7 +5,7 @@
 """Exercise 4: train ResNet-10, -18, -34, -50 and -101, and weigh accuracy against cost.
 
 Goal: build four networks of the paper and a shallower one, count what they cost, and train them
-all alike. Then see how much accuracy each added multiply-add buys, or whether that is chance.
+all alike. Then see how much accuracy each added multiply-add buys, and whether that is luck.
 Paper: He et al., 2015 (arXiv:1512.03385), section 4.1, table 1 and figure 5.
 
     4.1  Bottleneck         the block of the deeper networks
@@ -41,10 +41,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-# How often a thread that waits looks for work before it sleeps; the usual 300,000 keep a core from
+# How many times a waiting thread looks for work before it sleeps. The usual 300,000 keep cores from
 # other programs. torch reads this when it is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-# A notebook tells all that it starts to draw as it does. This script draws into files.
+# Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -60,7 +60,9 @@ from tqdm import tqdm
 
 EXERCISE = "exercise_04_depth_scaling"
 RATE = 0.1  # high for batches of 32: exercise 1's rule gives a quarter of it
-STANDARD_ERRORS = 3  # luck alone makes larger differences less than once in 20 times, with 5 seeds
+# A difference of more standard errors is called clear. With 5 seeds luck makes such a one less than
+# once in 20 times; of many differences, more often one.
+STANDARD_ERRORS = 3
 BUDGETS = {
     "cpu": {
         "epochs": 7,
@@ -96,8 +98,8 @@ def add_flags(add):
         "--seeds",
         type=whole_number(1, 100),
         metavar="N",
-        help="with how many seeds each network is trained (default on a CPU: 1); 5 can tell a gain "
-        "from chance",
+        help="with how many seeds each network is trained (default on a CPU: 1); 5 show which "
+        "gains are clear",
     )
     add(
         "--threads",
@@ -445,8 +447,8 @@ def standard_error(values):
     return statistics.stdev(values) / math.sqrt(len(values))
 
 
-def is_beyond_chance(mean, error):
-    """Whether a mean is further from zero than luck explains; not if its error is NaN."""
+def is_clear(mean, error):
+    """Whether a mean is many standard errors away from zero; not if its error is NaN."""
     return abs(mean) > STANDARD_ERRORS * error
 
 
@@ -472,9 +474,9 @@ def measure_gains(trainings):
     return gains
 
 
-def is_clear(gain):
-    """Whether a gain is beyond chance. float(), as a JSON file has a text for NaN."""
-    return is_beyond_chance(gain["points_per_10_mmacs"], float(gain["standard_error"]))
+def is_clear_gain(gain):
+    """is_clear for a gain. float(), as a JSON file has a text for NaN."""
+    return is_clear(gain["points_per_10_mmacs"], float(gain["standard_error"]))
 
 
 def compare(trainings, shallow, deep):
@@ -521,8 +523,8 @@ def describe(args, table, trainings, gains, world_size):
     print_table(table, gains)
     if args.seeds > 1:
         print(
-            f"±: one standard error over {args.seeds} seeds. Within chance: a gain of at most "
-            f"{STANDARD_ERRORS} standard errors."
+            f"±: one standard error over {args.seeds} seeds. A gain is clear if it is more "
+            f"than {STANDARD_ERRORS} standard errors."
         )
     if 1 < args.seeds < 5:
         print("With so few seeds the standard errors themselves are rough.")
@@ -571,8 +573,8 @@ def gain_text(gain):
     if gain is None or math.isnan(gain["standard_error"]):
         return "-"
     text = f"{gain['points_per_10_mmacs']:+.1f} ± {gain['standard_error']:.1f}"
-    if not is_clear(gain):
-        text += " (within chance)"
+    if not is_clear_gain(gain):
+        text += " (not clear)"
     return text
 
 
@@ -582,18 +584,18 @@ def describe_depth(args, table, trainings):
     best = max(table, key=lambda row: row["accuracy"])
     if args.seeds == 1:
         print(
-            f"ResNet-{best['depth']} ends with the best test accuracy, but one seed cannot tell a "
-            "gain from chance: run this with --seeds 5."
+            f"ResNet-{best['depth']} ends with the best test accuracy, but one seed cannot show "
+            "whether a gain is luck: run this with --seeds 5."
         )
     elif best is shallowest:
         print(f"In this run no deeper network is more accurate than ResNet-{best['depth']}.")
     else:
         points, error = compare(trainings, shallowest["depth"], best["depth"])
-        within_chance = "" if is_beyond_chance(points, error) else " That is within chance."
+        unclear = "" if is_clear(points, error) else " That is not clear."
         print(
             f"ResNet-{best['depth']} is the most accurate: {points:.1f} ± {error:.1f} points above "
             f"ResNet-{shallowest['depth']}, for {best['macs'] / shallowest['macs']:.1f} times the "
-            f"multiply-adds.{within_chance}"
+            f"multiply-adds.{unclear}"
         )
 
 
@@ -634,14 +636,14 @@ def finding(settings, table, trainings):
     shallowest = table[0]
     best = max(table, key=lambda row: row["accuracy"])
     if settings["seeds"] == 1:
-        return "One training per network cannot tell a gain in accuracy from chance"
+        return "One training per network cannot show whether a gain in accuracy is luck"
     if best is shallowest:
         return f"No deeper network is more accurate than ResNet-{best['depth']}"
     points, error = compare(trainings, shallowest["depth"], best["depth"])
-    if not is_beyond_chance(points, error):
+    if not is_clear(points, error):
         return (
             f"ResNet-{best['depth']} is the most accurate, but its {points:.1f} points above "
-            f"ResNet-{shallowest['depth']} are within chance"
+            f"ResNet-{shallowest['depth']} are not clear"
         )
     return (
         f"ResNet-{best['depth']} is the most accurate, {points:.1f} ± {error:.1f} points above "
@@ -695,7 +697,7 @@ def test_percentages(row):
 def draw_by_macs(axes, table, gains, name):
     """The final test accuracy against multiply-adds per image: mean and standard error.
 
-    A line joins two networks only where the gain between them is beyond chance.
+    A line joins two networks only where the gain between them is clear.
     """
     megamacs = [row["macs"] / 1e6 for row in table]
     accuracies = [100 * row["accuracy"] for row in table]
@@ -705,7 +707,7 @@ def draw_by_macs(axes, table, gains, name):
         top = accuracies[i] if math.isnan(errors[i]) else accuracies[i] + errors[i]
         label_depth(axes, depth, megamacs[i], top, colour)
     for i, gain in enumerate(gains):
-        if is_clear(gain):
+        if is_clear_gain(gain):
             axes.plot(megamacs[i : i + 2], accuracies[i : i + 2], GREY, linewidth=1, zorder=0)
     set_limits(axes, megamacs)
     axes.set(
@@ -1220,9 +1222,9 @@ def new_figure(width, height):
 
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
-    """A path to write to, inside with. What lies there at the end becomes path; else nothing does.
+    """A path to write to, inside with; the file that is there at the end becomes path.
 
-    Prints what it has written, unless it is to be quiet.
+    After an error path is what it was before. Prints what it has written, unless it is to be quiet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     unfinished = unfinished_path(path)
@@ -1499,15 +1501,15 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
-    if hasattr(sys.stdout, "reconfigure"):  # it has not in a notebook
-        # Letters that the terminal has not are replaced; a log file gets each line at once.
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has no such method
+        # Letters that the terminal cannot show are replaced; a log file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
     except KeyboardInterrupt:
         sys.exit(
             "\nStopped: nothing is half-written. "
-            "The same command goes on with what is finished, or starts again."
+            "Run the same command again: what is finished and kept is not computed anew."
         )
     except MemoryError:
         sys.exit(MISHAPS["can't allocate memory"])

@@ -45,10 +45,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-# How often a thread that waits looks for work before it sleeps; the usual 300,000 keep a core from
+# How many times a waiting thread looks for work before it sleeps. The usual 300,000 keep cores from
 # other programs. torch reads this when it is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-# A notebook tells all that it starts to draw as it does. This script draws into files.
+# Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
@@ -101,7 +101,9 @@ TEST_FOLDERS = ("test", "val", "valid", "validation")  # beside train, in lower 
 SYSTEM_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found")
 TEST_SHARE = 0.3  # of your images, where you have no folder of test images
 SLOW_STEPS = 40  # of a fine-tuning with large images on a CPU
-STANDARD_ERRORS = 3  # luck alone makes larger differences less than once in 20 times, with 5 seeds
+# A difference of more standard errors is called clear. With 5 seeds luck makes such a one less than
+# once in 20 times; of many differences, more often one.
+STANDARD_ERRORS = 3
 
 
 def add_flags(add):
@@ -1086,15 +1088,17 @@ def behind_the_best(accuracies, place):
     return behind
 
 
-def is_behind(mean, error):
-    """Whether a difference is larger than luck explains; False for a single seed."""
+def is_clearly_behind(mean, error):
+    """Whether a difference is many standard errors above zero; False for a single seed."""
     return mean > 0 and mean > STANDARD_ERRORS * error
 
 
 def not_clearly_behind(accuracies, place):
-    """The most accurate strategy and those not behind it by more than luck, by mean accuracy."""
+    """The most accurate strategy and those that are not clearly behind it, by mean accuracy."""
     behind = behind_the_best(accuracies, place)
-    level = [strategy for strategy, difference in behind.items() if not is_behind(*difference)]
+    level = [
+        strategy for strategy, difference in behind.items() if not is_clearly_behind(*difference)
+    ]
     return sorted(level, key=lambda strategy: behind[strategy][0])
 
 
@@ -1129,20 +1133,6 @@ def describe_transfer(labels_per_class, accuracies):
         print(f"With {per_class(count)}, the most accurate: {' or '.join(leaders)}.")
         if followers:
             print(f"    Points behind, with standard error: {', '.join(followers)}.")
-    describe_probe(labels_per_class, accuracies)
-
-
-def describe_probe(labels_per_class, accuracies):
-    """Say with how many labels the linear probe is not clearly behind."""
-    counts = [
-        str(count)
-        for place, count in enumerate(labels_per_class)
-        if "linear probe" in not_clearly_behind(accuracies, place)
-    ]
-    if counts:
-        print(f"Not clearly behind with {', '.join(counts)} labels per class: the linear probe.")
-    else:
-        print("The linear probe is behind at every number of labels.")
 
 
 def describe_adaptation(accuracy_by_shift, domain):
@@ -1752,9 +1742,9 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
 
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
-    """A path to write to, inside with. What lies there at the end becomes path; else nothing does.
+    """A path to write to, inside with; the file that is there at the end becomes path.
 
-    Prints what it has written, unless it is to be quiet.
+    After an error path is what it was before. Prints what it has written, unless it is to be quiet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     unfinished = unfinished_path(path)
@@ -1979,15 +1969,15 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
-    if hasattr(sys.stdout, "reconfigure"):  # it has not in a notebook
-        # Letters that the terminal has not are replaced; a log file gets each line at once.
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has no such method
+        # Letters that the terminal cannot show are replaced; a log file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
     except KeyboardInterrupt:
         sys.exit(
             "\nStopped: nothing is half-written. "
-            "The same command goes on with what is finished, or starts again."
+            "Run the same command again: what is finished and kept is not computed anew."
         )
     except MemoryError:
         sys.exit(MISHAPS["can't allocate memory"])

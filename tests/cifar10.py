@@ -13,6 +13,15 @@ from torchvision.datasets.utils import calculate_md5
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
+def is_complete(folder):
+    """Whether all of CIFAR-10 is in a folder, undamaged."""
+    try:
+        CIFAR10(folder, train=False)
+    except Exception:  # torchvision and pickle each raise their own
+        return False
+    return True
+
+
 def load_cifar10(lesson, folder, train_images=64, test_images=64, epochs=1):
     """CIFAR-10 as the lesson's own load_data reads it from a folder."""
     args = SimpleNamespace(

@@ -18,7 +18,7 @@ from pathlib import Path
 import messages
 import pytest
 import torch
-from cifar10 import make_archive
+from cifar10 import is_complete, make_archive
 from course import ROOT, TASKS
 from messages import UNWRITTEN, Wrong
 from unchanged import TorchsClasses
@@ -51,10 +51,9 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "task(number): the task that a test belongs to")
     if config.args and config.args[0] == OWN_ARGUMENT:
-        here = config.invocation_params.dir
-        # From here, for pytest takes no brackets in a path, such as those of a "course [1]".
-        test_files = [os.path.relpath(path, here) for path in ROOT.glob("tests/test_exercise_*.py")]
-        config.args = config.args[1:] or sorted(test_files)
+        config.args = config.args[1:] or sorted(
+            map(from_here, ROOT.glob("tests/test_exercise_*.py"))
+        )
     for path in map(Path, config.args):
         if path.name.startswith("exercise_0") and path.suffix == ".py":
             tests = f"tests/test_{path.name}"
@@ -64,6 +63,14 @@ def pytest_configure(config):
         raise pytest.UsageError(f"--target {target}: there is no such folder")
     config.stash[TARGET] = target.resolve()
     messages.DRAW = config.getoption("draw")
+
+
+def from_here(path):
+    """A path as seen from the current folder, for pytest takes no brackets, as in "course [1]"."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:  # it is on another drive of Windows
+        return str(path)
 
 
 # The learner's file
@@ -187,7 +194,7 @@ def torch_stays_as_it_is():
 def cifar10_dir(request, tmp_path_factory):
     """A folder with CIFAR-10 for torchvision: --data-dir, or else a small archive in its format."""
     folder = Path(request.config.getoption("data_dir"))
-    if (folder / "cifar-10-batches-py").is_dir():
+    if is_complete(folder):
         yield folder
     else:
         with pytest.MonkeyPatch.context() as monkeypatch:

@@ -310,7 +310,9 @@ class Everything:
                     "Work on a copy, .detach().clone()."
                 )
             if not same_tensor(tensor.grad, self.input_grads[name]):
-                raise Wrong(f"{what} leaves a gradient in {name}.grad.")
+                before = self.input_grads[name]
+                change = "leaves a gradient in" if before is None else "changes"
+                raise Wrong(f"{what} {change} {name}.grad. Work on a copy, .detach().clone().")
 
     def check_random_state(self, what):
         if not torch.equal(torch.get_rng_state(), self.random_state):
