@@ -143,9 +143,9 @@ def add_flags(add):
 def replace_head(model, num_classes):
     """Give the model, in place, a new last layer fc for num_classes classes. Returns the model.
 
-    The new layer, an nn.Linear with a bias, takes what the old one took, lies on the same device,
-    and starts from torch's own initialisation, even if the old one had as many classes. All else
-    stays as it was.
+    The new layer, an nn.Linear with a bias (not a lazy one), takes what the old one took, lies on
+    the same device, and starts from torch's own initialisation, even if the old one had as many
+    classes. All else stays as it was.
     """
     # TODO 5.1: put a linear layer in the place of model.fc.
     raise NotImplementedError("TODO 5.1: replace_head")

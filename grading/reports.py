@@ -85,10 +85,10 @@ def report(learner, verdicts):
         for task, result in verdict["tasks"].items():
             points_won = f"{result['points']:g} of {result['of']:g} points"
             lines.append(f"  {task}  {TASKS[task]:<22} {points_won}   {result['count']}")
-            told = "\n".join(result["messages"])
+            told = "\n".join(result["messages"]).splitlines()
             if told and status.startswith("ok"):
-                told += f"\nHints: EXERCISES.md, {task}"
-            lines += [f"       {line}" for line in told.splitlines()]
+                told.append(f"Hints: EXERCISES.md, {task}")
+            lines += [f"       {line}" for line in told]
     return "\n".join([*lines, ""])
 
 

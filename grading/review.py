@@ -54,27 +54,44 @@ def terms(tree):
     for node in nodes_of(tree):
         line = getattr(node, "lineno", 0)
         if isinstance(node, ast.Import | ast.ImportFrom):
-            imported.update(imports(node))
-            yield from ((line, name) for name in imports(node).values())
-        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            yield line, f"{node.id} ="
-        elif isinstance(node, ast.Name | ast.Attribute):
-            first, dot, rest = ast.unparse(node).partition(".")
-            name = imported.get(first, f".{first}" if dot else first) + dot + rest
-            if not re.fullmatch(r"[\w.]+", name):
-                name = f".{node.attr}"
-            yield line, name if isinstance(node.ctx, ast.Load) else f"{name} ="
-        elif isinstance(node, ast.FunctionDef):
-            yield line, f"def {node.name}"
-        elif isinstance(node, ast.Call) and node.args and CHANGES.search(ast.unparse(node.func)):
-            yield line, f"{ast.unparse(node.func)}({ast.unparse(node.args[0])}"
-        elif isinstance(node, ast.MatchClass):
-            yield line, "match class"
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield line, f"'{node.value}'"
-        elif isinstance(node, ast.List | ast.Tuple | ast.Set | ast.Dict):
+            names = imports(node)
+            imported.update(names)
+            for name in names.values():
+                yield line, name
+        else:
+            yield line, term(node, imported)
+
+
+def term(node, imported):
+    """What look_at.txt calls a node that is no import; "" for what it does not speak of."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            return f"{name} ="
+        case ast.Name() | ast.Attribute():
+            return full_name(node, imported)
+        case ast.FunctionDef(name=name):
+            return f"def {name}"
+        case ast.Call(func=function, args=[argument, *_]):
+            call = ast.unparse(function)
+            return f"{call}({ast.unparse(argument)}" if CHANGES.search(call) else ""
+        case ast.MatchClass():
+            return "match class"
+        case ast.Constant(value=str(text)):
+            return f"'{text}'"
+        case ast.List() | ast.Tuple() | ast.Set() | ast.Dict():
             values = [child for child in ast.walk(node) if isinstance(child, ast.Constant)]
-            yield line, f"table of {len(values)}"
+            return f"table of {len(values)}"
+    return ""
+
+
+def full_name(node, imported):
+    """The name of a Name or an Attribute, with imports followed; with " =" if it is changed."""
+    first, dot, rest = ast.unparse(node).partition(".")
+    own = f".{first}" if dot else first
+    name = imported.get(first, own) + dot + rest
+    if not re.fullmatch(r"[\w.]+", name):
+        name = f".{node.attr}"
+    return name if isinstance(node.ctx, ast.Load) else f"{name} ="
 
 
 def remarks(data, exercise):

@@ -940,9 +940,10 @@ return model""",
 return model""",
         ),
     ),
-    right(
+    wrong(
         "5.1",
         "lazy",
+        "no weights until it first runs",
         hole(
             "replace_head",
             """model.fc = nn.LazyLinear(num_classes, device=model.fc.weight.device)
@@ -3208,15 +3209,6 @@ return model""",
             "cross_entropy = F.cross_entropy(probe(features), labels)",
             "pairs = zip(features.split(64), labels.split(64))\n        "
             "cross_entropy = torch.stack([F.cross_entropy(probe(x), y) for x, y in pairs]).mean()",
-        ),
-    ),
-    wrong(
-        "5.1",
-        "a lazy layer",
-        "no weights until it first runs",
-        edit(
-            "nn.Linear(model.fc.in_features, num_classes, device=",
-            "nn.LazyLinear(num_classes, device=",
         ),
     ),
     wrong(
