@@ -87,10 +87,11 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and the shortcut around them: relu(branch(x) + shortcut(x)).
 
     Section 3.2 and figure 2. Takes (batch, in_channels, height, width), any height and width.
-    Returns (batch, out_channels, height / stride, width / stride), rounded up. The convolutions
-    have no bias: the batch norm after each of them has one. Convolutions and batch norms are
-    torch's own, as modules or functions. Convolutions start with random weights, batch norms as
-    torch makes them; only the weight of a block's last batch norm may start at 0.
+    Returns (batch, out_channels, height / stride, width / stride), rounded up. The convolutions pad
+    with one zero on every side, and have no bias: the batch norm after each of them has one.
+    Convolutions and batch norms are torch's own, as modules or functions. Convolutions start with
+    random weights, batch norms as torch makes them; only the weight of the branch's last batch norm
+    may start at 0.
     """
 
     def __init__(self, in_channels, out_channels, stride=1):

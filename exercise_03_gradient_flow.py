@@ -216,9 +216,9 @@ def gradient_correlation(model, images, neighbours):
 
     Balduzzi et al., 2017. The gradient is that of the summed logits with respect to the input, in
     eval mode, where no image changes another image's logits. images and neighbours are normalised
-    (count, 3, height, width). Returns a number: 1 for a linear model; NaN if any gradient is 0.
-    Leaves no trace, as gradient_norms; images and neighbours stay as they were, too. Deep networks
-    have tiny gradients: divide each by its norm, in float64, before you multiply.
+    (count, 3, height, width). Returns a number: 1 for a linear model; NaN if the whole gradient at
+    an image is 0. Leaves no trace, as gradient_norms; images and neighbours stay as they were, too.
+    Deep networks have tiny gradients: divide each by its norm, in float64, before you multiply.
     """
     # TODO 3.4: the gradients at both inputs, each image's scaled to norm 1; the mean of their inner
     # products.

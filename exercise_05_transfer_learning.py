@@ -213,8 +213,8 @@ def adapt_batchnorm(model, batches):
     are adapted, too, and stay frozen. All else stays as it was, each momentum and each module's own
     mode included; num_batches_tracked may count these batches or not. Returns the model.
     """
-    # TODO 5.5: reset the statistics, take the mean instead of a moving one, run the batches in
-    # train mode; put everything else back.
+    # TODO 5.5: reset the statistics, take the mean instead of a moving one, run the batches with
+    # the batch norms in train mode; put everything else back.
     raise NotImplementedError("TODO 5.5: adapt_batchnorm")
 
 

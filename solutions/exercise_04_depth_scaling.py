@@ -139,9 +139,10 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and the shortcut around them: relu(branch(x) + shortcut(x)).
 
-    Section 4.1 and figure 5, right. The first convolution narrows to channels, the last widens to
-    4 * channels; none has a bias. A batch norm follows each convolution, and a ReLU the first two
-    batch norms. The shortcut computes what make_shortcut's module does.
+    Section 4.1 and figure 5, right. The first convolution narrows to channels, the last widens to 4
+    * channels; the 3x3 one pads with one zero on every side; none has a bias. A batch norm follows
+    each convolution, and a ReLU the first two batch norms. The shortcut computes what
+    make_shortcut's module does.
     Takes (batch, in_channels, height, width), any height and width, and leaves it as it was.
     Returns (batch, 4 * channels, height / stride, width / stride), rounded up.
     The 3x3 convolution takes the stride, as in torchvision. The paper gives it to the first 1x1

@@ -259,8 +259,8 @@ def adapt_batchnorm(model, batches):
     are adapted, too, and stay frozen. All else stays as it was, each momentum and each module's own
     mode included; num_batches_tracked may count these batches or not. Returns the model.
     """
-    # Task 5.5: reset the statistics, take the mean instead of a moving one, run the batches in
-    # train mode; put everything else back.
+    # Task 5.5: reset the statistics, take the mean instead of a moving one, run the batches with
+    # the batch norms in train mode; put everything else back.
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     modes = [norm.training for norm in norms]
