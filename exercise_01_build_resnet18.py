@@ -153,10 +153,9 @@ def accuracy(model, batches):
 
     batches yields (images, labels), of the shapes (count, 3, height, width) and (count,): at least
     one batch, and none without images. It may be an iterator, which can be gone through only once;
-    batches can differ in size. Which of two equal logits counts is left open. The model runs once
-    per batch, without gradients and with every part in eval mode. In which mode it is left does not
-    matter; all else stays as it was: the rest of the model, the batches, torch's random state and
-    settings.
+    batches can differ in size. Ties may be decided either way. The model runs once per batch,
+    without gradients and with every part in eval mode. It may be left in any mode; all else stays
+    as it was: the rest of the model, the batches, torch's random state and settings.
     """
     # TODO 1.4: count the images that the model classifies correctly, and all of them, over every
     # batch.
@@ -250,7 +249,7 @@ def describe(args, history, confusion, data):
 
 
 def most_confused(confusion):
-    """(label, prediction, share): which incorrect prediction the largest share of a class gets."""
+    """The most frequent mistake, as (label, prediction, share of that label's images)."""
     shares = confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
     shares = shares.fill_diagonal_(0)
     label, prediction = divmod(shares.argmax().item(), len(shares))

@@ -404,8 +404,8 @@ def describe_degradation(args, histories, gaps, data):
     if plain_is_worse and shortcuts_help:
         print(
             "This is degradation: the deeper plain network fits even its training images worse, "
-            "so it does not overfit. With shortcuts, and not one parameter more, depth adds less "
-            "than half of that."
+            "so this is not overfitting. With shortcuts, and not one parameter more, depth adds "
+            "less than half of that."
         )
     else:
         print(

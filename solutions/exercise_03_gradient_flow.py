@@ -481,7 +481,7 @@ def describe_flows(flows, depth):
     if flows["plain + BN"][depth]["change_towards_input"] > 0.9:
         print(
             "With batch norm the gradient of an untrained plain network does not vanish, "
-            "so that cannot be what shortcuts cure there."
+            "so a vanishing gradient cannot be what shortcuts cure there."
         )
 
 
@@ -507,10 +507,10 @@ def describe_correlations(correlations, depths):
     if correlations["residual + BN"][-1] - correlations["plain + BN"][-1] > 0.05:
         print(
             "With batch norm the plain network's gradients are more shattered than the residual "
-            "network's: after a small step the gradient points elsewhere."
+            "network's: at a neighbouring image the gradient points elsewhere."
         )
     else:
-        print("With batch norm, this does not tell plain from residual networks in this run.")
+        print("With batch norm, plain and residual networks differ little in this.")
 
 
 def describe_trainings(trainings):

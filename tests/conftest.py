@@ -339,9 +339,9 @@ def pytest_sessionfinish(session):
 def results_by_task(reporter):
     """What has come out: {task: [(status, name of the test, message), ...]}."""
     results = {}
-    for reports in reporter.stats.values():
+    for kind, reports in reporter.stats.items():
         for report in reports:
-            if hasattr(report, "task"):
+            if hasattr(report, "task") and kind != "rerun":  # pytest-rerunfailures tries it again
                 results.setdefault(report.task, []).append(report.task_result)
     return results
 

@@ -36,7 +36,7 @@ UNWRITTEN = re.compile(r"TODO (\d+\.\d+): \S+")
 
 SLIPS = {  # what Python and torch say of common slips, and what to do about them
     r"'list' object is not callable": (
-        "a list of layers cannot be called: wrap it up, nn.Sequential(*layers)"
+        "a list of layers cannot be called: put them into nn.Sequential(*layers)"
     ),
     r"list is not a Module subclass": (
         "nn.Sequential takes layers, not a list of them: put a star before the list"
@@ -45,7 +45,7 @@ SLIPS = {  # what Python and torch say of common slips, and what to do about the
         "a string stands where a layer belongs: call what makes the layer"
     ),
     r"type is not a Module subclass": (
-        "a class stands where a layer belongs: add the brackets, as in nn.ReLU()"
+        "a class stands where a layer belongs: add parentheses, as in nn.ReLU()"
     ),
     r"'NoneType' object is not callable": (
         "what is called here is None: does the function that makes it end with a return?"
@@ -59,7 +59,7 @@ SLIPS = {  # what Python and torch say of common slips, and what to do about the
     r"cannot assign module before Module": "__init__ must call super().__init__() first",
     r"'NoneType' object has no attribute '(\w+)'": r"a value is None where its \1 is wanted",
     r"'(Tensor|Parameter|[a-z]\w+)' object has no attribute '(\w+)'": (
-        r"a value of the type \1 has no \2: is it what you take it for?"
+        r"a value of the type \1 has no \2: is it what you expect?"
     ),
     r"running_mean should contain (\d+) elements not (\d+)": (
         r"a batch norm made for \2 channels gets \1"
