@@ -233,6 +233,17 @@ def adds_shortcut(lesson, case, skip, training):
 
 
 @pytest.mark.task("2.1")
+def test_block_has_the_same_parameters_without_skip(lesson):
+    shapes = {}
+    for skip in (True, False):
+        block, _, what = make_block(lesson, (4, 8, 2, 8, 8), skip, training=True)
+        parameters = block.named_parameters()
+        shapes[skip] = {name: tuple(parameter.shape) for name, parameter in parameters}
+    if shapes[True] != shapes[False]:
+        raise Wrong(f"{what} has other parameters than with skip=True, expected the same.")
+
+
+@pytest.mark.task("2.1")
 @SKIPS
 def test_block_follows_its_switch(lesson, skip):
     block, x, what = make_block(lesson, SAME_SHAPE, not skip, training=False)
@@ -618,6 +629,7 @@ def test_network_takes_num_classes(lesson):
 DEPTHS = (14, 8, 20)
 SEEDS = (3, 0, 5)
 USUAL_SEEDS = (0, 42, 1, 123, 1234)  # those that people write where none is given
+LARGE_SEEDS = (1, 257, 1001, 65_537, 2**32 - 1)
 COMBINATIONS = list(itertools.product(("plain", "residual"), DEPTHS, SEEDS))
 TRAINED = 7  # what Fit sets every weight to
 
@@ -860,6 +872,8 @@ def test_ablation_starts_each_seed_from_its_own_weights(lesson):
     check_seeds_differ(fit, fit, SEEDS, call)
     _, usual_fit, usual_call = ablate(lesson, depths=(14,), seeds=USUAL_SEEDS)
     check_seeds_differ(usual_fit, usual_fit, USUAL_SEEDS, usual_call)
+    _, large_fit, large_call = ablate(lesson, depths=(14,), seeds=LARGE_SEEDS)
+    check_seeds_differ(large_fit, large_fit, LARGE_SEEDS, large_call)
     histories, other_fit, other_call = ablate(lesson, depths=(8, 14), seeds=(5, 2))
     if set(histories) - set(other_fit.weights):
         raise Wrong(f"{other_call} gives histories of an earlier call, too. Start from none.")

@@ -465,7 +465,8 @@ def test_only_the_head_requires_gradients(lesson, block):
 def test_the_head_may_have_no_bias(lesson):
     model = make_model()
     model.fc = nn.Linear(512, CLASSES, bias=False)
-    call = "freeze_backbone(model) of a model whose fc has no bias"
+    model.avgpool = nn.Sequential(model.avgpool, nn.Conv2d(512, 512, 1, groups=512))
+    call = "freeze_backbone(model) of a model whose avgpool has weights and whose fc has no bias"
     with calling(call):
         lesson.freeze_backbone(model)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -1099,6 +1100,25 @@ def test_probe_weighs_all_images_alike(lesson):
 
 
 @pytest.mark.task("5.3")
+def test_probe_counts_an_image_as_often_as_it_comes(lesson):
+    features, labels = clusters(200, spread=1.5, mislabelled=0.2)
+    is_first_class = labels == 0
+    often = [features[is_first_class]] * 20
+    features = torch.cat([features[~is_first_class]] * 4 + often)
+    labels = torch.cat([labels[~is_first_class]] * 4 + [labels[is_first_class]] * 20)
+    torch.manual_seed(draw(0))
+    probe, call = fit_probe(lesson, features, labels, 4)
+    best = optimum(features, labels, 4, 1e-3)
+    got = objective(probe, features, labels, 1e-3)
+    least = objective(best, features.double(), labels, 1e-3)
+    if got > least + 0.01:
+        raise Wrong(
+            f"{call}, of which many are equal: cross-entropy plus penalty is {got:.4f}, it could "
+            f"be {least:.4f}. Every row counts, however many there are and however often it comes."
+        )
+
+
+@pytest.mark.task("5.3")
 def test_probe_has_an_output_for_each_class(lesson):
     features, labels = clusters(40)
     fit_probe(
@@ -1263,6 +1283,7 @@ def part_of(name):
         (Bottleneck, 1e-4, 0.3),
         (BasicBlock, 2.0, 1.5),
         (BasicBlock, 0.1, 1.0),
+        (BasicBlock, 0.1, 0.0),
     ],
 )
 def test_every_parameter_has_one_rate(lesson, block, lr, factor):
@@ -1304,6 +1325,19 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
     if rates:
         raise Wrong(f"{call}: {len(rates)} parameters in the groups are not the model's.")
     check_unchanged(before, call)
+
+
+@pytest.mark.task("5.4")
+def test_groups_are_those_of_the_model_as_it_is_now(lesson):
+    model = make_model()
+    call = "parameter_groups(model, 0.1, 0.5), a second time, after model.fc was replaced,"
+    groups_of(lesson, model, 0.1, 0.5, call)
+    model.fc = nn.Linear(512, 3)
+    grouped = set()
+    for group in groups_of(lesson, model, 0.1, 0.5, call):
+        grouped |= {id(parameter) for parameter in group["params"]}
+    if grouped != {id(parameter) for parameter in model.parameters()}:
+        raise Wrong(f"{call} has not the parameters of the new fc. Keep nothing between calls.")
 
 
 @pytest.mark.task("5.4")

@@ -384,13 +384,17 @@ class TorchsClasses:
 
 
 def check_seeds_nothing(make, what):
-    """Raise Wrong if make() seeds torch: with a number, with the one that it had, or anew."""
+    """Raise Wrong if make(), which makes a network, seeds torch.
+
+    With a number, with the one that it had, or anew; even if it puts torch's random state back.
+    """
 
     def number_after_it():
         with calling(what):
-            make()
+            networks.append(make())
         return torch.rand(()).item()
 
+    networks = []
     torch.manual_seed(1)
     first = number_after_it()
     second = number_after_it()
@@ -400,3 +404,10 @@ def check_seeds_nothing(make, what):
             f"{what} seeds torch: the random numbers after it do not go on from those before it. "
             "Leave torch.manual_seed to the caller."
         )
+    for (name, weight), other in zip(networks[0].named_parameters(), networks[1].parameters()):
+        is_random = weight.dim() > 1 and not nn.parameter.is_lazy(weight)
+        if is_random and torch.equal(weight, other):
+            raise Wrong(
+                f"{what}, called twice, gives {name} the same weights. Let each call draw its own "
+                "from torch's random numbers."
+            )
