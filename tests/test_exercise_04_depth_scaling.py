@@ -509,7 +509,6 @@ def place_in_resnet(index, depth):
 NETWORKS = [  # depth, stem, train mode, images, height and width
     (18, "cifar", False, 2, (9, 14)),
     (34, "cifar", False, 2, (9, 14)),
-    (50, "cifar", False, 2, (9, 14)),
     (101, "cifar", False, 2, (9, 14)),
     (18, "cifar", True, 3, (16, 19)),
     (50, "cifar", True, 3, (16, 19)),
