@@ -773,6 +773,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
     in_two_largest = 0
     total_probability = 0
     correct_when_rounded = 0
+    zeros = 0
     for images, labels in rigged_batches(sizes, correct):
         model, _ = make_rigged()
         logits = model.eval()(images).detach()
@@ -780,6 +781,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         in_two_largest += (logits.topk(2).indices == labels[:, None]).sum().item()
         total_probability += logits.softmax(1).gather(1, labels[:, None]).sum().item()
         correct_when_rounded += (logits.bfloat16().argmax(1) == labels).sum().item()
+        zeros += (labels == 0).sum().item()
 
     def of_correct_predictions():
         """What the learner's accuracy is where every prediction is correct."""
@@ -814,6 +816,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         "it is the error, the share of incorrect predictions; return the accuracy": 1 - expected,
         "it is the loss, not the accuracy": total_loss / count,
         "it is always 1": 1,
+        "only logits above 0 count, so that all images are taken for class 0": zeros / count,
         "it counts labels among the two largest logits; only the largest counts": (
             in_two_largest / count
         ),

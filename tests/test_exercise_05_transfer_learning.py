@@ -1309,9 +1309,10 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
                 "All parts have the same rate here, and yet all belong in groups."
             )
         if rate is None:
+            is_frozen = not model.get_parameter(name).requires_grad
+            hint = " What is frozen now may be thawed later: it belongs in a group, too."
             raise Wrong(
-                f"{call}: {name} is in no group, so it is never trained. What is frozen now may be "
-                "thawed later: it belongs in a group, too."
+                f"{call}: {name} is in no group, so it is never trained.{hint if is_frozen else ''}"
             )
         expected = expected_rates[part]
         if not is_rate(rate, expected):
