@@ -119,6 +119,7 @@ ELSEWHERE = {  # what is not run here, and what runs it if that is not a test
     "python tools/bench.py runs": None,  # tests/test_scripts.py runs each script
     "torchrun --standalone --nproc-per-node 2 solutions/exercise_04_depth_scaling.py": None,
     "python tools/claims.py 2": None,  # tests/test_claims.py
+    "python tools/claims.py 2 --depths 20 32 44": None,
     "python tools/kill_matrix.py 1.4": None,  # the same
     "python exercise_01_build_resnet18.py": None,  # tests/test_scripts.py
     "python exercise_01_build_resnet18.py --dry-run": None,

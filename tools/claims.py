@@ -56,7 +56,7 @@ def test_is_ahead(run):
     return epoch["test_accuracy"] - epoch["accuracy"] >= 0.03
 
 
-@claim("1", "the commonest mistake is to classify a square as a disc")
+@claim("1", "the most frequent mistake is to classify a square as a disc")
 def squares_look_like_discs(run):
     disc, square = 0, 2  # the places of these classes among the shapes
     mistakes = {}
