@@ -1118,15 +1118,15 @@ def test_probe_weighs_all_images_alike(lesson):
 def test_probe_counts_an_image_as_often_as_it_comes(lesson):
     features, labels = clusters(200, spread=1.5, mislabelled=0.2)
     is_first_class = labels == 0
-    often = [features[is_first_class]] * 20
-    features = torch.cat([features[~is_first_class]] * 4 + often)
-    labels = torch.cat([labels[~is_first_class]] * 4 + [labels[is_first_class]] * 20)
+    others = ~is_first_class
+    features = torch.cat([features[others]] * 8 + [features[is_first_class]] * 40)
+    labels = torch.cat([labels[others]] * 8 + [labels[is_first_class]] * 40)
     torch.manual_seed(draw(0))
     probe, call = fit_probe(lesson, features, labels, 4)
     best = optimum(features, labels, 4, 1e-3)
     got = objective(probe, features, labels, 1e-3)
     least = objective(best, features.double(), labels, 1e-3)
-    if got > least + 0.01:
+    if got > least + 0.03:
         raise Wrong(
             f"{call}, of which many are equal: cross-entropy plus penalty is {got:.4f}, it could "
             f"be {least:.4f}. Every row counts, however many there are and however often it comes."
