@@ -388,6 +388,17 @@ def describe(args, histories, gaps, lesions, data):
         )
 
 
+def size_of(gap):
+    """The size of a difference in loss, in words."""
+    return "less than 0.01 nats" if abs(gap) < 0.01 else f"{abs(gap):.2f} nats"
+
+
+def effect_on(what, gap):
+    """What depth does to a loss, in words."""
+    verb = "raises" if gap > 0 else "lowers"
+    return f"{verb} {what} by {size_of(gap)}"
+
+
 def describe_degradation(args, histories, gaps, data):
     """Say whether depth hurts the training of each kind, and which networks do not train at all."""
     shallow = args.depths[0]
@@ -396,7 +407,7 @@ def describe_degradation(args, histories, gaps, data):
     for kind, gap in gaps.items():
         side = "above" if gap > 0 else "below"
         print(
-            f"{kind}: the training loss of {deep} layers ends {abs(gap):.2f} nats {side} that of "
+            f"{kind}: the training loss of {deep} layers ends {size_of(gap)} {side} that of "
             f"{shallow} layers ({runs})."
         )
     plain_is_worse = gaps["plain"] > 0.1
@@ -460,9 +471,9 @@ def draw_figure(args, histories, gaps, lesions, branches, data):
     draw_lesions(axes["lesions"], lesions, colours)
     draw_branches(axes["branches"], branches, colours)
     figure.suptitle(
-        f"From {args.depths[0]} to {args.depths[-1]} layers the training loss changes by "
-        f"{gaps['plain']:+.2f} nats without shortcuts,\n"
-        f"and by {gaps['residual']:+.2f} nats with them "
+        f"Going from {args.depths[0]} to {args.depths[-1]} layers "
+        f"{effect_on('the training loss', gaps['plain'])} without shortcuts,\n"
+        f"and {effect_on('it', gaps['residual'])} with them "
         f"({data.name}, {args.size}x{args.size} pixels)"
     )
     return figure
@@ -479,7 +490,7 @@ def draw_losses(axes, histories, kind, gap, colours, top):
     draw_curves(axes, histories, kind, "loss", 1, colours, top)
     change = "adds" if gap > 0 else "saves"
     axes.set(
-        title=f"{kind}: depth {change} {abs(gap):.2f} nats",
+        title=f"{kind}: depth {change} {size_of(gap)}",
         ylabel="training loss (nats)",
         ylim=(0, top),
     )
