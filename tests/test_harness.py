@@ -296,7 +296,7 @@ def test_an_exception_names_the_learners_line(make_target):
     folder = make_target((line, line.replace("shortcut", "shortcutt")))
     number = SOLUTION.read_text("utf-8").splitlines().index(line) + 1
     _, output = run_pytest("--target", folder, TEST, *FAST)
-    assert "BasicBlock(6, 6, stride=1) on an input (4, 6, 8, 8) raised AttributeError" in output
+    assert "BasicBlock(6, 6, stride=1) on an input (130, 6, 8, 8) raised AttributeError" in output
     assert f"({SOLUTION.name}, line {number})" in output
 
 
