@@ -85,7 +85,7 @@ case $script in
 esac
 set -- env -i LANG=C.UTF-8 USER=learner MPLBACKEND=Agg CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 \
     PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 \
-    "PYTHONPATH=$(echo "$folders" | tr '\n' :)" \
+    "PYTHONPATH=$(printf %s "$folders" | tr '\n' :)" \
     "COURSE=$inside" "SUBMISSION=$seen" "HOME=$home" "TMPDIR=$home" \
     "PATH=$(dirname "$python"):/usr/local/bin:/usr/bin:/bin" \
     "$program" "$inside/grading/$script" "$@"

@@ -1013,7 +1013,9 @@ def stop_if_unwritten(exercise):
         task = line.split(b'"')[1].decode()
         above = [other for other in lines[: number - 1] if other]
         if above and not above[-1].startswith(b"#"):  # but code
-            sys.exit(f"{task}: delete line {number} of {path.name}, which still raises an error")
+            sys.exit(
+                f"{task} is written; delete line {number} of {path.name}, which raises an error"
+            )
         sys.exit(
             f"{task} is not written yet ({path.name}, line {number}). "
             f"Check it with: pytest tests/test_{exercise}.py"

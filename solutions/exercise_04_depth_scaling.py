@@ -139,9 +139,9 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and the shortcut around them: relu(branch(x) + shortcut(x)).
 
-    Section 4.1 and figure 5, right. The first convolution narrows to channels, the last widens to 4
-    * channels; the 3x3 one pads with one zero on every side; none has a bias. A batch norm follows
-    each convolution, and a ReLU the first two batch norms. The shortcut computes what
+    Section 4.1 and figure 5, right. The first convolution narrows to channels, the last widens to
+    4 * channels; the 3x3 one pads with one zero on every side. None has a bias. A batch norm
+    follows each convolution, and a ReLU the first two batch norms. The shortcut computes what
     make_shortcut's module does.
     Takes (batch, in_channels, height, width), any height and width, and leaves it as it was.
     Returns (batch, 4 * channels, height / stride, width / stride), rounded up.
@@ -1537,7 +1537,9 @@ def stop_if_unwritten(exercise):
         task = line.split(b'"')[1].decode()
         above = [other for other in lines[: number - 1] if other]
         if above and not above[-1].startswith(b"#"):  # but code
-            sys.exit(f"{task}: delete line {number} of {path.name}, which still raises an error")
+            sys.exit(
+                f"{task} is written; delete line {number} of {path.name}, which raises an error"
+            )
         sys.exit(
             f"{task} is not written yet ({path.name}, line {number}). "
             f"Check it with: pytest tests/test_{exercise}.py"

@@ -376,7 +376,7 @@ def test_a_line_that_was_left_below_the_code_is_named(tmp_path, monkeypatch):
     stub = '    raise NotImplementedError("TODO 1.3: make_shortcut")\n'
     for above, expected in (
         ("    # TODO 1.3: this\n", "TODO 1.3: make_shortcut is not written yet"),
-        ("    return 1\n\n", "TODO 1.3: make_shortcut: delete line 4 of exercise_01"),
+        ("    return 1\n\n", "TODO 1.3: make_shortcut is written; delete line 4 of exercise_01"),
     ):
         script.write_text(f"def make_shortcut():\n{above}{stub}")
         with pytest.raises(SystemExit, match=expected):
