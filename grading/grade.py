@@ -14,15 +14,19 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.metadata import version
 from pathlib import Path
 
 import reports
 import review
 import sandbox
 import submissions
+
+# reports has put tests/ on the path.
 from course import FILES, SOLUTIONS
 from tqdm import tqdm
 
@@ -57,13 +61,13 @@ def grade(learner, places, exercise, options, room):
 
 
 def fill_in(verdict, known, places, options, room, scratch):
-    """The whole verdict: the known one if nothing has changed. OSError: there can be none."""
+    """The whole verdict: the known one if nothing has changed. Raises OSError if there is none."""
     name = verdict["file"]
     data, others = submissions.choose(places, name, len(options.exercises) == 1, scratch)
     also = f"; there is also {', '.join(others)}" if others else ""
     if data is None:
         return {**verdict, "status": f"missing{also}"}
-    key = hashlib.sha256(options.fingerprint + data).hexdigest()
+    key = hashlib.sha256(options.fingerprint + also.encode() + data).hexdigest()
     if known["key"] == key:
         return known
     for folder in ("submission", "room"):
@@ -71,21 +75,37 @@ def fill_in(verdict, known, places, options, room, scratch):
     (scratch / "submission" / name).write_bytes(data)
     job = {"file": name, "seed": options.seed, "seconds": options.seconds}
     with room.start(scratch, "judge.py", json.dumps(job)) as process:
-        said = process.stdout.read()
-    if not said:
+        output = process.stdout.read()
+    if not output:
         errors = (scratch / "errors").read_text(errors="replace")
         raise OSError(errors.strip()[-300:] or "the judge was stopped")
-    found = json.loads(said)
-    messages = [test["message"] for test in found["tests"].values()]
+    judged = json.loads(output)
+    messages = [test["message"] for test in judged["tests"].values()]
     broken = [message for message in messages if "cannot be imported" in message]
-    status = (broken + [f"stopped: {why}" for why in found["stopped"]] + ["ok"])[0] + also
+    reasons = [*broken, *(f"stopped: {why}" for why in judged["stopped"]), "ok"]
+    status = reasons[0] + also
     stub = (ROOT / name).read_bytes()
     try:
         verdict["look"] = review.look_at(data, stub, verdict["exercise"])
         verdict["shape"] = review.shape(data, stub)
     except RecursionError:
         verdict["look"] = ["nested too deeply to be searched"]
-    return {**verdict, "status": status, "tests": found["tests"], "key": key}
+    return {**verdict, "status": status, "tests": judged["tests"], "key": key}
+
+
+def grade_all(learners, options, room):
+    """The verdicts on all exercises of all learners, several at once."""
+    with ThreadPoolExecutor(options.jobs) as pool:
+        jobs = []
+        for exercise in sorted(set(options.exercises)):
+            for learner, places in learners.items():
+                jobs.append(pool.submit(grade, learner, places, exercise, options, room))
+        try:
+            return [job.result() for job in tqdm(as_completed(jobs), "judging", len(jobs))]
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", flush=True)
+            shutil.rmtree(options.scratch, ignore_errors=True)
+            os._exit(1)  # at once, while the pool would wait for all; the judges end with it
 
 
 def name_the_similar(verdicts):
@@ -98,7 +118,8 @@ def name_the_similar(verdicts):
         for group in review.alike(shapes):
             for learner in set(group) - {SOLUTION}:
                 others = [other for other in group if other != learner]
-                own[learner]["look"].append(f"very similar to {', '.join(others[-9:])}")
+                some = others[-9:]  # the course's solution comes last
+                own[learner]["look"].append(f"very similar to {', '.join(some)}")
 
 
 def write_all(failed, options):
@@ -120,6 +141,13 @@ def write_all(failed, options):
     return people
 
 
+def count_cores():
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
 def read_options():
     """The command line, and what follows from it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -130,7 +158,7 @@ def read_options():
     add("--gradescope", type=Path, metavar="FILE", help="with --one: write Gradescope's results")
     add("--exercises", nargs="+", choices=FILES, default=list(FILES), metavar="N")
     add("--points", type=Path, metavar="FILE", help="a table with the columns task and points")
-    add("--jobs", type=int, default=os.cpu_count(), metavar="N", help="how many at once")
+    add("--jobs", type=int, default=count_cores(), metavar="N", help="how many at once")
     add("--seed", type=int, help="which random inputs (default: drawn once for GRADES)")
     add("--seconds", type=float, default=30, help="for one test (default: 30)")
     add("--container", metavar="IMAGE", help="run submissions in Docker or Podman")
@@ -152,17 +180,21 @@ def read_options():
     if options.seed is None:
         options.seed = int(drawn.read_text()) if drawn.exists() else 1 + secrets.randbelow(10**6)
     reports.write(drawn, str(options.seed))
-    digest = hashlib.sha256(f"{options.seed} {options.seconds} {sys.version}".encode())
-    for path in sorted([*ROOT.glob("tests/*.py"), *ROOT.glob("grading/*.*")]):
-        digest.update(path.read_bytes())
+    versions = [sys.version, version("torch"), version("pytest")]
+    digest = hashlib.sha256(f"{options.seed} {options.seconds} {versions}".encode())
+    for pattern in ("tests/*.py", "grading/*.*", "exercise_0*.py", "pyproject.toml"):
+        for path in sorted(ROOT.glob(pattern)):
+            digest.update(path.read_bytes())
     options.fingerprint = digest.digest()
     return options
 
 
 def main():
+    sys.stdout.reconfigure(errors="backslashreplace")  # for names in another encoding
     options = read_options()
-    for folder in options.out.glob("scratch-*-*"):
-        _, process, _ = folder.name.split("-")
+    host = socket.gethostname()
+    for folder in options.out.glob(f"scratch-{host}-*-*"):
+        process = folder.name.split("-")[-2]
         if Path("/proc/self").exists() and not Path("/proc", process).exists():
             shutil.rmtree(folder, ignore_errors=True)  # its grader was killed
     learners, strays = submissions.find_learners(options.submissions)
@@ -170,24 +202,16 @@ def main():
         folder = options.submissions.resolve()
         learners = {folder.name: [(folder, folder.name, "")]}
         strays = []
-    scratch = tempfile.mkdtemp(prefix=f"scratch-{os.getpid()}-", dir=options.out)
+    scratch = tempfile.mkdtemp(prefix=f"scratch-{host}-{os.getpid()}-", dir=options.out)
     options.scratch = Path(scratch).resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         way = "none" if options.no_sandbox else options.container
         room = sandbox.choose(options.scratch, way)
         print(f"sandbox: {room.way}; --seed {options.seed}", flush=True)
-        with ThreadPoolExecutor(options.jobs) as pool:
-            jobs = []
-            for exercise in sorted(options.exercises):
-                for learner, places in learners.items():
-                    jobs.append(pool.submit(grade, learner, places, exercise, options, room))
-            done = [job.result() for job in tqdm(as_completed(jobs), "judging", len(jobs))]
+        done = grade_all(learners, options, room)
     except sandbox.NoSandbox as problem:
         raise SystemExit(f"No sandbox works here: {problem}\nSee docs/grading.md.") from None
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", flush=True)
-        os._exit(1)  # the judges end with this process
     finally:
         shutil.rmtree(options.scratch, ignore_errors=True)
     failed = [verdict for verdict in done if verdict["status"].startswith("not judged")]
@@ -195,13 +219,16 @@ def main():
     if options.one:
         (learner,) = learners
         print(reports.report(learner, people[learner]))
-        if options.gradescope:
+        if options.gradescope and not failed:
             reports.write(options.gradescope, reports.gradescope(people[learner]))
     print(f"nobody's work: {', '.join(strays) or 'nothing'}")
     print(f"{len(people)} learners: {options.out / 'grades.csv'}, overview.html, review.txt")
     if failed:
         names = ", ".join(sorted({verdict["learner"] for verdict in failed}))
-        raise SystemExit(f"Not judged, through no fault of theirs; run it again: {names}")
+        raise SystemExit(
+            f"Not judged, through no fault of theirs: {names}. The first of them: "
+            f"{failed[0]['status']}. Run the same command again, perhaps with a smaller --jobs."
+        )
 
 
 if __name__ == "__main__":

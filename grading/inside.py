@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+LONGEST = 3000  # characters of a message
+
 
 class Reporter:
     """A pytest plugin that runs the tests of tasks and writes what becomes of each to a pipe."""
@@ -25,7 +27,7 @@ class Reporter:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
-        """Keep what is to be run. The script's own run is for its author: it uses every task."""
+        """Choose what to run: all but the script's own dry run, which uses every task."""
         items[:] = [item for item in items if "dry_run" not in item.fixturenames]
         tasks = {item.nodeid: item.get_closest_marker("task").args[0] for item in items}
         for item in items:
@@ -54,7 +56,7 @@ class Reporter:
     def pytest_runtest_logfinish(self, nodeid):
         """Say how a test has ended."""
         passed = self.passed and self.problem is None
-        self.tell(finished=nodeid, passed=passed, message=self.problem or "")
+        self.tell(finished=nodeid, passed=passed, message=(self.problem or "")[:LONGEST])
 
 
 if __name__ == "__main__":
@@ -63,5 +65,6 @@ if __name__ == "__main__":
     flags = ["-q", "-s", "--assert=plain", "-p", "no:cacheprovider", "-o", "addopts="]
     flags += [f"--config-file={course}/pyproject.toml", f"--rootdir={course}"]
     flags += [f"--target={os.environ['SUBMISSION']}", f"--draw={job['seed']}"]
+    flags += [f"--seconds={job['seconds']}"]
     pytest.main([*flags, f"{course}/tests/test_{job['file']}"], plugins=[Reporter(job)])
     os._exit(0)  # whatever threads and exit handlers the learner's file has left

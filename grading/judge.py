@@ -22,7 +22,6 @@ from pathlib import Path
 HOME = os.environ["HOME"]
 MOST_PROCESSES = 64
 MOST_MEMORY = 2**32  # bytes of all processes together; sandbox.sh limits each one
-LONGEST = 3000  # characters of a message
 START_SECONDS = 180  # for imports, before anything of the learner's runs
 EXERCISE_SECONDS = 400
 KILLS = 3  # a test that is killed that often, and by nobody here, kills itself
@@ -68,6 +67,7 @@ class Worker:
                 for message in self.understand(chunk):
                     limit = message.get("limit", limit)
                     spent = 0.0
+            self.process.send_signal(signal.SIGCONT)  # in case it has stopped itself
             sizes = self.sizes()
             excesses = {
                 f"took longer than {limit:g} s: look for a loop that does not end": spent > limit,
@@ -94,22 +94,23 @@ class Worker:
                 yield self.messages[-1]
 
     def sizes(self):
-        """The bytes of memory of each of the learner's processes. Wakes the worker if it stands."""
+        """The bytes of memory of each of the learner's processes."""
         sizes = []
         for path in Path("/proc").glob("[1-9]*/stat"):
             with contextlib.suppress(OSError):
                 fields = path.read_text(errors="replace").rpartition(")")[2].split()
                 if os.getpid() == 1 or int(fields[3]) == self.process.pid:  # its session
                     sizes.append(int(fields[21]) * resource.getpagesize())
-        self.process.send_signal(signal.SIGCONT)
         return sizes
 
     def end(self):
         """Kill it and all that it has left behind. Returns its exit status."""
         alone = os.getpid() == 1  # the first process of a sandbox: all others are the learner's
-        for kill, target in ((os.killpg, self.process.pid), (os.kill, -1))[: 1 + alone]:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says the latter
+            os.killpg(self.process.pid, signal.SIGKILL)
+        if alone:
             with contextlib.suppress(ProcessLookupError):
-                kill(target, signal.SIGKILL)
+                os.kill(-1, signal.SIGKILL)
         status = self.process.wait()
         with contextlib.suppress(ChildProcessError):
             while alone:
@@ -155,13 +156,15 @@ def run_tests(job):
             if kills[culprit] < KILLS:
                 continue
         ending = signal.strsignal(-status) if status < 0 else f"exit status {status}"
-        lost[tasks[culprit]] = why or f"your code ended Python ({ending}) before the test was over"
+        reason = why or f"your code ended Python ({ending}) before the test was over"
+        lost[tasks[culprit]] = reason
         if budget < 0:
-            lost.update({tasks[name]: why for name in left})
+            lost.update({tasks[name]: reason for name in left})
+            return results, tasks, lost
 
 
 def times_out_of_memory():
-    """How often the machine has killed a process for lack of memory, if it says so."""
+    """What the system says of how often it has killed a process for lack of memory."""
     counters = Path("/proc/vmstat")
     return re.findall(r"oom_kill \d+", counters.read_text() if counters.exists() else "")
 
@@ -176,7 +179,7 @@ def main():
         tests[name] = {
             "task": task,
             "passed": result.get("passed") is True,
-            "message": str(message)[:LONGEST],
+            "message": str(message),
         }
     print(json.dumps({"tests": tests, "stopped": sorted(set(lost.values()))}))
 

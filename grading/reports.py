@@ -30,7 +30,9 @@ def read_points(path):
     if path is None:
         return points()
     worth = {}
-    _, *lines = path.read_text("utf-8-sig").strip().splitlines() or [""]
+    header, *lines = path.read_text("utf-8-sig").strip().splitlines() or [""]
+    if re.sub(r"\s", "", header).lower() != "task,points":
+        raise ValueError("the first line must be task,points and the next ones like 1.1,6")
     for line in filter(str.strip, lines):
         task, _, value = re.sub(r"\s", "", line).partition(",")
         is_new = task in TASKS and task not in worth
@@ -38,7 +40,7 @@ def read_points(path):
             raise ValueError(f"{line!r} must be a task, a comma and its points, each task once")
         worth[task] = float(value)
     if not worth:
-        raise ValueError("the first line must be task,points and the next ones like 1.1,6")
+        raise ValueError("it has no lines like 1.1,6 below the first")
     return worth
 
 
@@ -110,8 +112,8 @@ def gradescope(verdicts):
 
 def cell(value):
     """A value for a spreadsheet, which must not take a learner's words for a formula."""
-    text = value if isinstance(value, str) else f"{value:g}"
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else " ".join(text.split())
+    text = " ".join(value.split()) if isinstance(value, str) else f"{value:g}"
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def table(people):
@@ -123,7 +125,7 @@ def table(people):
     writer = csv.DictWriter(text, ["learner", *sorted(middle), *ends], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return "\ufeff" + text.getvalue()  # or Excel takes UTF-8 for something else
 
 
 def table_row(learner, verdicts):

@@ -26,7 +26,7 @@ def parse(data):
 
 
 def nodes_of(tree):
-    """All nodes but docstrings, and what runs only when the script is a command."""
+    """All nodes, without docstrings and without what runs only when the script is a command."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             continue
@@ -107,11 +107,12 @@ def remarks(data, exercise):
 def look_at(data, stub, exercise):
     """["line 12: sys.modules (reaches into Python)", ...]; stub: the learner's file as it came."""
     usual = Counter(text for _, text in remarks(stub, exercise))
-    found = []
+    lines = []
     for line, text in remarks(data, exercise):
         usual[text] -= 1
-        found += [f"line {line}: {text}"] * (usual[text] < 0)
-    return found
+        if usual[text] < 0:  # there are more of these than the file came with
+            lines.append(f"line {line}: {text}")
+    return lines
 
 
 def shape(data, stub):

@@ -46,10 +46,10 @@ class Sandbox:
         """Raise NoSandbox if a process in the sandbox sees anything of the host's."""
         for name in ("room", "submission"):
             (folder / name).mkdir(exist_ok=True)
-        said, _ = self.start(folder, "probe.sh", folder, Path.home()).communicate()
-        if said.strip() != "sealed":
+        output, _ = self.start(folder, "probe.sh", folder, Path.home()).communicate()
+        if output.strip() != "sealed":
             errors = (folder / "errors").read_text(errors="replace")
-            raise NoSandbox(f"{self.way}: {(said + errors).strip()[-300:]}")
+            raise NoSandbox(f"{self.way}: {(output + errors).strip()[-300:]}")
 
 
 def choose(folder, way=None):
@@ -61,6 +61,6 @@ def choose(folder, way=None):
             if way != "none":
                 sandbox.probe(folder)
             return sandbox
-        except NoSandbox as problem:
+        except (NoSandbox, OSError) as problem:  # OSError: there is no sh
             problems.append(str(problem))
     raise NoSandbox("; ".join(problems))

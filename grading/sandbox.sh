@@ -1,7 +1,7 @@
 # Run a script of grading/ where it sees nothing of this machine but what it needs:
 #     sh sandbox.sh WAY SCRATCH COURSE SUBMISSION FOLDERS PYTHON SCRIPT ARGUMENT...
 # WAY is bubblewrap, unshare, none, or the name of a container's image. COURSE is shown as /course,
-# SUBMISSION as /submission, and Python's FOLDERS (one a line) as what they are, all read-only. What
+# SUBMISSION as /submission, and Python's FOLDERS (one per line) as what they are, all read-only. What
 # can be written to is /tmp and /dev/shm, 512 MB each, and gone afterwards. There is no network, and
 # no process or socket of the host's. SCRATCH is an empty folder; for none, it is the home.
 set -euf
@@ -53,7 +53,7 @@ build_room() { # in namespaces of its own (unshare)
     done
     show "$course" /course
     show "$submission" /submission
-    echo 0 2>/dev/null >"$scratch/proc/sys/user/max_user_namespaces" || true # none inside of this
+    echo 0 2>/dev/null >"$scratch/proc/sys/user/max_user_namespaces" || true # no further one inside of this
     for name in sys irq bus fs sysrq-trigger; do
         [ ! -e "$scratch/proc/$name" ] || mount --bind "$scratch/proc/$name" "$scratch/proc/$name"
     done

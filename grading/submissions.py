@@ -10,15 +10,16 @@ from typing import NamedTuple
 LARGEST = 2**20  # bytes of a script
 NOT_THEIRS = ("solutions", "tests", "grading", "tools", "venv", "site-packages", "__MACOSX")
 SCRIPT = re.compile(r"\.(py|py\.txt|ipynb|zip)$", re.IGNORECASE)
+OTHER_ARCHIVE = re.compile(r"\.(rar|7z|tar|tar\.\w+|tgz)$", re.IGNORECASE)
 LAYOUTS = [  # what a name at the top says; the first one that fits
     r"(?P<learner>.+_\d+)_assignsubmission_[a-z]+(_(?P<file>.*))?",  # Moodle
     r"(?P<learner>\d+)-\d+ - (?P<name>.+?) - (?P<date>\w+ \d+, \d+ \d+ [AP]M)( - (?P<file>.*))?",
-    r".*?_(?P<learner>[^_]+)_attempt_(?P<date>\d{4}[-\d]+)(_(?P<file>.*)|\.txt)",  # Blackboard
+    r"(?P<learner>.+)_attempt_(?P<date>\d{4}[-\d]+)(_(?P<file>.*)|\.txt)",  # Blackboard
     r"(?P<learner>.+?)(_LATE)?_(?P<name>\d{2,})_\d{3,}_(?P<file>.+)",  # Canvas
     r"(?P<learner>.+?)[ _.-]?(?P<file>exercise[ _-]?\d.*)",
-    r"(?P<learner>.+)(?P<file>\.zip)",
+    r"(?P<learner>.+?)(?P<file>\.(zip|rar|7z|tar|tar\.\w+|tgz))",
 ]
-OF_FOLDERS = 2  # any other folder is called as its learner
+FOLDER_LAYOUTS = LAYOUTS[:2]  # any other folder has its learner's name
 
 
 class Refused(Exception):
@@ -42,7 +43,7 @@ def find_learners(folder):
     for path in sorted(Path(folder).iterdir()):
         if path.name.startswith(".") or path.name in NOT_THEIRS:
             continue
-        layouts = LAYOUTS[:OF_FOLDERS] if path.is_dir() else LAYOUTS
+        layouts = FOLDER_LAYOUTS if path.is_dir() else LAYOUTS
         matches = (re.fullmatch(layout, path.name, re.IGNORECASE) for layout in layouts)
         match = next(filter(None, matches), None)
         if match is None and not path.is_dir():
@@ -72,7 +73,7 @@ def scripts_in(path, name, date, scratch, depth=0):
     elif path.is_dir():
         for entry in sorted(path.iterdir()):
             is_theirs = entry.name[0] != "." and entry.name not in NOT_THEIRS
-            if is_theirs and (entry.is_dir() or SCRIPT.search(entry.name)):
+            if is_theirs and (entry.is_dir() or SCRIPT.search(entry.name) or depth == 0):
                 yield from scripts_in(entry, entry.name, date, scratch, depth + 1)
     elif name.lower().endswith(".zip"):
         folder = tempfile.mkdtemp(dir=scratch)
@@ -88,6 +89,9 @@ def scripts_in(path, name, date, scratch, depth=0):
             yield Script(name, path, depth, f"{name} cannot be unpacked: {error}", date)
             return
         yield from scripts_in(Path(folder), name, date, scratch, depth)
+    elif OTHER_ARCHIVE.search(name):
+        problem = f"{name} cannot be unpacked here: hand in the script itself, or a zip file"
+        yield Script(name, path, depth, problem, date)
     elif SCRIPT.search(name):
         yield Script(name, path, depth, "", date)
 
@@ -108,7 +112,8 @@ def choose(places, wanted, alone, scratch):
 
     def rank(script):
         name = script.name.lower()
-        return script.name != wanted, not name.endswith(".py"), name.endswith("b"), script.depth
+        is_notebook = name.endswith(".ipynb")
+        return script.name != wanted, not name.endswith(".py"), is_notebook, script.depth
 
     last = max((script.date for script in found), default="")
     found = sorted((script for script in found if script.date == last), key=rank)
@@ -116,7 +121,8 @@ def choose(places, wanted, alone, scratch):
         for script in there:
             if script.problem:
                 raise Refused(script.problem)
-        return None, [script.name for script in every][:4]
+        unclear = [s.name for s in every if not re.search(r"exercise[ _-]?\d", s.name, re.I)]
+        return None, unclear[:4]
     if len(found) > 1 and rank(found[0]) == rank(found[1]):
         raise Refused(f"more than one file: {found[0].name} and {found[1].name}")
     if found[0].name.lower().endswith(".ipynb"):

@@ -87,10 +87,10 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and the shortcut around them: relu(branch(x) + shortcut(x)).
 
     Section 3.2 and figure 2. Takes (batch, in_channels, height, width), any height and width.
-    Returns (batch, out_channels, height / stride, width / stride), rounded up. The convolutions pad
+    Returns (batch, out_channels, ceil(height / stride), ceil(width / stride)). The convolutions pad
     with one zero on every side, and have no bias: the batch norm after each of them has one.
     Convolutions and batch norms are torch's own, as modules or functions. Convolutions start with
-    random weights, batch norms as torch makes them; only the weight of the branch's last batch norm
+    random weights. Batch norms start as torch makes them, but the weight of the branch's last one
     may start at 0.
     """
 
@@ -127,7 +127,8 @@ class ResNet18(nn.Module):
         stage 4   two basic blocks, the first with stride 2                  512 x  4 x  4
         head      mean over all positions, linear layer                      num_classes
 
-    Every network has layers of its own. Making one does not seed torch.
+    Every network has layers of its own; they are torch's, as modules or functions. Making a network
+    does not seed torch.
     """
 
     def __init__(self, num_classes=10):
@@ -172,8 +173,8 @@ def accuracy(model, batches):
     batches yields (images, labels), of the shapes (count, 3, height, width) and (count,): at least
     one batch, and none without images. It may be an iterator, which can be gone through only once;
     batches can differ in size. Ties may be decided either way. The model runs once per batch,
-    without gradients and with every part in eval mode. It may be left in any mode; all else stays
-    as it was: the rest of the model, the batches, torch's random state and settings.
+    without gradients and with every part in eval mode. It may be left in any mode, but nothing else
+    changes: no part of the model, no batch, and neither torch's random state nor its settings.
     """
     # Task 1.4: count the images that the model classifies correctly, and all of them, over every
     # batch.
@@ -401,6 +402,7 @@ MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "not enough memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
+    "invalid device function": "This torch does not support this GPU: run with --device cpu",
     "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
     "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
     "NOT_INITIALIZED": "The GPU cannot be used (a full memory?): run with --device cpu",
@@ -814,12 +816,22 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        os.replace(unfinished, path)
+        replace(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # of other programs that look into every new file
             unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
+
+
+def replace(source, target):
+    """os.replace, tried again for a second: on Windows a virus scanner may hold a new file."""
+    for pause in (0.1, 0.3, 0.6):
+        with contextlib.suppress(PermissionError):
+            os.replace(source, target)
+            return
+        time.sleep(pause)
+    os.replace(source, target)
 
 
 def unfinished_path(path):
@@ -957,17 +969,34 @@ def in_console():
 
 
 def choose_device(name, parser):
-    """The torch.device of that name; for "auto" the fastest that there is."""
+    """The torch.device of that name; for "auto" the fastest that works."""
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in there if there[device])
+        name = next(device for device in there if there[device] and works(device))
     if not there[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     return torch.device(name)
+
+
+def works(device):
+    """Whether torch computes on a device: a GPU may be full, or too old for this torch."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except RuntimeError as error:
+        print(f"{device} is there, but does not work: {str(error).splitlines()[0]}")
+        return False
+    return True
+
+
+def limit_threads(limit=Path("/sys/fs/cgroup/cpu.max")):
+    """Use as many threads as a container may use cores; torch starts one for each core it sees."""
+    with contextlib.suppress(OSError, ValueError):  # there is no such file, or no limit in it
+        quota, period = map(int, limit.read_text().split())
+        torch.set_num_threads(min(math.ceil(quota / period), torch.get_num_threads()))
 
 
 def check_folders(args, parser):
@@ -980,7 +1009,8 @@ def check_folders(args, parser):
         try:
             trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
         finally:
-            trial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of other programs that look into every new file
+                trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -1006,20 +1036,30 @@ def stop_if_unwritten(exercise):
     if path is None:
         return
     lines = path.read_bytes().splitlines()  # bytes, for the file may be in any encoding
-    lines = [line.strip() for line in lines]
     for number, line in enumerate(lines, 1):
-        if not line.startswith(b'raise NotImplementedError("TODO'):
+        if not line.strip().startswith(b'raise NotImplementedError("TODO'):
             continue
         task = line.split(b'"')[1].decode()
-        above = [other for other in lines[: number - 1] if other]
-        if above and not above[-1].startswith(b"#"):  # but code
+        if is_left_over(lines, number):
             sys.exit(
-                f"{task} is written; delete line {number} of {path.name}, which raises an error"
+                f"{task}: delete line {number} of {path.name}, which still raises "
+                "NotImplementedError, once the task is written"
             )
         sys.exit(
             f"{task} is not written yet ({path.name}, line {number}). "
             f"Check it with: pytest tests/test_{exercise}.py"
         )
+
+
+def is_left_over(lines, number):
+    """Whether line number, which raises a task's error, has code right above or below it."""
+    above = [line.strip() for line in lines[: number - 1] if line.strip()]
+    below = [line for line in lines[number:] if line.strip()]
+    if above and not above[-1].startswith(b"#") and not above[-1].endswith(b'"""'):
+        return True
+    raises = lines[number - 1]
+    margin = raises[: len(raises) - len(raises.lstrip())]
+    return bool(below) and below[0].startswith(margin) and not below[0].strip().startswith(b"#")
 
 
 def main(run, exercise, budgets, add_flags=None):
@@ -1028,6 +1068,7 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
+    limit_threads()
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's has no such method
         # Letters that the terminal cannot show are replaced; a log file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)

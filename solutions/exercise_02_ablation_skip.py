@@ -136,8 +136,8 @@ class Block(nn.Module):
     """Two 3x3 convolutions: relu(branch(x) + shortcut(x)) with skip, relu(branch(x)) without.
 
     Section 4.2. Takes (batch, in_channels, height, width), any height and width. Returns (batch,
-    out_channels, height / stride, width / stride), rounded up. The shortcut is option A (section
-    3.3; Shortcut, below) and has no parameters: those of the block are the same without skip.
+    out_channels, ceil(height / stride), ceil(width / stride)). The shortcut is option A (section
+    3.3; Shortcut, below). It has no parameters, so a block has the same ones with and without skip.
     """
 
     def __init__(self, in_channels, out_channels, stride=1, skip=True):
@@ -168,8 +168,9 @@ def build_network(depth, skip, width=16, num_classes=10):
     """The paper's network of 6n+2 layers (section 4.2), as nn.Sequential(stem, blocks, head).
 
         stem      3x3 convolution to width channels, batch norm, ReLU
-        blocks    nn.Sequential of 3n blocks: n of width channels, n of 2 width, n of 4 width;
-                  the first of the second n and the first of the third n have stride 2
+        blocks    nn.Sequential of 3n blocks in three stages: n blocks with width channels,
+                  n with 2 * width, n with 4 * width; the first block of the second and of the
+                  third stage has stride 2
         head      mean over all positions, linear layer
 
     Takes images (batch, 3, height, width), returns logits (batch, num_classes). skip is the same
@@ -198,11 +199,12 @@ def run_ablation(fit, depths, seeds):
 
     Returns {("plain", depth, seed): history, ("residual", depth, seed): history, ...}.
     depths and seeds have no number twice. fit(network, kind, depth, seed) trains the network and
-    returns its history; the same seed means the same images in the same order. It is called once
+    returns its history; the same seed means the same images in the same order. fit is called once
     for each key, and what it returns stays as it is. kind is "plain" (without skip) or "residual"
     (with skip). initialise (below) draws the weights of the convolutions. The weights from which a
-    network starts depend on its depth and its seed alone, whatever its kind, its place in seeds and
-    what ran before; other seeds give other weights. width and num_classes are build_network's own.
+    network starts depend on its depth and its seed alone: not on its kind, the seed's place in
+    seeds or what ran before. Other seeds give other weights. width and num_classes are
+    build_network's own.
     """
     # Task 2.3: for every combination seed torch, build the network, apply initialise to it, fit it,
     # and keep its history.
@@ -228,12 +230,12 @@ def final_loss(histories, kind, depth):
 def degradation(histories):
     """What depth adds to the training loss: {"plain": nats, "residual": nats}.
 
-    Below 0 where depth helps. histories is what run_ablation returns; each history is a list with a
-    dict per epoch, which has that epoch's "loss" among other numbers. Losses are in nats, the unit
-    of the cross-entropy with the natural logarithm. The histories stay as they were.
+    That is the last epoch's loss, the mean over the seeds, of the deepest networks minus that of
+    the shallowest; below 0 where depth helps. histories is what run_ablation returns. Each history
+    is a list with one dict per epoch, in which "loss" is that epoch's, in nats, the unit of the
+    cross-entropy with the natural logarithm. The histories stay as they were.
     """
-    # Task 2.4: the final loss of the deepest networks minus that of the shallowest, each averaged
-    # over seeds.
+    # Task 2.4: find the deepest and the shallowest depth, and subtract their final losses.
     depths = [depth for _, depth, _ in histories]
     return {
         kind: final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))
@@ -242,13 +244,13 @@ def degradation(histories):
 
 
 def without_block(network, index):
-    """A network that lacks the branch of one block: only that block's shortcut is left.
+    """A network like this one, but for one block, in whose place only the block's shortcut is left.
 
     After Veit et al., 2016. A plain block has a shortcut, too, which it does not use; here it takes
     the block's place. index counts the blocks from 0. network is nn.Sequential(stem, blocks,
     head) and stays as it was, with each part in its mode. The new network is an
-    nn.Sequential(stem, blocks, head), too, with as many blocks, and may share layers with it; a
-    second block can be taken out of it.
+    nn.Sequential(stem, blocks, head), too, with as many blocks, so that a second block can be taken
+    out. The two may share layers.
     """
     stem, blocks, head = network
     # Task 2.5: put the network together again, with that block's shortcut in the block's place.
@@ -647,6 +649,7 @@ MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "not enough memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
+    "invalid device function": "This torch does not support this GPU: run with --device cpu",
     "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
     "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
     "NOT_INITIALIZED": "The GPU cannot be used (a full memory?): run with --device cpu",
@@ -1096,12 +1099,22 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        os.replace(unfinished, path)
+        replace(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # of other programs that look into every new file
             unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
+
+
+def replace(source, target):
+    """os.replace, tried again for a second: on Windows a virus scanner may hold a new file."""
+    for pause in (0.1, 0.3, 0.6):
+        with contextlib.suppress(PermissionError):
+            os.replace(source, target)
+            return
+        time.sleep(pause)
+    os.replace(source, target)
 
 
 def unfinished_path(path):
@@ -1298,17 +1311,34 @@ def in_console():
 
 
 def choose_device(name, parser):
-    """The torch.device of that name; for "auto" the fastest that there is."""
+    """The torch.device of that name; for "auto" the fastest that works."""
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in there if there[device])
+        name = next(device for device in there if there[device] and works(device))
     if not there[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     return torch.device(name)
+
+
+def works(device):
+    """Whether torch computes on a device: a GPU may be full, or too old for this torch."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except RuntimeError as error:
+        print(f"{device} is there, but does not work: {str(error).splitlines()[0]}")
+        return False
+    return True
+
+
+def limit_threads(limit=Path("/sys/fs/cgroup/cpu.max")):
+    """Use as many threads as a container may use cores; torch starts one for each core it sees."""
+    with contextlib.suppress(OSError, ValueError):  # there is no such file, or no limit in it
+        quota, period = map(int, limit.read_text().split())
+        torch.set_num_threads(min(math.ceil(quota / period), torch.get_num_threads()))
 
 
 def check_folders(args, parser):
@@ -1321,7 +1351,8 @@ def check_folders(args, parser):
         try:
             trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
         finally:
-            trial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of other programs that look into every new file
+                trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -1347,20 +1378,30 @@ def stop_if_unwritten(exercise):
     if path is None:
         return
     lines = path.read_bytes().splitlines()  # bytes, for the file may be in any encoding
-    lines = [line.strip() for line in lines]
     for number, line in enumerate(lines, 1):
-        if not line.startswith(b'raise NotImplementedError("TODO'):
+        if not line.strip().startswith(b'raise NotImplementedError("TODO'):
             continue
         task = line.split(b'"')[1].decode()
-        above = [other for other in lines[: number - 1] if other]
-        if above and not above[-1].startswith(b"#"):  # but code
+        if is_left_over(lines, number):
             sys.exit(
-                f"{task} is written; delete line {number} of {path.name}, which raises an error"
+                f"{task}: delete line {number} of {path.name}, which still raises "
+                "NotImplementedError, once the task is written"
             )
         sys.exit(
             f"{task} is not written yet ({path.name}, line {number}). "
             f"Check it with: pytest tests/test_{exercise}.py"
         )
+
+
+def is_left_over(lines, number):
+    """Whether line number, which raises a task's error, has code right above or below it."""
+    above = [line.strip() for line in lines[: number - 1] if line.strip()]
+    below = [line for line in lines[number:] if line.strip()]
+    if above and not above[-1].startswith(b"#") and not above[-1].endswith(b'"""'):
+        return True
+    raises = lines[number - 1]
+    margin = raises[: len(raises) - len(raises.lstrip())]
+    return bool(below) and below[0].startswith(margin) and not below[0].strip().startswith(b"#")
 
 
 def main(run, exercise, budgets, add_flags=None):
@@ -1369,6 +1410,7 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
+    limit_threads()
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's has no such method
         # Letters that the terminal cannot show are replaced; a log file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)

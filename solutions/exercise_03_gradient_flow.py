@@ -175,11 +175,11 @@ def gradient_norms(model, images, labels):
 
     Section 4.1. The convolutions are the nn.Conv2d in the order of model.modules(). The loss is the
     mean cross-entropy, in train mode, of images, normalised (count, 3, height, width), and labels
-    (count,). A gradient can be as small as 1e-24; its norm is not 0 then: see norm. If a gradient
+    (count,). Where gradients are as small as 1e-24, their norm is not 0 (use norm). If a gradient
     is not finite, neither is its norm. All the convolutions' weights require gradients.
-    Leaves no trace: the model's weights, gradients (.grad, None or a tensor), requires_grad, hooks,
-    buffers and each module's mode stay as they were, and so do images, labels and torch's random
-    state (no model here draws random numbers). undisturbed takes care of modes and buffers.
+    Leaves no trace. These stay as they were: the model's weights, gradients (.grad, None or a
+    tensor), requires_grad, hooks and buffers, each module's mode, images, labels and torch's random
+    state. (No model here draws random numbers.) undisturbed takes care of modes and buffers.
     """
     # Task 3.1: the loss of model(images) while the model is undisturbed, its gradients, and the
     # norm of each.
@@ -195,8 +195,9 @@ def signal_norms(model, images, labels):
     """The norm of the loss's gradient with respect to each block's output, a list of numbers.
 
     From the first block to the last. model is nn.Sequential(stem, blocks, head). Images, labels,
-    loss and precision are those of gradient_norms. Leaves no trace either. Its own hooks are gone
-    even if the forward pass raises an error; hooks that others have registered stay.
+    loss and precision are those of gradient_norms, and like it this function leaves no trace. Its
+    own hooks are gone even if the forward pass raises an error; hooks that others have registered
+    stay.
     """
     # Task 3.2: catch each block's output with a forward hook, remove the hooks, and differentiate
     # the loss with respect to the outputs.
@@ -219,11 +220,11 @@ def signal_norms(model, images, labels):
 def change_per_layer(norms):
     """The factor by which the norm changes from one place in the list to the next.
 
-    For a, a r, a r^2, ... that is r. For other numbers it is e to the slope of the line that fits
-    the norms' logarithms best (least squares) against their places 0, 1, 2, ... Norms that are 0,
-    NaN or infinite are left out, and the others keep their places. NaN if fewer than two are left.
-    Norms have the range of Python's floats, from 5e-324 to 1e308, and so has the factor. The list
-    norms itself stays as it was.
+    For 5, 5 * r, 5 * r^2, ... that is r. For other numbers, fit a line to the norms' natural
+    logarithms against their places 0, 1, 2, ... (least squares): the factor is e to its slope.
+    Norms that are 0, NaN or infinite are left out, and the others keep their places. NaN if fewer
+    than two are left. Norms may be anything from 5e-324 to 1.7e308, and so may the factor. The list
+    itself stays as it was.
     """
     # Task 3.3: the slope of the line through the points (place, logarithm).
     points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
@@ -241,7 +242,7 @@ def gradient_correlation(model, images, neighbours):
     Balduzzi et al., 2017. The gradient is that of the summed logits with respect to the input, in
     eval mode, where no image changes another image's logits. images and neighbours are normalised
     (count, 3, height, width). Returns a number: 1 for a linear model; NaN if the whole gradient at
-    an image is 0. Leaves no trace, as gradient_norms; images and neighbours stay as they were, too.
+    an image is 0. Leaves no trace, like gradient_norms; images and neighbours stay as they were.
     Deep networks have tiny gradients: divide each by its norm, in float64, before you multiply.
     """
     # Task 3.4: the gradients at both inputs, each image's scaled to norm 1; the mean of their inner
@@ -263,8 +264,8 @@ def record_training(model, batches, optimizer):
     list of rows will do, too.) batches yields (images, labels), at least once; it may be an
     iterator, so go through it only once. The optimizer has all of the model's parameters, and its
     step may write to .grad. The model trains in train mode, and its running statistics move once
-    per batch. Gradients that .grad held before do not count. A batch whose loss is not finite is no
-    exception: its row holds norms that are not finite, and the step is taken. Leaves no hook on the
+    per batch. Gradients that .grad held before do not count. If a batch's loss is not finite, its
+    row holds norms that are not finite, and the step is taken all the same. Leaves no hook on the
     model, does not seed torch, and changes no batch.
     """
     model.train()
@@ -768,6 +769,7 @@ MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "not enough memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
+    "invalid device function": "This torch does not support this GPU: run with --device cpu",
     "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
     "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
     "NOT_INITIALIZED": "The GPU cannot be used (a full memory?): run with --device cpu",
@@ -1059,12 +1061,22 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        os.replace(unfinished, path)
+        replace(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # of other programs that look into every new file
             unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
+
+
+def replace(source, target):
+    """os.replace, tried again for a second: on Windows a virus scanner may hold a new file."""
+    for pause in (0.1, 0.3, 0.6):
+        with contextlib.suppress(PermissionError):
+            os.replace(source, target)
+            return
+        time.sleep(pause)
+    os.replace(source, target)
 
 
 def unfinished_path(path):
@@ -1202,17 +1214,34 @@ def in_console():
 
 
 def choose_device(name, parser):
-    """The torch.device of that name; for "auto" the fastest that there is."""
+    """The torch.device of that name; for "auto" the fastest that works."""
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in there if there[device])
+        name = next(device for device in there if there[device] and works(device))
     if not there[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     return torch.device(name)
+
+
+def works(device):
+    """Whether torch computes on a device: a GPU may be full, or too old for this torch."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except RuntimeError as error:
+        print(f"{device} is there, but does not work: {str(error).splitlines()[0]}")
+        return False
+    return True
+
+
+def limit_threads(limit=Path("/sys/fs/cgroup/cpu.max")):
+    """Use as many threads as a container may use cores; torch starts one for each core it sees."""
+    with contextlib.suppress(OSError, ValueError):  # there is no such file, or no limit in it
+        quota, period = map(int, limit.read_text().split())
+        torch.set_num_threads(min(math.ceil(quota / period), torch.get_num_threads()))
 
 
 def check_folders(args, parser):
@@ -1225,7 +1254,8 @@ def check_folders(args, parser):
         try:
             trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
         finally:
-            trial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of other programs that look into every new file
+                trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -1251,20 +1281,30 @@ def stop_if_unwritten(exercise):
     if path is None:
         return
     lines = path.read_bytes().splitlines()  # bytes, for the file may be in any encoding
-    lines = [line.strip() for line in lines]
     for number, line in enumerate(lines, 1):
-        if not line.startswith(b'raise NotImplementedError("TODO'):
+        if not line.strip().startswith(b'raise NotImplementedError("TODO'):
             continue
         task = line.split(b'"')[1].decode()
-        above = [other for other in lines[: number - 1] if other]
-        if above and not above[-1].startswith(b"#"):  # but code
+        if is_left_over(lines, number):
             sys.exit(
-                f"{task} is written; delete line {number} of {path.name}, which raises an error"
+                f"{task}: delete line {number} of {path.name}, which still raises "
+                "NotImplementedError, once the task is written"
             )
         sys.exit(
             f"{task} is not written yet ({path.name}, line {number}). "
             f"Check it with: pytest tests/test_{exercise}.py"
         )
+
+
+def is_left_over(lines, number):
+    """Whether line number, which raises a task's error, has code right above or below it."""
+    above = [line.strip() for line in lines[: number - 1] if line.strip()]
+    below = [line for line in lines[number:] if line.strip()]
+    if above and not above[-1].startswith(b"#") and not above[-1].endswith(b'"""'):
+        return True
+    raises = lines[number - 1]
+    margin = raises[: len(raises) - len(raises.lstrip())]
+    return bool(below) and below[0].startswith(margin) and not below[0].strip().startswith(b"#")
 
 
 def main(run, exercise, budgets, add_flags=None):
@@ -1273,6 +1313,7 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
+    limit_threads()
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's has no such method
         # Letters that the terminal cannot show are replaced; a log file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)

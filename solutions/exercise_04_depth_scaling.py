@@ -144,9 +144,9 @@ class Bottleneck(nn.Module):
     follows each convolution, and a ReLU the first two batch norms. The shortcut computes what
     make_shortcut's module does.
     Takes (batch, in_channels, height, width), any height and width, and leaves it as it was.
-    Returns (batch, 4 * channels, height / stride, width / stride), rounded up.
-    The 3x3 convolution takes the stride, as in torchvision. The paper gives it to the first 1x1
-    convolution; that is correct as well.
+    Returns (batch, 4 * channels, ceil(height / stride), ceil(width / stride)).
+    The stride is the 3x3 convolution's, as in torchvision, or the first 1x1 convolution's, as in
+    the paper.
     A new block starts as its shortcut: the weight of the branch's last batch norm is zero, and
     training changes it. All other batch norms start as torch makes them, with weight one.
     """
@@ -205,11 +205,12 @@ def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
 
     These are the networks of table 1; ResNet-10, with one block per stage, is not in the paper.
     The network takes images (batch, 3, height, width) and returns logits (batch, num_classes).
-    stem is a kind of make_stem. In the four stages, the blocks' channels are width, 2 * width,
-    4 * width and 8 * width; LAYERS says how many blocks there are. The first block of each stage
-    but the first has stride 2, all others stride 1. The head is the mean over all positions and a
-    linear layer. Every call makes new layers, in train mode, and batch norms start as the blocks
-    make them. Does not seed torch. ValueError for a depth that is not in LAYERS.
+    The stem is make_stem(stem, width). In the four stages, the blocks' channels are width,
+    2 * width, 4 * width and 8 * width; LAYERS has the kind of block and how many there are. The
+    first block of each stage but the first has stride 2, all others stride 1. The head is the mean
+    over all positions and a linear layer. Every call makes new layers, in train mode; batch norms
+    start as the blocks make them. Does not seed torch. ValueError for a depth that is not in
+    LAYERS.
     """
     if depth not in LAYERS:
         raise ValueError(f"depth {depth} is not one of {list(LAYERS)}")
@@ -241,9 +242,9 @@ def count_macs(model, shape=(3, 32, 32)):
     """The multiply-adds of all nn.Conv2d and nn.Linear layers for one image of this shape.
 
     A whole number. Every run of a layer counts; biases and batch norms do not. (What other kinds of
-    layers multiply is left open.) Runs the model once, in eval mode and without gradients, on a
-    float32 image of zeros. The model stays as it was: weights, gradients, requires_grad, hooks,
-    running statistics, and the mode of each module. So do torch's random state and settings.
+    layers multiply may count or not.) Runs the model once, in eval mode and without gradients, on
+    an image of zeros. The model stays as it was: weights, gradients, requires_grad, hooks, running
+    statistics, and the mode of each module. torch's random state and settings stay, too.
     """
     # Task 4.3: put a forward hook on each of these layers. Each number that a layer outputs is a
     # sum over one row of its weight.
@@ -274,8 +275,8 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
     the same weights, whatever was trained before and whatever other depths and seeds there are;
     other seeds give other weights.
     The list of runs goes through the seeds for each depth, or through the depths for each
-    seed. Where world_size processes share it, this one, number rank (from 0), does every
-    world_size-th training, from number rank on, so that each gets small and large networks.
+    seed. If world_size processes share it, process number rank does the runs number rank, rank +
+    world_size, rank + 2 * world_size and so on, all counted from 0. The network has this width.
     """
     # Task 4.4: go through this process's share of the runs. For each, seed torch, build the
     # network, apply initialise to it, and fit it.
@@ -288,12 +289,12 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
 
 
 def marginal_gains(rows):
-    """Percentage points of accuracy gained per added GMAC, from each network to the next larger.
+    """Percentage points of accuracy gained per added GMAC, from each network to the next.
 
     rows has a dict per network, in any order, with "accuracy" (0 to 1) and "macs"; no two have the
-    same "macs". Returns a list, one shorter than rows, from the smallest network upwards; a number
-    in it is negative where the larger network is less accurate. The list rows and its dicts stay as
-    they were.
+    same "macs". Returns a list, one shorter than rows, in the order of rising "macs"; a number in
+    it is negative where the network with more "macs" is less accurate. The list rows and its dicts
+    stay as they were.
     """
     # Task 4.5: sort by multiply-adds. Divide each difference in percentage points by the
     # difference in GMACs, that is, in 10^9 multiply-adds.
@@ -848,6 +849,7 @@ MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "not enough memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
+    "invalid device function": "This torch does not support this GPU: run with --device cpu",
     "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
     "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
     "NOT_INITIALIZED": "The GPU cannot be used (a full memory?): run with --device cpu",
@@ -1279,12 +1281,22 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        os.replace(unfinished, path)
+        replace(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # of other programs that look into every new file
             unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
+
+
+def replace(source, target):
+    """os.replace, tried again for a second: on Windows a virus scanner may hold a new file."""
+    for pause in (0.1, 0.3, 0.6):
+        with contextlib.suppress(PermissionError):
+            os.replace(source, target)
+            return
+        time.sleep(pause)
+    os.replace(source, target)
 
 
 def unfinished_path(path):
@@ -1481,17 +1493,34 @@ def in_console():
 
 
 def choose_device(name, parser):
-    """The torch.device of that name; for "auto" the fastest that there is."""
+    """The torch.device of that name; for "auto" the fastest that works."""
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in there if there[device])
+        name = next(device for device in there if there[device] and works(device))
     if not there[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     return torch.device(name)
+
+
+def works(device):
+    """Whether torch computes on a device: a GPU may be full, or too old for this torch."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except RuntimeError as error:
+        print(f"{device} is there, but does not work: {str(error).splitlines()[0]}")
+        return False
+    return True
+
+
+def limit_threads(limit=Path("/sys/fs/cgroup/cpu.max")):
+    """Use as many threads as a container may use cores; torch starts one for each core it sees."""
+    with contextlib.suppress(OSError, ValueError):  # there is no such file, or no limit in it
+        quota, period = map(int, limit.read_text().split())
+        torch.set_num_threads(min(math.ceil(quota / period), torch.get_num_threads()))
 
 
 def check_folders(args, parser):
@@ -1504,7 +1533,8 @@ def check_folders(args, parser):
         try:
             trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
         finally:
-            trial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of other programs that look into every new file
+                trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -1530,20 +1560,30 @@ def stop_if_unwritten(exercise):
     if path is None:
         return
     lines = path.read_bytes().splitlines()  # bytes, for the file may be in any encoding
-    lines = [line.strip() for line in lines]
     for number, line in enumerate(lines, 1):
-        if not line.startswith(b'raise NotImplementedError("TODO'):
+        if not line.strip().startswith(b'raise NotImplementedError("TODO'):
             continue
         task = line.split(b'"')[1].decode()
-        above = [other for other in lines[: number - 1] if other]
-        if above and not above[-1].startswith(b"#"):  # but code
+        if is_left_over(lines, number):
             sys.exit(
-                f"{task} is written; delete line {number} of {path.name}, which raises an error"
+                f"{task}: delete line {number} of {path.name}, which still raises "
+                "NotImplementedError, once the task is written"
             )
         sys.exit(
             f"{task} is not written yet ({path.name}, line {number}). "
             f"Check it with: pytest tests/test_{exercise}.py"
         )
+
+
+def is_left_over(lines, number):
+    """Whether line number, which raises a task's error, has code right above or below it."""
+    above = [line.strip() for line in lines[: number - 1] if line.strip()]
+    below = [line for line in lines[number:] if line.strip()]
+    if above and not above[-1].startswith(b"#") and not above[-1].endswith(b'"""'):
+        return True
+    raises = lines[number - 1]
+    margin = raises[: len(raises) - len(raises.lstrip())]
+    return bool(below) and below[0].startswith(margin) and not below[0].strip().startswith(b"#")
 
 
 def main(run, exercise, budgets, add_flags=None):
@@ -1552,6 +1592,7 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
+    limit_threads()
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's has no such method
         # Letters that the terminal cannot show are replaced; a log file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)

@@ -38,6 +38,7 @@ import random
 import shutil
 import socket
 import sys
+import textwrap
 import time
 import unicodedata
 from collections import Counter
@@ -91,6 +92,7 @@ BUDGETS = {  # epochs, train_images and batch_size are those of pretraining
     },
 }
 LABELS_PER_CLASS = (2, 5, 20, 100)
+MOST_OWN_IMAGES = 5_000  # to train on, with many classes: 0.8 GB at 224x224
 STRATEGIES = ("from scratch", "linear probe", "last stage", "all layers")
 PRETRAINING_RATE = 0.1 / 128  # SGD's, per image of a batch (Goyal et al., 2017)
 FINE_TUNING_RATE = 0.002  # AdamW's
@@ -143,9 +145,9 @@ def add_flags(add):
 def replace_head(model, num_classes):
     """Give the model, in place, a new last layer fc for num_classes classes. Returns the model.
 
-    The new layer, an nn.Linear with a bias (not a lazy one), takes what the old one took, lies on
-    the same device, and starts from torch's own initialisation, even if the old one had as many
-    classes. All else stays as it was.
+    The new layer is an nn.Linear with a bias, and not a lazy layer. It takes as many features as
+    the old one, lies on the same device, and starts from torch's own initialisation, even if the
+    old one had as many classes. All else stays as it was.
     """
     # Task 5.1: put a linear layer in the place of model.fc.
     model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
@@ -155,11 +157,11 @@ def replace_head(model, num_classes):
 def freeze_backbone(model):
     """Freeze, in place, everything but model.fc. Returns the model.
 
-    The parameters of fc go on requiring gradients, the others stop. Batch norms behave as in eval
-    mode from now on, even after model.train(), and even if a stage is to be trained again later:
-    they use their running statistics, and no buffer of theirs changes (He et al. fix them too when
-    they fine-tune, appendix A). The model keeps all parameters and buffers, with their values. A
-    second call is allowed.
+    Afterwards the parameters of fc require gradients, and no others do. Batch norms behave as in
+    eval mode from now on, even after model.train(), and even if a stage's parameters are trained
+    again later: they use their running statistics, and no buffer of theirs changes (He et al. fix
+    them too when they fine-tune, appendix A). The model keeps all parameters and buffers, with
+    their values. A second call is allowed.
     """
 
     # Task 5.2: gradients for the parameters of fc only; batch norms that train() does not wake.
@@ -179,11 +181,11 @@ def freeze_backbone(model):
 def extract_features(model, batches):
     """What reaches fc: (features, labels), in the order of the batches.
 
-    batches yields (images, labels), the images normalised. Returns float32
-    (count, fc.in_features) and int64 (count,), on the devices of the model and of the labels. In
-    eval mode and without gradients, yet so that a layer can be trained on the features (not in
-    torch.inference_mode). All else stays as it was: the model, its hooks, each module's own mode,
-    torch's random state.
+    batches yields (images, labels), the images normalised; it may be an iterator. Returns features,
+    float32 (count, fc.in_features), on the model's device, and labels, int64 (count,), on theirs.
+    The model runs in eval mode and without gradients, but not in torch.inference_mode, so that a
+    layer can be trained on the features. All else stays as it was: the model, its hooks, each
+    module's own mode, torch's random state.
     """
     # Task 5.3: catch the input of fc with a forward pre-hook, batch by batch.
     features = []
@@ -204,10 +206,10 @@ def extract_features(model, batches):
 def linear_probe(features, labels, num_classes, penalty=1e-3):
     """A linear layer, trained on features (count, width) and labels (count,).
 
-    It takes features and returns logits: nn.Linear with a bias, on the features' device. It
-    minimises the mean cross-entropy (nats) plus penalty times the sum of the squared weights, all
-    images counting alike. This sum is convex, and has a minimum if each class has an image: any
-    optimiser that comes near it will do. The features stay as they were.
+    It takes features and returns logits: an nn.Linear with a bias, on the features' device. Its
+    loss is the mean cross-entropy over all images (nats) plus penalty times the sum of the squared
+    weights, without the bias. This loss is convex, and has a minimum if each class has an image:
+    any optimiser that comes near the minimum will do. The features stay as they were.
     """
     # Task 5.3: make the layer and fit it to all features at once, for instance by
     # torch.optim.LBFGS, with more iterations than it does by default.
@@ -226,13 +228,13 @@ def linear_probe(features, labels, num_classes, penalty=1e-3):
 
 
 def parameter_groups(model, lr, factor):
-    """Groups for an optimiser: fc learns at lr, each part before it at factor times the rate.
+    """Groups for an optimiser: fc learns at lr, each part at factor times the next part's rate.
 
     Returns a list of dicts with "params" and "lr". The parts, from the head backwards: fc, layer4,
     layer3, layer2, layer1, and the stem, which is conv1 and bn1. So layer4's rate is lr * factor,
-    the stem's lr * factor**5. Every parameter is in one group, even a frozen one; a part may have
-    several groups, and their order is free. The model stays as it was. (Howard and Ruder, 2018,
-    arXiv:1801.06146, section 3.2, call these rates discriminative.)
+    the stem's lr * factor**5. Every parameter, frozen or not, is in exactly one group; a part may
+    have several groups, and their order is free. The model stays as it was. (Howard and Ruder,
+    2018, arXiv:1801.06146, section 3.2, call these rates discriminative.)
     """
     # Task 5.4: go through the parts from the head backwards.
     parts = [
@@ -254,10 +256,11 @@ def adapt_batchnorm(model, batches):
     """Replace, in place, the running statistics of all batch norms by those of batches (AdaBN).
 
     After Li et al., section 3. batches yields normalised images (count, 3, height, width) of the
-    new domain, no labels. A new statistic is the mean over the batches of each batch's own, as
-    batch norm computes it when its momentum is None. Batch norms that freeze_backbone has frozen
-    are adapted, too, and stay frozen. All else stays as it was, each momentum and each module's own
-    mode included; num_batches_tracked may count these batches or not. Returns the model.
+    new domain, no labels; it may be an iterator. A new statistic is the mean of those of the
+    batches, each weighing the same, as a batch norm in train mode computes it if its momentum is
+    None. Batch norms that freeze_backbone has frozen are adapted, too, and stay frozen. All else
+    stays as it was, each momentum and each module's own mode included; num_batches_tracked may
+    count these batches or not. Returns the model.
     """
     # Task 5.5: reset the statistics, take the mean instead of a moving one, run the batches with
     # the batch norms in train mode; put everything else back.
@@ -293,6 +296,8 @@ def run(args):
         f"Target: {target.name}, {len(target.train_labels):,} training images, "
         f"{len(target.test_labels):,} test images of {len(target.classes)} classes, {form.size} px"
     )
+    if args.images:
+        print(f"Classes: {textwrap.shorten(', '.join(target.classes), 300, placeholder=' ...')}")
     if network is None:
         network = pretrain(args, source)
     network.to(args.device)
@@ -454,11 +459,13 @@ def read_folders(args, form):
 def read_files(args, form, train_files, test_files, choice):
     """The images of find_files, in random order; without test_files some are kept for testing."""
     classes = list(train_files)
-    train_limit = LABELS_PER_CLASS[-1]
+    train_limit = min(LABELS_PER_CLASS[-1], max(1, MOST_OWN_IMAGES // len(classes)))
     test_limit = max(1, args.test_images // len(classes))
+    if train_limit < LABELS_PER_CLASS[-1]:
+        print(f"At most {train_limit} images per class are trained on, {MOST_OWN_IMAGES:,} in all")
     train_set = ImageList()
     test_set = ImageList()
-    for label, name in enumerate(tqdm(classes, desc="reading images", unit="class")):
+    for label, name in enumerate(classes):
         if test_files:
             train_images = read_images(train_files[name], form, train_limit, choice)
             test_images = read_images(test_files[name], form, test_limit, choice)
@@ -559,7 +566,7 @@ def find_files(args, choice):
         )
     if train_folder and test_folders:
         folders = list_folders(train_folder, choice)
-        classes = [folder.name for folder in folders]
+        classes = [composed(folder.name) for folder in folders]
         test_files = list_files(find_test_folders(test_folders, classes, choice), args.seed, choice)
     if not folders:
         sys.exit(
@@ -570,11 +577,12 @@ def find_files(args, choice):
             f"--images {args.images}: has one class, {folders[0].name}; a classifier needs two "
             "folders or more"
         )
-    if hold_the_same_folders(folders):
+    if not test_files and hold_the_same_folders(folders):
         names = " and ".join(folder.name for folder in folders)
         sys.exit(
-            f"--images {args.images}: {names} have folders of the same names in them, as sets of "
-            "images have; name those train and test"
+            f"--images {args.images}: {names} have folders of the same names in them; if they are "
+            "sets, give one of them, or name them train and test; if they are classes, put their "
+            "images into them without folders"
         )
     return list_files(folders, args.seed, choice), test_files
 
@@ -595,8 +603,8 @@ def find_test_folders(candidates, classes, choice):
     """The class folders in the first candidate that has the classes of the training set."""
     for candidate in candidates:
         folders = list_folders(candidate, choice)
-        test_classes = [folder.name for folder in folders]
-        if list(map(composed, test_classes)) == list(map(composed, classes)):
+        test_classes = [composed(folder.name) for folder in folders]
+        if sorted(test_classes) == sorted(classes):
             print(f"The images to test on are those in {candidate}")
             return folders
     odd = sorted(set(classes) ^ set(test_classes))
@@ -654,7 +662,7 @@ def list_images(class_folder, choice):
 def read_images(paths, form, limit, choice):
     """The first images that can be read, at most limit, as a list of uint8 (3, size, size)."""
     images = []
-    for path in paths:
+    for path in tqdm(paths, desc="reading images", unit="image", leave=False):
         if len(images) == limit:
             break
         try:
@@ -762,24 +770,38 @@ def load_weights(name):
     if name == "imagenet":
         return download_resnet18()
     state = find_state(read_state(name))
+    num_classes = 1
+    if has_linear_head(state):
+        num_classes = len(state["fc.bias"])
+    else:  # every transfer replaces the head, so it may be any
+        state = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
     try:
         stem = state["conv1.weight"]
-        num_classes = len(state["fc.bias"]) if "fc.bias" in state else 1
         if stem.shape[2:] == (3, 3):
             network = SmallResNet(num_classes, width=len(stem))
         else:
             network = resnet18(num_classes=num_classes)
         missing, unexpected = network.load_state_dict(state, strict=False)
-        # The head may be any, for every transfer replaces it.
         outside_head = [key for key in missing + unexpected if not key.startswith("fc.")]
         if not outside_head:
             return network
         why = f"one has {outside_head[0]}, and the other has not"
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
+        why = f"it has no {error.args[0]}"
+    except (RuntimeError, TypeError, AttributeError) as error:
         why = str(error).splitlines()[-1].strip()
     sys.exit(
         f"--weights {name}: fits neither torchvision's resnet18 nor this script's network: {why}"
     )
+
+
+def has_linear_head(state):
+    """Whether a state_dict has the weight and bias of an nn.Linear on what layer4 returns."""
+    weight = state.get("fc.weight")
+    last = state.get("layer4.0.bn1.bias")
+    if weight is None or last is None or "fc.bias" not in state:
+        return False
+    return weight.dim() == 2 and weight.shape[1] == len(last)
 
 
 def find_state(content):
@@ -836,6 +858,11 @@ def read_state(name):
             "state_dict"
         )
     except pickle.UnpicklingError:
+        if name.endswith(".safetensors"):
+            sys.exit(
+                f"--weights {name}: this torch cannot read safetensors; read it with "
+                "safetensors.torch.load_file, and write what that returns with torch.save"
+            )
         sys.exit(
             f"--weights {name}: refused, for it is no checkpoint, or holds more than tensors and "
             "could run code; write one with torch.save(model.state_dict(), FILE)"
@@ -872,8 +899,8 @@ def choose_labels_per_class(args, target):
     if args.dry_run:
         most = 1
     elif most < LABELS_PER_CLASS[-1]:
-        print(f"At most {per_class(most)}, as the class {rarest} has no more training images")
-    fewer = [count for count in LABELS_PER_CLASS if count < most]
+        print(f"At most {per_class(most)}: no more images of the class {rarest} were read")
+    fewer = [count for count in LABELS_PER_CLASS if 1.2 * count < most]  # or it is nearly most
     return [*fewer, most]
 
 
@@ -1176,7 +1203,7 @@ def draw_transfer(axes, labels_per_class, accuracies, target):
     colours = dict(zip(STRATEGIES, (PURPLE, GREEN, VERMILION, BLUE)))
     chance = 100 / len(target.classes)
     axes.plot(labels_per_class, [chance] * len(labels_per_class), ":", color=GREY)
-    ends = [(chance, f"chance, {chance:.0f} %", GREY)]
+    ends = [(chance, f"chance, {chance:.2g} %", GREY)]
     for strategy, by_count in accuracies.items():
         colour = colours[strategy]
         means = [100 * fmean(per_seed) for per_seed in by_count]
@@ -1315,6 +1342,7 @@ MISHAPS = {  # what torch says when it cannot go on, and what to do then
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "not enough memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
+    "invalid device function": "This torch does not support this GPU: run with --device cpu",
     "busy or unavailable": "Another program uses the GPU: wait for it, or run with --device cpu",
     "ALLOC_FAILED": "The GPU's memory is full: close what else uses it, or run with --device cpu",
     "NOT_INITIALIZED": "The GPU cannot be used (a full memory?): run with --device cpu",
@@ -1750,12 +1778,22 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        os.replace(unfinished, path)
+        replace(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # of other programs that look into every new file
             unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
+
+
+def replace(source, target):
+    """os.replace, tried again for a second: on Windows a virus scanner may hold a new file."""
+    for pause in (0.1, 0.3, 0.6):
+        with contextlib.suppress(PermissionError):
+            os.replace(source, target)
+            return
+        time.sleep(pause)
+    os.replace(source, target)
 
 
 def unfinished_path(path):
@@ -1900,17 +1938,34 @@ def in_console():
 
 
 def choose_device(name, parser):
-    """The torch.device of that name; for "auto" the fastest that there is."""
+    """The torch.device of that name; for "auto" the fastest that works."""
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in there if there[device])
+        name = next(device for device in there if there[device] and works(device))
     if not there[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     return torch.device(name)
+
+
+def works(device):
+    """Whether torch computes on a device: a GPU may be full, or too old for this torch."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except RuntimeError as error:
+        print(f"{device} is there, but does not work: {str(error).splitlines()[0]}")
+        return False
+    return True
+
+
+def limit_threads(limit=Path("/sys/fs/cgroup/cpu.max")):
+    """Use as many threads as a container may use cores; torch starts one for each core it sees."""
+    with contextlib.suppress(OSError, ValueError):  # there is no such file, or no limit in it
+        quota, period = map(int, limit.read_text().split())
+        torch.set_num_threads(min(math.ceil(quota / period), torch.get_num_threads()))
 
 
 def check_folders(args, parser):
@@ -1923,7 +1978,8 @@ def check_folders(args, parser):
         try:
             trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
         finally:
-            trial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of other programs that look into every new file
+                trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
             f"--out {args.out}: cannot write there ({error.strerror}); give another folder"
@@ -1949,20 +2005,30 @@ def stop_if_unwritten(exercise):
     if path is None:
         return
     lines = path.read_bytes().splitlines()  # bytes, for the file may be in any encoding
-    lines = [line.strip() for line in lines]
     for number, line in enumerate(lines, 1):
-        if not line.startswith(b'raise NotImplementedError("TODO'):
+        if not line.strip().startswith(b'raise NotImplementedError("TODO'):
             continue
         task = line.split(b'"')[1].decode()
-        above = [other for other in lines[: number - 1] if other]
-        if above and not above[-1].startswith(b"#"):  # but code
+        if is_left_over(lines, number):
             sys.exit(
-                f"{task} is written; delete line {number} of {path.name}, which raises an error"
+                f"{task}: delete line {number} of {path.name}, which still raises "
+                "NotImplementedError, once the task is written"
             )
         sys.exit(
             f"{task} is not written yet ({path.name}, line {number}). "
             f"Check it with: pytest tests/test_{exercise}.py"
         )
+
+
+def is_left_over(lines, number):
+    """Whether line number, which raises a task's error, has code right above or below it."""
+    above = [line.strip() for line in lines[: number - 1] if line.strip()]
+    below = [line for line in lines[number:] if line.strip()]
+    if above and not above[-1].startswith(b"#") and not above[-1].endswith(b'"""'):
+        return True
+    raises = lines[number - 1]
+    margin = raises[: len(raises) - len(raises.lstrip())]
+    return bool(below) and below[0].startswith(margin) and not below[0].strip().startswith(b"#")
 
 
 def main(run, exercise, budgets, add_flags=None):
@@ -1971,6 +2037,7 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
+    limit_threads()
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's has no such method
         # Letters that the terminal cannot show are replaced; a log file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)

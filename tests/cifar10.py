@@ -29,10 +29,19 @@ def load_cifar10(lesson, folder, train_images=64, test_images=64, epochs=1):
         data_dir=folder,
         train_images=train_images,
         test_images=test_images,
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        device=torch.device("cuda" if cuda_works() else "cpu"),
         epochs=epochs,
     )
     return lesson.load_data(args)
+
+
+def cuda_works():
+    """Whether torch can compute on a CUDA GPU: one may be there, and be too old for this torch."""
+    try:
+        torch.ones(1, device="cuda").add(1).item()
+    except (RuntimeError, AssertionError):
+        return False
+    return True
 
 
 def train_some_epochs(lesson, model, data, epochs):

@@ -3,13 +3,17 @@
 A test belongs to a task: @pytest.mark.task("1.1"). Its fixture `lesson` is the learner's module.
 """
 
+import ast
+import ctypes
+import functools
 import importlib.util
 import inspect
 import os
+import platform
 import re
-import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from importlib.machinery import SourceFileLoader
@@ -28,7 +32,6 @@ OWN_ARGUMENT = "tests/conftest.py"  # see addopts in pyproject.toml
 
 TARGET = pytest.StashKey()
 BEGINNING = pytest.StashKey()
-COMPUTING_LIMIT = 30  # seconds of the processor; those of the clock are in pyproject.toml
 DRY_RUN_LIMIT = 100  # seconds
 
 
@@ -38,13 +41,21 @@ def pytest_addoption(parser):
         "--target",
         default=ROOT,
         metavar="DIR",
-        help="the folder with the files to test, such as solutions; one elsewhere: --target=DIR",
+        help="the folder with the files to test, such as solutions; for one outside of this "
+        "folder write --target=DIR",
     )
     group.addoption(
         "--data-dir", default=ROOT / "data", metavar="DIR", help="where CIFAR-10 is, if you have it"
     )
     group.addoption(
         "--draw", type=int, default=0, metavar="N", help="which random inputs; each N gives others"
+    )
+    group.addoption(
+        "--seconds",
+        type=float,
+        default=30,
+        metavar="N",
+        help="of computing that a test may take; the limit by the clock is --timeout",
     )
 
 
@@ -76,36 +87,40 @@ def from_here(path):
 # The learner's file
 
 
-def lesson_path(request):
-    """The learner's file that a test file is about: test_X.py is about X.py in --target."""
-    return request.config.stash[TARGET] / request.path.name.removeprefix("test_")
+def path_for(item):
+    """The learner's file that a test is about: test_X.py is about X.py in --target."""
+    return item.config.stash[TARGET] / item.path.name.removeprefix("test_")
 
 
 @pytest.fixture(scope="module")
 def lesson(request):
     """The learner's file as a module."""
-    path = lesson_path(request)
+    path = path_for(request)
     if not path.is_file():
         raise Wrong(f"there is no {path.name} in {path.parent}")
     loader = SourceFileLoader(path.stem, str(path))
     spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
+    torch_as_it_is = TorchsClasses()
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         line = error.lineno if isinstance(error, SyntaxError) else line_in(path, error)
+        where = f"line {line}: " if line else ""
+        python = f" (Python {platform.python_version()})" if isinstance(error, SyntaxError) else ""
         raise Wrong(
-            f"{path.name} cannot be imported: line {line}: "
-            f"{type(error).__name__}: {first_line(error)}"
+            f"{path.name} cannot be imported: {where}"
+            f"{type(error).__name__}: {first_line(error)}{python}"
         ) from None
+    torch_as_it_is.restore()  # for other files' tests
     return module
 
 
 @pytest.fixture(scope="module")
 def script(request):
     """The path of the learner's file."""
-    return lesson_path(request)
+    return path_for(request)
 
 
 class DryRun:
@@ -144,11 +159,15 @@ class DryRun:
         return self.folder / "dry_run"
 
     def last_line(self):
-        """The last line that the script wrote to stderr, progress bars aside."""
+        """Its exception's first line, or else the last line that it wrote to stderr."""
         self.errors.seek(0)
         text = self.errors.read().decode(errors="replace").strip()
         lines = [line for line in re.split(r"[\r\n]+", text) if not re.search(r"\d+%\|", line)]
-        return ([line for line in lines if line] or ["the script ended without a message"])[-1]
+        lines = [line for line in lines if line]
+        _, traceback, rest = "\n".join(lines).rpartition("Traceback (most recent call last):\n")
+        if traceback:
+            lines = [line for line in rest.splitlines() if not line.startswith(" ")][:1]
+        return lines[-1] if lines else "the script ended without a message"
 
 
 def seconds_computed_by_children():
@@ -208,27 +227,43 @@ def cifar10_dir(request, tmp_path_factory):
 def pytest_runtest_protocol(item):
     """Stop a learner's code that computes for too long; other programs do not count.
 
-    pytest-timeout's limit, by the clock, is for code that waits, and for Windows.
+    pytest-timeout's limit, by the clock, is for code that waits.
     """
     item.stash[BEGINNING] = time.process_time()
-    if not item.get_closest_marker("task") or not hasattr(signal, "setitimer"):
+    if not item.get_closest_marker("task"):
         return (yield)
-    own = item.get_closest_marker("timeout")
-    seconds = own.args[0] if own else COMPUTING_LIMIT
-
-    def stop(*arguments):
-        pytest.fail(f"Timeout of computing >{seconds}s")
-
-    signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    is_over = threading.Event()
+    arguments = (threading.get_ident(), seconds_for(item), is_over)
+    threading.Thread(target=stop_late, args=arguments, daemon=True).start()
     try:
         return (yield)
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        is_over.set()
+
+
+class ComputesForTooLong(pytest.fail.Exception):
+    """A test is stopped; see explain."""
+
+
+def seconds_for(item):
+    """The seconds of computing that a test may take."""
+    own = item.get_closest_marker("timeout")
+    return own.args[0] if own else item.config.getoption("seconds")
+
+
+def stop_late(thread, seconds, is_over):
+    """Raise ComputesForTooLong in a thread, once this process has computed for some seconds."""
+    beginning = time.process_time()
+    while not is_over.wait(0.1):
+        if time.process_time() - beginning > seconds:
+            # What a signal could do as well, but not on Windows.
+            exception = ctypes.py_object(ComputesForTooLong)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
+            return
 
 
 def too_long(limit, computed):
-    """What to say of something that was stopped after limit seconds, computed of them computing."""
+    """What to say of code that was stopped after limit seconds, and computed in so many of them."""
     sentence = f"took longer than {limit:g} s, {computed:.0f} s of them computing: "
     if computed > limit / 2:
         return sentence + "look for a loop that does not end"
@@ -252,6 +287,8 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         report.when = "call"  # a file that cannot be imported fails its tests; they have no error
         status, report.longrepr = explain(item, call.excinfo, task)
+        if status == "wrong":
+            report.longrepr += defined_again(path_for(item))
     report.task = task  # what is a report's own goes with it from pytest-xdist's processes
     report.task_result = (status, item.name, str(report.longrepr or ""))
     return report
@@ -260,7 +297,7 @@ def pytest_runtest_makereport(item, call):
 def explain(item, excinfo, task):
     """(status, message) of a failed test: "unwritten", "waits" for another task, or "wrong"."""
     error = excinfo.value
-    path = item.config.stash[TARGET] / item.path.name.removeprefix("test_")
+    path = path_for(item)
     message = first_line(error)
     unwritten = UNWRITTEN.match(message)
     if unwritten and isinstance(error, NotImplementedError | Wrong):
@@ -270,12 +307,34 @@ def explain(item, excinfo, task):
         return "waits", f"task {task} needs another one first: {sentence}"
     if isinstance(error, Wrong):
         return "wrong", str(error)
+    if isinstance(error, ComputesForTooLong):
+        return "wrong", timeout_sentence(item, seconds_for(item))
     if message.startswith("Timeout") and isinstance(error, pytest.fail.Exception):
-        return "wrong", timeout_sentence(item, message)
+        return "wrong", timeout_sentence(item, float(re.search(r">([\d.]+)", message)[1]))
     line = line_in(path, error)
     if line is None:
         return "wrong", unforeseen(error, message)
     return "wrong", f"{type(error).__name__}: {message} ({path.name}, line {line})"
+
+
+@functools.cache
+def defined_again(path):
+    """A sentence on a name that a file defines twice, as the later definition counts; or ""."""
+    try:
+        statements = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return ""
+    first = {}
+    for node in statements:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            continue
+        if node.name in first:
+            return (
+                f"\nMind that line {node.lineno} defines {node.name} again, so that line "
+                f"{first[node.name]}'s is never used: give yours another name."
+            )
+        first[node.name] = node.lineno
+    return ""
 
 
 def unforeseen(error, message):
@@ -284,6 +343,8 @@ def unforeseen(error, message):
     own = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent == tests]
     place = f" (tests/{Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     kind = type(error).__name__
+    if isinstance(error, OSError | MemoryError):
+        return f"the tests could not run on this computer: {kind}: {error}{place}"
     return f"the tests cannot use what your code gives: {kind}: {message}{place}"
 
 
@@ -292,21 +353,28 @@ def unwritten_sentence(path, error, todo):
     named = re.search(r"line (\d+)", first_line(error))  # by the script, which reads its own file
     line = int(named[1]) if named else line_in(path, error)
     if line and is_left_over(path, line):
-        return f"{todo}: delete line {line} of {path.name}, which still raises NotImplementedError"
+        return (
+            f"{todo}: delete line {line} of {path.name}, which still raises NotImplementedError, "
+            "once the task is written"
+        )
     return f"{todo} is not written yet ({path.name}, line {line})"
 
 
-def timeout_sentence(item, message):
-    """What to say of a test that took too long."""
-    limit = float(re.search(r">([\d.]+)", message)[1])
+def timeout_sentence(item, limit):
+    """What to say of a test that took longer than limit seconds."""
     return too_long(limit, time.process_time() - item.stash[BEGINNING])
 
 
 def is_left_over(path, number):
-    """Whether code stands between a task's TODO comment and the line that raises its error."""
-    lines = path.read_bytes().splitlines()[: number - 1]  # in whatever encoding they are
-    code = [line.strip() for line in lines if line.strip()]
-    return not code or not code[-1].startswith(b"#")
+    """Whether a line that raises a task's error has code right above or below it."""
+    lines = path.read_bytes().splitlines()  # in whatever encoding they are
+    above = [line.strip() for line in lines[: number - 1] if line.strip()]
+    below = [line for line in lines[number:] if line.strip()]
+    if above and not above[-1].startswith(b"#") and not above[-1].endswith(b'"""'):
+        return True
+    raises = lines[number - 1]
+    margin = raises[: len(raises) - len(raises.lstrip())]
+    return bool(below) and below[0].startswith(margin) and not below[0].strip().startswith(b"#")
 
 
 def first_line(error):
@@ -403,7 +471,8 @@ def pytest_collection_modifyitems(config, items):
         return (str(item.path), marker.args[0] if marker else "")
 
     for item in items:
-        takes_lesson = "lesson" in inspect.signature(item.function).parameters
+        function = getattr(item, "function", None)  # other plugins' items may have none
+        takes_lesson = function and "lesson" in inspect.signature(function).parameters
         if takes_lesson and item.get_closest_marker("task") is None:
             raise pytest.UsageError(f"{item.nodeid}: says no @pytest.mark.task")
     items.sort(key=place)

@@ -106,7 +106,7 @@ def with_norms_swapped(p):
     return (branch + p.shortcut).relu()
 
 
-BLOCK_MISTAKES = {  # what the block did: what that gives
+ADDITION_MISTAKES = {  # of any block; what the block did: what that gives
     "the shortcut is not added": lambda p: p.branch.relu(),
     "the shortcut is added after the last ReLU; add first, then apply the ReLU": (
         lambda p: p.branch.relu() + p.shortcut
@@ -119,6 +119,16 @@ BLOCK_MISTAKES = {  # what the block did: what that gives
     "the shortcut is added twice": lambda p: (p.branch + 2 * p.shortcut).relu(),
     "branch and shortcut are averaged, not added": lambda p: ((p.branch + p.shortcut) / 2).relu(),
     "branch and shortcut are multiplied, not added": lambda p: (p.branch * p.shortcut).relu(),
+    "the branch is left out: only the shortcut comes out": lambda p: p.shortcut.relu(),
+    "a ReLU is applied to the branch before the addition": (
+        lambda p: (p.branch.relu() + p.shortcut).relu()
+    ),
+    "a ReLU is applied to the shortcut before the addition": (
+        lambda p: (p.branch + p.shortcut.relu()).relu()
+    ),
+    "the block's input is added as it is, without the projection": added_as_it_is,
+}
+BLOCK_MISTAKES = ADDITION_MISTAKES | {
     "the larger of branch and shortcut comes out; add them": (
         lambda p: torch.maximum(p.branch, p.shortcut).relu()
     ),
@@ -128,27 +138,19 @@ BLOCK_MISTAKES = {  # what the block did: what that gives
     "the absolute value is taken at the end, not the ReLU": (
         lambda p: (p.branch + p.shortcut).abs()
     ),
-    "the branch is left out: only the shortcut comes out": lambda p: p.shortcut.relu(),
     "the ReLU between the two convolutions is missing": without_inner_relu,
-    "a ReLU is applied to the branch before the addition": (
-        lambda p: (p.branch.relu() + p.shortcut).relu()
-    ),
-    "a ReLU is applied to the shortcut before the addition": (
-        lambda p: (p.branch + p.shortcut.relu()).relu()
-    ),
     "the shortcut is taken of the branch, not of the block's input": lambda p: (
         2 * p.branch
     ).relu(),
-    "the shortcut starts after the first convolution, not at the block's input": (
+    "the shortcut starts after the first ReLU, not at the block's input": (
         lambda p: (p.branch + p.after_norm1.relu()).relu()
     ),
-    "the shortcut starts after the first convolution's batch norm, not at the input": (
+    "the shortcut starts after the first batch norm, not at the block's input": (
         lambda p: (p.branch + p.after_norm1).relu()
     ),
-    "the shortcut starts after the first convolution, not at the input": (
+    "the shortcut starts after the first convolution, not at the block's input": (
         lambda p: (p.branch + p.after_conv1).relu()
     ),
-    "the block's input is added as it is, without the projection": added_as_it_is,
     "the input passes a ReLU before the first convolution": with_relu_at_the_input,
     "the ReLU comes before the first batch norm; it belongs after it": with_relu_before_norm,
     "the second batch norm comes after the addition; it belongs before it": (
@@ -195,8 +197,8 @@ def other_padding(ops):
         sides = [op.input[:, :, 0], op.input[:, :, rows - 1]]
         sides += [op.input[..., 0], op.input[..., columns - 1]]
         filled = [bool(side.any()) for side in sides]
-        larger = op.input.shape[2:] > op.output.shape[2:]
-        if first(op.padding) == 0 and larger and any(filled):
+        shrinks = op.output.shape[2] < op.input.shape[2]
+        if first(op.padding) == 0 and shrinks and any(filled):
             return (
                 "a 3x3 convolution pads its input "
                 + ("with other numbers than zeros; " if all(filled) else "on some sides only; ")
@@ -465,21 +467,7 @@ def bottleneck_parts(x, ops, training):
     )
 
 
-BOTTLENECK_MISTAKES = {
-    "the shortcut is not added": lambda p: p.branch.relu(),
-    "the shortcut is added after the last ReLU; add first, then apply the ReLU": (
-        lambda p: p.branch.relu() + p.shortcut
-    ),
-    "the last ReLU, after the addition, is missing": lambda p: p.branch + p.shortcut,
-    "a ReLU is applied to the branch before the addition": (
-        lambda p: (p.branch.relu() + p.shortcut).relu()
-    ),
-    "the shortcut is subtracted, not added": lambda p: (p.branch - p.shortcut).relu(),
-    "the branch is subtracted from the shortcut, not added": (
-        lambda p: (p.shortcut - p.branch).relu()
-    ),
-    "the shortcut is added twice": lambda p: (p.branch + 2 * p.shortcut).relu(),
-    "the branch is left out: only the shortcut comes out": lambda p: p.shortcut.relu(),
+BOTTLENECK_MISTAKES = ADDITION_MISTAKES | {
     "the ReLU after the first convolution's batch norm is missing": (
         lambda p: (p.without_first_relu + p.shortcut).relu()
     ),
@@ -489,12 +477,6 @@ BOTTLENECK_MISTAKES = {
     "both ReLUs inside the branch are missing": (
         lambda p: (p.without_both_relus + p.shortcut).relu()
     ),
-    "a ReLU is applied to the shortcut before the addition": (
-        lambda p: (p.branch + p.shortcut.relu()).relu()
-    ),
-    "the block's input is added as it is, without the projection": added_as_it_is,
-    "branch and shortcut are averaged, not added": lambda p: ((p.branch + p.shortcut) / 2).relu(),
-    "branch and shortcut are multiplied, not added": lambda p: (p.branch * p.shortcut).relu(),
 }
 
 
@@ -547,11 +529,9 @@ def wrong_stride(parts):
 def wrong_padding(parts):
     """What is wrong with the padding of a bottleneck, in words, or None."""
     for op in parts.ones:
-        if first(op.padding) > 0:
-            return (
-                f"the convolution of {describe(op)} has padding {first(op.padding)}; "
-                "a 1x1 needs none"
-            )
+        padding = first(op.padding)
+        if padding not in (0, "same", "valid"):  # for a 1x1 convolution these words mean 0
+            return f"the convolution of {describe(op)} has padding {padding}; a 1x1 needs none"
     middle = parts.middle
     if middle is None or first(middle.padding) != 0:
         return None

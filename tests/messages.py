@@ -89,7 +89,7 @@ LIKELIEST = "\nThe likeliest mistake: "
 class Wrong(Exception):
     """Your code does something wrong; the message says what, with the likeliest cause if known.
 
-    A message names one mistake: where it has a cause already, a later one is the more exact.
+    A message names at most one mistake: of several causes the last is kept, as the most exact one.
     """
 
     def __init__(self, message, cause=None, more=""):
@@ -276,13 +276,18 @@ def shape(tensor):
     return str(tuple(tensor.shape))
 
 
+def counted(number, noun, ending="s"):
+    """1 convolution, 2 convolutions; with the ending "es": 2 batches."""
+    return f"{number} {noun}{'' if number == 1 else ending}"
+
+
 def mode_name(training):
     """What a module's mode is called."""
     return "train" if training else "eval"
 
 
 def rounded_like(got, expected, digits=6):
-    """expected rounded so that it is got, to fewer than this many digits; NaN if it never is."""
+    """expected, rounded to as few digits as make it equal got; NaN if fewer than digits do not."""
     for count in range(digits):
         if abs(round(expected, count) - got) < 1e-9:
             return round(expected, count)

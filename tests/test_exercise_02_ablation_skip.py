@@ -546,9 +546,17 @@ def test_network_starts_as_torch_makes_it(lesson, skip):
     trained, _ = build(lesson, 14, skip=skip, width=5)  # no other test asks for this width
     randomise(trained)
     network, call = build(lesson, 14, skip=skip, width=5)
-    network.eval()
-    _, ops = record(network, torch.randn(2, 3, 8, 8), call)
+    x = torch.randn(2, 3, 8, 8)
+    _, ops = record(network.eval(), x, call)
     check_start(ops, call)
+    _, ops = record(network.train(), x, call)
+    for op in of_kind(ops, "batch_norm"):
+        share = (op.running_mean / op.input.mean((0, 2, 3))).median().item()
+        if not math.isclose(share, 0.1, rel_tol=1e-3):
+            raise Wrong(
+                f"{call}: a batch norm takes {share:.2g} of each batch's statistics, expected 0.1. "
+                "Leave its momentum as torch makes it."
+            )
 
 
 @pytest.mark.task("2.2")

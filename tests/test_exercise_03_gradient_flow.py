@@ -18,7 +18,9 @@ from messages import (
     advice,
     calling,
     check_dry_run,
+    counted,
     draw,
+    dtype,
     in_words,
     likeliest,
     mode_name,
@@ -59,7 +61,8 @@ def make_network(lesson, skip=True, batch_norm=True, training=True, depth=14):
 class Mixed(nn.Module):
     """A network of none of the course's forms.
 
-    It is nested, with biases, and with grouped and strided convolutions.
+    It is nested, with biases, with grouped and strided convolutions, and with a parameter that has
+    as many dimensions as a convolution's.
     """
 
     def __init__(self):
@@ -77,8 +80,10 @@ class Mixed(nn.Module):
             ]
         )
         self.linear = nn.Linear(6, 10)
+        self.scale = nn.Parameter(torch.ones(1, 3, 1, 1))
 
     def forward(self, x):
+        x = self.scale * x
         for layer in self.inner:
             x = layer(x).relu()
         return self.linear(self.last(x).relu().mean((2, 3)))
@@ -711,6 +716,7 @@ def test_change_leaves_out_what_has_no_logarithm(lesson):
         [1e308, 1e280, 1e290],
         [1e-200, 1.0, 1e200],
         [1e200, 1.0, 1e-200],
+        [1.0, 1e-310],
     ],
     ids=str,
 )
@@ -1388,8 +1394,8 @@ USED_UP = "batches is used up before the training: it can be gone through only o
 def record(lesson, network, batches, optimizer, count, steps=STEPS):
     """The learner's record_training as a tensor (steps, layers), and the call in words."""
     what = (
-        f"record_training(model, batches, optimizer) with {in_number(steps, 'batch', 'es')} "
-        f"and {in_number(count, 'convolution', 's')}"
+        f"record_training(model, batches, optimizer) with {counted(steps, 'batch', 'es')} "
+        f"and {counted(count, 'convolution')}"
     )
     with differentiating(what):
         got = lesson.record_training(network, batches, optimizer)
@@ -1399,11 +1405,6 @@ def record(lesson, network, batches, optimizer, count, steps=STEPS):
         return table, what
     message = f"{what} has the shape {size}, expected (steps, convolutions), {(steps, count)}."
     raise Wrong(message, shape_cause(size, network, steps, count))
-
-
-def in_number(count, word, ending):
-    """So many of something, in words."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}{ending}"
 
 
 def shape_cause(size, network, steps, count):
@@ -1422,7 +1423,7 @@ def shape_cause(size, network, steps, count):
         (steps - 1, count): "the row of one step is missing; there is one for each batch",
         (2 * steps, count): "the rows of an earlier call are kept; make a new list in each call",
     }
-    if len(size) == 2 and size[0] == 0 or size == (0,):
+    if size[:1] == (0,):
         return USED_UP
     if len(size) == 2 and size[1] == parameters:
         return "all parameters are among them; take the weights of nn.Conv2d only"
@@ -1453,9 +1454,8 @@ def as_table(got, what):
             ) from None
     got = torch.as_tensor(got)
     if got.dtype not in (torch.float32, torch.float64):
-        name = str(got.dtype).removeprefix("torch.")
         raise Wrong(
-            f"{what} returned a tensor of {name}, expected float32 or float64: "
+            f"{what} returned a tensor of {dtype(got)}, expected float32 or float64: "
             "others do not hold norms of 1e-24."
         )
     return got.detach().cpu().double()

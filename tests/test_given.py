@@ -369,16 +369,64 @@ def test_an_unfinished_file_that_another_program_holds_does_no_harm(tmp_path, mo
     assert os.listdir(tmp_path) == ["numbers.json"]
 
 
+def test_a_file_that_is_held_for_a_moment_is_replaced_all_the_same(tmp_path, monkeypatch):
+    held = [True, True]
+    real_replace = os.replace
+
+    def replace(source, target):
+        if held:
+            held.pop()
+            raise PermissionError(errno.EACCES, "held by another program")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with given.written_whole(tmp_path / "numbers.json") as unfinished:
+        unfinished.write_text("1")
+    assert (tmp_path / "numbers.json").read_text() == "1"
+
+
+def test_a_gpu_that_does_not_work_is_left_out(monkeypatch, capsys):
+    real_ones = torch.ones
+
+    def ones(*size, device):
+        if device == "cuda":
+            raise RuntimeError("CUDA error: no kernel image is available\nand more")
+        return real_ones(*size, device=device)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "ones", ones)
+    assert given.choose_device("auto", None) == torch.device("cpu")
+    assert "cuda is there, but does not work: CUDA error: no kernel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("150000 100000", 2), ("max 100000", 4), ("900000 100000", 4)]
+)
+def test_a_container_gets_as_many_threads_as_it_may_use_cores(tmp_path, limit, expected):
+    before = torch.get_num_threads()
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    try:
+        torch.set_num_threads(4)
+        given.limit_threads(tmp_path / "nothing")
+        given.limit_threads(tmp_path / "cpu.max")
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_line_that_was_left_below_the_code_is_named(tmp_path, monkeypatch):
     script = tmp_path / "exercise_01_build_resnet18.py"
     monkeypatch.setattr(given, "__file__", str(script))
     monkeypatch.setattr(sys, "argv", [str(script)])
     stub = '    raise NotImplementedError("TODO 1.3: make_shortcut")\n'
-    for above, expected in (
-        ("    # TODO 1.3: this\n", "TODO 1.3: make_shortcut is not written yet"),
-        ("    return 1\n\n", "TODO 1.3: make_shortcut is written; delete line 4 of exercise_01"),
+    for above, below, expected in (
+        ("    # TODO 1.3: this\n", "\n\nx = 1\n", "TODO 1.3: make_shortcut is not written yet"),
+        ('    """A docstring."""\n', "", "TODO 1.3: make_shortcut is not written yet"),
+        ("    return 1\n\n", "", "TODO 1.3: make_shortcut: delete line 4 of exercise_01"),
+        ("    # TODO 1.3: this\n", "    return 1\n", "1.3: make_shortcut: delete line 3 of"),
     ):
-        script.write_text(f"def make_shortcut():\n{above}{stub}")
+        script.write_text(f"def make_shortcut():\n{above}{stub}{below}")
         with pytest.raises(SystemExit, match=expected):
             given.stop_if_unwritten("exercise_01_build_resnet18")
 

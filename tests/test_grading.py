@@ -1,5 +1,6 @@
 """The grader: who handed in what, the sandbox, verdicts, reports, and a whole made class."""
 
+import contextlib
 import csv
 import json
 import os
@@ -43,7 +44,7 @@ def grade(folder, *flags, environment=None):
 
 def table_of(folder):
     """{learner: row of grades.csv}."""
-    with open(folder / "out" / "grades.csv", newline="", encoding="utf-8") as file:
+    with open(folder / "out" / "grades.csv", newline="", encoding="utf-8-sig") as file:
         return {row["learner"]: row for row in csv.DictReader(file)}
 
 
@@ -93,8 +94,9 @@ LAYOUTS = {
             f"Homework 1_jdoe_attempt_2025-10-05-22-41-10_{NAME}": b"late",
             f"Homework 1_jdoe_attempt_2025-10-05-12-41-10_{NAME}": b"early",
             "Homework 1_jdoe_attempt_2025-10-05-22-41-10.txt": b"",
+            f"Homework 1_j_doe_attempt_2025-10-05-12-41-10_{NAME}": b"2",
         },
-        {"jdoe": {"1": b"late"}},
+        {"Homework 1_jdoe": {"1": b"late"}, "Homework 1_j_doe": {"1": b"2"}},
     ),
     "gradescope": (
         {f"submission_98/{NAME}": b"1", f"submission_99/x/{NAME}": b"2", "metadata.yml": b""},
@@ -117,6 +119,8 @@ LAYOUTS = {
             f"b/{NAME}.txt": b"4",
             "c/My Exercise 1 (1).PY": b"5",
             "d/exercise_01 (1).py": b"not this",
+            "d/data/cifar-10-python.tar.gz": b"no archive of theirs",
+            "f.tar.gz": b"an archive of theirs",
             f"d/{NAME}": b"6",
             "e/deep/down/exercise_1.py": b"7",
             "notes.txt": b"",
@@ -133,6 +137,7 @@ LAYOUTS = {
             "d": {"1": b"6"},
             "e": {"1": b"7"},
             "nothing": {},
+            "f": {},
         },
     ),
 }
@@ -147,7 +152,9 @@ def test_people_are_neither_split_nor_merged(tmp_path, layout):
     for learner, places in learners.items():
         found[learner] = {}
         for exercise in "12":
-            data, _ = submissions.choose(places, FILES[exercise], False, tmp_path)
+            data = None
+            with contextlib.suppress(submissions.Refused):
+                data, _ = submissions.choose(places, FILES[exercise], False, tmp_path)
             if data:
                 found[learner][exercise] = data
     assert found == expected
@@ -175,6 +182,7 @@ def test_a_zip_file_is_a_folder(tmp_path):
 
 def test_what_is_not_taken_is_named(tmp_path):
     assert choose(tmp_path, {"main.py": b"1"}) == (None, ["main.py"])
+    assert choose(tmp_path / "b", {"main.py": b"", FILES["2"]: b""}) == (None, ["main.py"])
     assert choose(tmp_path, {}, alone=True) == (b"1", [])
     assert choose(tmp_path, {"exercise_01 (1).py": b"2"}) == (b"2", [])
     assert choose(tmp_path, {NAME: b"3"}) == (b"3", ["exercise_01 (1).py"])
@@ -186,6 +194,8 @@ def test_what_is_not_taken_is_named(tmp_path):
         ({"exercise_01 (1).py": b"1", "exercise_01 (2).py": b"2"}, "more than one"),
         ({"exercise_01.zip": b"no zip"}, "cannot be unpacked"),
         ({"exercise_01.ipynb": b"{}"}, "is a notebook"),
+        ({"homework.rar": b"Rar!"}, "homework.rar cannot be unpacked here"),
+        ({"homework.tar.gz": b"\x1f\x8b"}, "homework.tar.gz cannot be unpacked here"),
         ({NAME: b" " * (2**20 + 1)}, "no script"),
     ],
 )
@@ -216,6 +226,8 @@ def test_links_and_pipes_are_refused(tmp_path):
         ("task,points\n9.9,6\n", "'9.9,6' must be"),
         ("task,points\n1.1,six\n", "'1.1,six' must be"),
         ("", "first line"),
+        ("1.1,6\n1.2,6\n", "first line"),
+        ("task,points\n", "no lines like"),
     ],
 )
 def test_a_points_file_with_a_slip_gets_one_sentence(tmp_path, text, says):
@@ -239,6 +251,7 @@ def test_a_learners_words_are_no_formula(tmp_path):
     verdict = {"exercise": "1", "file": NAME, "status": "=ok", "tests": {"t": test}, "look": []}
     people = {"=Anna": {"1": reports.score(verdict, {"1.1": 6})}}
     assert "\n'=Anna,0,0,0,6,1: =ok" in reports.table(people)
+    assert reports.cell(" =1+1") == "'=1+1"
     reports.write(tmp_path / "report.txt", reports.report("=Anna", people["=Anna"]))
     assert "\x07" not in (tmp_path / "report.txt").read_text()
 
@@ -311,7 +324,7 @@ def test_a_container_gets_no_network_and_only_what_it_needs(tmp_path):
         tmp_path, "--exercises", "1", "--container", "image", environment=environment
     )
     assert status == 1
-    assert "Not judged, through no fault of theirs" in printed
+    assert "Not judged, through no fault of theirs: anna. The first of them: " in printed
     given = words.read_text().splitlines()
     assert {"run", "--network=none", "--read-only", "--cap-drop=ALL", "image"} <= set(given)
     assert sum(word.startswith("--volume") for word in given) == 2
@@ -417,6 +430,16 @@ def test_what_is_killed_or_paused_from_outside_is_judged_all_the_same(tmp_path):
     os.killpg(process.pid, signal.SIGCONT)
     assert process.wait() == 0
     assert table_of(tmp_path)["anna"]["total"] == "20"
+
+
+def test_a_grader_that_is_asked_to_stop_stops(tmp_path):
+    lay_out(tmp_path / "class", {f"{name}/{NAME}": RIGHT for name in "abcdefgh"})
+    process = start_grading(tmp_path)
+    wait_for_workers(process)
+    process.terminate()
+    assert process.wait(timeout=10) == 1
+    assert not list(tmp_path.glob("out/scratch-*"))
+    assert not list(tmp_path.glob("out/grades.csv"))
 
 
 def test_a_judge_that_is_killed_gives_no_verdict(tmp_path):

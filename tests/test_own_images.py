@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -131,6 +132,13 @@ def test_names_with_accents_may_be_written_in_two_ways(transfer, tmp_path):
     data = read(transfer, tmp_path)
     assert data.classes == ["caf\u00e9", "th\u00e9"]
     assert images_per_class(data.test_labels) == [2, 2]
+
+
+def test_accents_change_no_order(transfer, tmp_path):
+    for folder, form in (("train", "NFC"), ("test", "NFD")):
+        for name in ("élan", "zebra"):
+            make_images(tmp_path / folder / unicodedata.normalize(form, name), 2)
+    assert sorted(read(transfer, tmp_path).classes) == ["zebra", "élan"]
 
 
 def test_classes_may_be_called_train_and_plane(transfer, tmp_path):
@@ -324,6 +332,23 @@ def test_sets_of_other_names_are_not_taken_for_classes(transfer, tmp_path):
         read(transfer, tmp_path)
 
 
+def test_classes_in_a_training_set_may_have_the_same_folders(transfer, tmp_path):
+    for name in ("cats", "dogs"):
+        for place in ("indoors", "outdoors"):
+            make_images(tmp_path / "train" / name / place, 3)
+        make_images(tmp_path / "test" / name, 3, first_seed=9)
+    assert read(transfer, tmp_path).classes == ["cats", "dogs"]
+
+
+def test_many_classes_get_fewer_images_each(transfer, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(transfer, "MOST_OWN_IMAGES", 6)
+    for name in ("cats", "dogs"):
+        make_images(tmp_path / name, 10)
+    data = read(transfer, tmp_path)
+    assert images_per_class(data.train_labels) == [3, 3]
+    assert "At most 3 images per class are trained on, 6 in all" in capsys.readouterr().out
+
+
 def test_classes_may_have_a_folder_of_the_same_name(transfer, tmp_path):
     for name in ("cats", "dogs"):
         make_images(tmp_path / name / "images", 3)
@@ -342,7 +367,7 @@ def test_a_class_with_few_images_is_named(transfer, capsys):
     data = SimpleNamespace(classes=["a", "b"], train_labels=torch.tensor([0] * 30 + [1] * 3))
     args = SimpleNamespace(dry_run=False)
     assert transfer.choose_labels_per_class(args, data) == [2, 3]
-    assert "At most 3 labels per class, as the class b has" in capsys.readouterr().out
+    assert "At most 3 labels per class: no more images of the class b" in capsys.readouterr().out
     data.classes.append("c")
     with pytest.raises(SystemExit, match="No training image is of the class c"):
         transfer.choose_labels_per_class(args, data)
@@ -350,7 +375,7 @@ def test_a_class_with_few_images_is_named(transfer, capsys):
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
 def test_any_number_of_steps_will_do(transfer, steps):
-    model = transfer.SmallResNet(2, 4)
+    model = transfer.SmallResNet(2, 8)
     data = SimpleNamespace(mean=torch.zeros(1, 3, 1, 1), deviation=torch.ones(1, 3, 1, 1))
     images = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
     groups = [{"params": list(model.parameters()), "lr": 0.01}]
@@ -618,6 +643,33 @@ def bottlenecks(path):
 
 def no_file(path):
     assert not path.exists()
+
+
+def test_safetensors_that_torch_cannot_read_are_named(transfer, tmp_path, monkeypatch):
+    def load(*args, **kwargs):
+        raise pickle.UnpicklingError
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(SystemExit, match="this torch cannot read safetensors; read it with"):
+        transfer.load_weights(str(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"fc.weight": torch.zeros(4, 512)},
+        {"fc.weight": torch.zeros(4, 1024), "fc.bias": torch.zeros(4)},
+        {"fc.0.weight": torch.zeros(8, 512), "fc.2.bias": torch.zeros(4)},
+        {},
+    ],
+    ids=["no_bias", "two_poolings", "two_layers", "none"],
+)
+def test_any_head_will_do(transfer, tmp_path, head):
+    network = resnet18(num_classes=4)
+    state = {name: tensor for name, tensor in network.state_dict().items() if "fc." not in name}
+    torch.save({**state, **head}, tmp_path / "weights.pt")
+    loaded = transfer.load_weights(str(tmp_path / "weights.pt"))
+    assert torch.equal(loaded.layer4[1].conv2.weight, network.layer4[1].conv2.weight)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ disturb(model) first brings a network into a state in which every slip shows.
 """
 
 import torch
-from messages import Wrong, calling, draw, mode_name
+from messages import Wrong, calling, draw, dtype, mode_name
 from torch import nn
 
 
-def disturb(model, seed=0):
+def disturb(model):
     """Bring a network into a state in which every slip shows; returns the network.
 
     Every third module is in the other mode than the root, every other parameter has a gradient of
@@ -21,7 +21,7 @@ def disturb(model, seed=0):
     memory in torch's usual order, and random numbers have been drawn since torch was seeded.
     """
     model.to(memory_format=torch.contiguous_format)
-    generator = torch.Generator().manual_seed(draw(seed))
+    generator = torch.Generator().manual_seed(draw(0))
     for index, module in enumerate(model.modules()):
         if index % 3 == 2:
             module.training = not model.training
@@ -37,7 +37,7 @@ def disturb(model, seed=0):
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if trainable:
         trainable[0].register_hook(somebody_elses_hook)
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     torch.rand(7)  # no seed alone leads to this random state
     return model
 
@@ -47,12 +47,12 @@ def somebody_elses_hook(*_):
 
 
 def frozen_copy(tensor):
-    """A tensor's values and how they are stored; None for None."""
+    """A copy of a tensor, cut off from the graph; None for None."""
     return None if tensor is None else tensor.detach().clone()
 
 
 def same_tensor(tensor, other):
-    """Whether two tensors, or None, are the same in type, device and every bit; NaN is itself."""
+    """Whether two tensors, or None, agree in dtype, device, shape and values; NaN equals NaN."""
     if tensor is None or other is None:
         return tensor is other
     if tensor.dtype != other.dtype or tensor.device != other.device:
@@ -89,11 +89,16 @@ def hooks_everywhere():
 
 
 def own_attributes(module):
-    """The names of a module's attributes; a method of its class that was put back is none."""
+    """The names of a module's own attributes.
+
+    A method of its class that was put back, as in module.forward = old_forward, is none.
+    """
     names = set()
     for name, value in vars(module).items():
-        function = getattr(value, "__func__", name)
-        if function is not getattr(type(module), name, None):
+        is_method = hasattr(value, "__func__") and value.__func__ is getattr(
+            type(module), name, None
+        )
+        if not is_method:
             names.add(name)
     return names
 
@@ -281,10 +286,7 @@ class Everything:
             if tensor is None:
                 raise Wrong(f"{what} takes {name} away from the model.")
             if tensor.dtype != value.dtype:
-                raise Wrong(
-                    f"{what} leaves {name} in {str(tensor.dtype).removeprefix('torch.')}; "
-                    f"it was in {str(value.dtype).removeprefix('torch.')}."
-                )
+                raise Wrong(f"{what} leaves {name} in {dtype(tensor)}; it was in {dtype(value)}.")
             if same_tensor(tensor, value):
                 if tensor.stride() != self.strides[name]:
                     raise Wrong(

@@ -8,7 +8,7 @@ import operator
 from types import SimpleNamespace
 
 import torch
-from messages import Wrong, calling, draw, is_close, is_finite, shape
+from messages import Wrong, calling, counted, draw, is_close, is_finite, shape
 from torch.overrides import TorchFunctionMode
 
 ARGUMENTS = {
@@ -79,7 +79,7 @@ class Recorder(TorchFunctionMode):
     """A context that lists, in .ops, every convolution, batch norm and linear layer that runs.
 
     An op has a kind ("conv2d", "batch_norm", "linear"), the arguments of its function by name, and
-    its output.
+    its output. What EXTRAS and OTHER_NORMS name is listed, too, by kind and output alone.
     """
 
     def __init__(self):
@@ -183,11 +183,6 @@ def shares_memory(one, other):
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
-def count(number, noun):
-    """1 convolution, 2 convolutions."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def pair_ops(ops, oracle_ops, what):
     """[(op, oracle's op), ...] for what the learner's network and the oracle ran.
 
@@ -204,7 +199,7 @@ def pair_ops(ops, oracle_ops, what):
         ran = len(of_kind(ops, kind))
         expected = len(of_kind(oracle_ops, kind))
         if ran != expected:
-            raise Wrong(f"{what} ran {count(ran, name)}, expected {expected}.")
+            raise Wrong(f"{what} ran {counted(ran, name)}, expected {expected}.")
     linears = list(zip(of_kind(ops, "linear"), of_kind(oracle_ops, "linear")))
     pairs = convs + norms + linears
     for own, oracle in pairs:
@@ -230,7 +225,7 @@ def pair_convolutions(ops, oracle_ops, what):
             own = projections_last(own)
             oracle = projections_last(oracle)
         if len(own) != len(oracle):
-            ran = count(len(own), f"{size}x{size} convolution")
+            ran = counted(len(own), f"{size}x{size} convolution")
             raise Wrong(f"{what} ran {ran}, expected {len(oracle)}.")
         pairs += zip(own, oracle)
     return pairs

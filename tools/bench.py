@@ -165,8 +165,8 @@ def first_images(data, count):
 
 
 def hide_progress_bars():
-    """Have given.train show no bars. They still count, and so the loop reads its loss as often."""
-    given.tqdm = functools.partial(tqdm, file=io.StringIO(), mininterval=3600)
+    """Have given.train show no progress bars."""
+    given.tqdm = functools.partial(tqdm, disable=True)
 
 
 def wait_for(device):
@@ -230,7 +230,7 @@ def textbook_jobs(model, data, batch_size, weight_decay):
 
 def serve(pipe, loop, name, options):
     """Set a training up, take one step, and say so; then do jobs as told, and send the seconds."""
-    multiprocessing.set_start_method(None, force=True)  # workers start as they do elsewhere
+    multiprocessing.set_start_method(None, force=True)  # the loader's workers start as usual
     hide_progress_bars()
     if options.without_bf16:
         leave_out_bf16()
@@ -874,8 +874,8 @@ def parse_options():
     if options.device is None:
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     options.device = given.choose_device(options.device, parser)
-    if options.subject not in ("accuracy", "fast", "gpu"):
-        options.data = "shapes"
+    if options.data == "cifar10" and options.subject not in ("accuracy", "fast", "gpu"):
+        parser.error(f"{options.subject} always takes shapes: leave --data out")
     if options.subject == "gpu" and not options.json:
         parser.error("gpu needs --json FILE, to go on where it stopped")
     if options.subject == "gpu" and options.device.type == "cpu" and not options.dry_run:

@@ -3,8 +3,8 @@
     python tools/controls.py                                    lists the controls
     python tools/controls.py usual-start --seeds 3 --threads 1  runs one
 
-Prints what the solution prints, which takes the other flags. The page's numbers were made with one
-CPU thread (OMP_NUM_THREADS=1).
+Prints what the solution prints; its files are not kept. All other flags go to the solution. The
+page's numbers were made with one CPU thread (OMP_NUM_THREADS=1).
 """
 
 import argparse
@@ -89,8 +89,8 @@ def padded_with_background(solution):
         accuracy_by_shift = {}
         for name, shift in solution.SHIFTS.items():
             unlabelled, images = [
-                solution.apply_shift(shift, images[: solution.ADAPTATION_IMAGES], generator)
-                for images in (data.train_images, data.test_images)
+                solution.apply_shift(shift, some[: solution.ADAPTATION_IMAGES], generator)
+                for some in (data.train_images, data.test_images)
             ]
             background = solution.normalise(shift(data.mean, torch.zeros_like(data.mean)), data)
             padded = pad_with(background, model)

@@ -35,7 +35,7 @@ import changes  # noqa: E402
 import course  # noqa: E402
 
 SOLUTIONS = {path.name: path for path in course.SOLUTIONS.values()}
-SLOW = "not script_runs and not learns_cifar10 and not training_steps"
+WITHOUT_SLOW = "not script_runs and not learns_cifar10"
 
 
 class Runner:
@@ -83,7 +83,15 @@ def run_tests(folder, name, runner):
     import pytest
 
     os.chdir(ROOT)
-    flags = ["-q", "-p", "no:cacheprovider", "--assert=plain", f"--target={folder}", "-k", SLOW]
+    flags = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--assert=plain",
+        f"--target={folder}",
+        "-k",
+        WITHOUT_SLOW,
+    ]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         status = pytest.main([*flags, f"tests/test_{name}"], plugins=[runner])
@@ -155,8 +163,8 @@ def executed(name):
 # One answer
 
 
-# (variant, file name, text, uses, every, own): what the processes fork with, as a variant cannot be
-# sent. uses is what executed found.
+# One tuple per answer: (variant, file name, text, uses, every, own). The processes have it from
+# before they fork, for a variant holds functions and cannot be sent. uses: what executed returns.
 JOBS = []
 
 
@@ -290,7 +298,11 @@ def main():
     )
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    if args.share < 1:
+        parser.error(f"--share {args.share}: at least 1")
     variants = load(args.tasks)[:: args.share]
+    if not variants:
+        parser.error(f"there is no answer to {' or '.join(args.tasks)}")
     failures = try_all(variants, args.messages, args.own)
     verdicts = [verdict(variant, failures[i]) for i, variant in enumerate(variants)]
     if args.messages:

@@ -55,7 +55,7 @@ class Definition:
 
     name: str
     text: str  # with the comment right above it
-    uses: set  # the names that it reads
+    uses: set  # the names that it mentions
     is_constant: bool
 
 
@@ -66,7 +66,7 @@ def definitions(text, name):
     for node in parse(text, name).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             defined = node.name
-        elif isinstance(node, ast.Assign):
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             defined = node.targets[0].id
         else:
             continue
@@ -78,14 +78,14 @@ def definitions(text, name):
             Definition(
                 name=defined,
                 text="".join(lines[start : node.end_lineno]),
-                uses=names_read(node),
+                uses=names_in(node),
                 is_constant=isinstance(node, ast.Assign),
             )
         )
     return found
 
 
-def names_read(tree):
+def names_in(tree):
     """The names that a piece of code mentions."""
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
@@ -94,12 +94,12 @@ def used_definitions(text, name, given):
     """Those of the given definitions that a script uses, directly or through one another."""
     own = {definition.name for definition in definitions(text, name)}
     available = {definition.name: definition for definition in given if definition.name not in own}
-    waiting = names_read(parse(text, name)) & set(available)
+    waiting = names_in(parse(text, name)) & set(available)
     used = set()
     while waiting:
         current = waiting.pop()
         used.add(current)
-        waiting |= available[current].uses & set(available) - used
+        waiting |= (available[current].uses & set(available)) - used
     return [definition for definition in given if definition.name in used]
 
 
@@ -230,7 +230,7 @@ def is_generated(root, path, record):
 
 
 def digest(text):
-    """A short fingerprint of a text."""
+    """A fingerprint of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -66,7 +66,7 @@ VARIANTS = [
     wrong(
         "1.1",
         "b skip from conv1 keep",
-        "the shortcut starts after the first convolution, not at the block's input",
+        "the shortcut starts after the first ReLU, not at the block's input",
         edit(
             "return F.relu(branch + self.shortcut(x))",
             "return F.relu(branch + (mid if isinstance(self.shortcut, nn.Identity) else self.shortcut(x)))",

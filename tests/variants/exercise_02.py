@@ -1898,4 +1898,17 @@ def run_ablation(fit, depths, seeds):
             "    import copy\n\n    stem, blocks, head = copy.deepcopy(network)\n    # Task 2.5",
         ),
     ),
+    wrong(
+        "2.2",
+        "batch norms with a momentum of their own",
+        "takes 0.01 of each batch's statistics",
+        edit(
+            "    return nn.Sequential(stem, nn.Sequential(*blocks), head)\n\n\ndef run_ablation",
+            "    network = nn.Sequential(stem, nn.Sequential(*blocks), head)\n"
+            "    for module in network.modules():\n"
+            "        if isinstance(module, nn.BatchNorm2d):\n"
+            "            module.momentum = 0.01\n"
+            "    return network\n\n\ndef run_ablation",
+        ),
+    ),
 ]

@@ -3802,4 +3802,19 @@ return torch.tensor(rows)""",
             "        nn.utils.clip_grad_norm_(model.parameters(), 10.0)\n        optimizer.step()",
         ),
     ),
+    wrong(
+        "3.1",
+        "every parameter with four dimensions",
+        None,
+        edit(
+            "weights = [convolution.weight for convolution in convolutions]",
+            "weights = [weight for weight in model.parameters() if weight.dim() == 4]",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "a slope that is clamped on both sides",
+        None,
+        edit("    return math.exp(slope)", "    return math.exp(max(-709.0, min(709.0, slope)))"),
+    ),
 ]

@@ -3322,4 +3322,20 @@ return groups""",
             "        if norm.momentum is not None:\n            norm.reset_running_stats()",
         ),
     ),
+    wrong(
+        "5.5",
+        "new buffers, in inference mode",
+        "inside torch.inference_mode",
+        edit(
+            "    for norm in norms:\n        norm.reset_running_stats()",
+            "    for norm in norms:\n        with torch.inference_mode():\n"
+            "            norm.running_mean = torch.zeros_like(norm.running_mean)\n"
+            "            norm.running_var = torch.ones_like(norm.running_var)\n"
+            "        norm.num_batches_tracked.zero_()",
+        ),
+        edit(
+            "    with torch.no_grad():\n        for images in batches:\n            model(images)\n    for norm,",
+            "    with torch.inference_mode():\n        for images in batches:\n            model(images)\n    for norm,",
+        ),
+    ),
 ]
