@@ -334,8 +334,9 @@ LOOKS_AROUND = """import glob, socket
 SEEN = []
 for place in ("/home", "/root", "/run", "/var", "/work", "/mnt", {places}):
     SEEN += glob.glob(place + "/*") + glob.glob(place + "/.ssh")
-for pid in range(2, 5000):
-    if os.path.exists(f"/proc/{{pid}}/environ") and pid not in (os.getpid(), os.getppid()):
+own = {{str(os.getppid()), *os.listdir("/proc/self/task")}}  # its threads have numbers, too
+for pid in map(str, range(2, 5000)):
+    if os.path.exists(f"/proc/{{pid}}/environ") and pid not in own:
         SEEN.append(pid)
 with open("/proc/net/unix") as file:
     SEEN += file.readlines()[1:]
