@@ -111,6 +111,9 @@ ADDITION_MISTAKES = {  # of any block; what the block did: what that gives
     "the shortcut is added after the last ReLU; add first, then apply the ReLU": (
         lambda p: p.branch.relu() + p.shortcut
     ),
+    "branch and shortcut get a ReLU each; add first, then apply one ReLU": (
+        lambda p: p.branch.relu() + p.shortcut.relu()
+    ),
     "the last ReLU, after the addition, is missing": lambda p: p.branch + p.shortcut,
     "the shortcut is subtracted, not added": lambda p: (p.branch - p.shortcut).relu(),
     "the branch is subtracted from the shortcut, not added": (

@@ -276,6 +276,27 @@ def shape(tensor):
     return str(tuple(tensor.shape))
 
 
+class Once:
+    """An iterator over batches that counts how many times somebody begins to go through it."""
+
+    def __init__(self, batches):
+        self.rest = iter(batches)
+        self.passes = 0
+
+    def __iter__(self):
+        self.passes += 1
+        return self
+
+    def __next__(self):
+        return next(self.rest)
+
+    def cause(self):
+        """That somebody has begun twice, in words, or None."""
+        if self.passes > 1:
+            return "it goes through batches twice, but they come only once: do all in one loop"
+        return None
+
+
 def counted(number, noun, ending="s"):
     """1 convolution, 2 convolutions; with the ending "es": 2 batches."""
     return f"{number} {noun}{'' if number == 1 else ending}"

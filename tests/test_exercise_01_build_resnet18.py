@@ -18,6 +18,7 @@ from diagnosis import (
     wrong_network,
 )
 from messages import (
+    Once,
     Wrong,
     advice,
     calling,
@@ -319,7 +320,7 @@ def test_network_gives_logits(lent, classes):
     are_logarithms = is_close(logits.exp().sum(1), ones, 1e-3)
     if are_probabilities or are_logarithms:
         raise Wrong(
-            f"{what} returns probabilities. "
+            f"{what} returns probabilities{' as logarithms' if are_logarithms else ''}. "
             "Return logits: the loss (cross_entropy) applies softmax itself."
         )
 
@@ -536,7 +537,9 @@ def check_projection(lesson, case, training):
         )
 
     def explain():
-        return "avg_pool2d ran" if of_kind(ops, "avg_pool2d") else None
+        if of_kind(ops, "avg_pool2d"):
+            return "pixels are averaged; let the 1x1 convolution take the stride itself"
+        return None
 
     check_close(got, expected, f"{what} in {mode_name(training)} mode", explain)
     for gradient, oracle_gradient in zip(gradients, oracle_gradients):
@@ -660,24 +663,19 @@ def rigged_batches(sizes, correct, seed=0):
         yield images, labels
 
 
-class Once:
-    """Batches that come once, as from a file, and how many times somebody asked for them."""
+class Noted(Once):
+    """Batches that come once, and copies of those that have come."""
 
     def __init__(self, batches):
-        self.batches = batches
-        self.passes = 0
-        self.given = []  # what has come so far
+        super().__init__(batches)
+        self.given = []
         self.copies = []
 
-    def __iter__(self):
-        self.passes += 1
-        return self.noted()
-
-    def noted(self):
-        for images, labels in self.batches:
-            self.given += [images, labels]
-            self.copies += [images.clone(), labels.clone()]
-            yield images, labels
+    def __next__(self):
+        images, labels = super().__next__()
+        self.given += [images, labels]
+        self.copies += [images.clone(), labels.clone()]
+        return images, labels
 
 
 def call_accuracy(lesson, sizes, correct, rigged=None):
@@ -687,7 +685,7 @@ def call_accuracy(lesson, sizes, correct, rigged=None):
         f"accuracy(model, batches of {listed(sizes)} images, "
         f"of which it classifies {listed(correct)} correctly)"
     )
-    batches = Once(rigged_batches(sizes, correct))
+    batches = Noted(rigged_batches(sizes, correct))
     before = Everything(model)
     try:
         with calling(what):
@@ -699,7 +697,12 @@ def call_accuracy(lesson, sizes, correct, rigged=None):
         if not equal(tensor, copy):
             raise Wrong(f"{what} changes the images or the labels that it is given.")
     return SimpleNamespace(
-        value=number(value, what), notes=notes, what=what, before=before, model=model
+        value=number(value, what),
+        notes=notes,
+        what=what,
+        before=before,
+        model=model,
+        cause=batches.cause(),
     )
 
 
@@ -712,11 +715,8 @@ def listed(numbers):
 def explain_crash(wrong, batches, sizes):
     """The likeliest mistake behind an exception in accuracy, in words, or None."""
     text = str(wrong)
-    if batches.passes > 1:
-        return (
-            "it goes through batches twice, but they come only once: "
-            "count images and correct predictions in one loop"
-        )
+    if batches.cause():
+        return batches.cause()
     if "no len()" in text:
         return "it asks for the length of batches, which may have none; count in the loop"
     if f"tensor a (10) must match the size of tensor b ({sizes[0]})" in text:
@@ -753,6 +753,8 @@ def test_accuracy_counts_every_image_once(lesson, sizes, correct):
     expected = sum(correct) / sum(sizes)
     if abs(value - expected) < 1e-6:
         return
+    if call.cause:
+        raise Wrong(f"{what} returned {value:.4f}, expected {expected:.4f}.", call.cause)
     again = call_accuracy(lesson, sizes, correct).value
     if again != value:
         raise Wrong(

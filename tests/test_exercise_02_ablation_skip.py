@@ -36,6 +36,8 @@ from what_ran import (
     check_registered,
     check_shares_nothing,
     check_start,
+    convolutions,
+    norm_after,
     of_kind,
     record,
     run_backwards,
@@ -137,6 +139,12 @@ def run_block(block, x, what, case, training):
         raise Wrong(
             f"{what} ran {norms} batch norms, expected the 2 of self.branch: "
             "call self.branch(x) once."
+        )
+    if None in [norm_after(ops, conv) for conv in convolutions(ops, 3)]:
+        raise Wrong(
+            f"{what}: a batch norm of the branch takes something else than what the convolution "
+            "before it outputs. Call self.branch(x) as a whole, and add the shortcut to what it "
+            "returns."
         )
     branch = BlockParts(x, ops, training).branch
     return output, branch, shortcut, ops

@@ -194,7 +194,7 @@ def record_block(block, x, what, case):
 
 def check_input_stays(own_x, x, what):
     """Raise Wrong unless a bottleneck's input is still x."""
-    if not equal(own_x, x):
+    if not equal(own_x, x) or own_x.grad_fn is not None:  # += 0 leaves only the latter
         raise Wrong(f"{what} changed the input itself. Avoid += and inplace=True on x.")
     if own_x.requires_grad:
         raise Wrong(

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import torchvision
 from cifar10 import load_cifar10
 from messages import (
+    Once,
     Wrong,
     advice,
     calling,
@@ -648,11 +649,12 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
     before = Everything(model, images=all_images, labels=batches[0][1]._base)
     sizes = ", ".join(str(len(labels)) for _, labels in batches)
     what = f"extract_features(model, batches of {sizes})"
+    once = Once(batches)
     try:
         with gradients_stay(what), calling(what):
-            got = lesson.extract_features(model, iter(batches))
+            got = lesson.extract_features(model, once)
     except Wrong as wrong:
-        cause = None
+        cause = once.cause()
         if "number of dimensions" in str(wrong):
             cause = (
                 "squeeze() takes away the first dimension, too, of a batch of one image; "
@@ -1514,8 +1516,9 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
     batches = list(all_images.split(sizes))
     expected = by_hand(model, batches)
     what = f"adapt_batchnorm(model, batches of {', '.join(map(str, sizes))})"
+    once = Once(batches)
     with calling(what):
-        got = lesson.adapt_batchnorm(model, iter(batches))
+        got = lesson.adapt_batchnorm(model, once)
     if got is not model:
         raise Wrong(
             f"{what} returned {in_words(got)}, expected the model itself. "
@@ -1525,7 +1528,10 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
     check_same_parameters(model, old, what)
     norms = norms_of(model)
     old_norms = norms_of(old)
-    check_all_have_moved(model, old_norms, what)
+    try:
+        check_all_have_moved(model, old_norms, what)
+    except Wrong as wrong:
+        raise wrong.because(once.cause()) from None
     names = {module: name for name, module in model.named_modules()}
     for norm, (mean, variance) in zip(norms, expected):
         if holds(norm, mean, variance):

@@ -72,6 +72,7 @@ EXTRAS = {  # what a ResNet has no place for: recorded, too, and named where the
     "log_softmax": SOFTMAX,
 }
 OTHER_NORMS = ("group_norm", "instance_norm", "layer_norm")
+KINDS = {"batch_norm": "batch norm", "linear": "linear layer", "conv2d": "convolution"}  # in words
 LAST = 3  # how many of the convolutions that ran a message names
 
 
@@ -194,8 +195,7 @@ def pair_ops(ops, oracle_ops, what):
     for own, oracle in convs:
         check_convolution(own, oracle, what)
         norms.append((find_norm(ops, own, what), norm_after(oracle_ops, oracle)))
-    kinds = {"batch_norm": "batch norm", "linear": "linear layer", "conv2d": "convolution"}
-    for kind, name in kinds.items():
+    for kind, name in KINDS.items():
         ran = len(of_kind(ops, kind))
         expected = len(of_kind(oracle_ops, kind))
         if ran != expected:
@@ -375,7 +375,7 @@ def check_each_used_once(model, ops, what):
                     "attributes, in an nn.Sequential or nn.ModuleList."
                 )
             if id(value) in used:
-                kind = op.kind.replace("_", " ")
+                kind = KINDS[op.kind]
                 raise Wrong(f"{what} ran one {kind} twice. Each place needs a layer of its own.")
             used.add(id(value))
     return used

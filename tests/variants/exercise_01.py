@@ -2772,4 +2772,28 @@ class Projection(nn.Sequential):
             """,
         ),
     ),
+    wrong(
+        "1.1",
+        "a ReLU for each term",
+        "branch and shortcut get a ReLU each",
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu(branch) + F.relu(self.shortcut(x))",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "two loops over the batches",
+        "goes through batches twice",
+        hole(
+            "accuracy",
+            """model.eval()
+total = sum(len(labels) for _, labels in batches)
+correct = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+return correct / total""",
+        ),
+    ),
 ]

@@ -1911,4 +1911,19 @@ def run_ablation(fit, depths, seeds):
             "    return network\n\n\ndef run_ablation",
         ),
     ),
+    wrong(
+        "2.1",
+        "the shortcut is added before the last batch norm",
+        "takes something else than what the convolution before it outputs",
+        hole(
+            "Block.forward",
+            """*layers, last_norm = self.branch
+out = x
+for layer in layers:
+    out = layer(out)
+if self.skip:
+    out = out + self.shortcut(x)
+return F.relu(last_norm(out))""",
+        ),
+    ),
 ]

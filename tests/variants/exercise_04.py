@@ -2998,4 +2998,14 @@ LAYERS""",
         "returned 1 numbers, expected 2",
         edit("sorted(rows, ", 'sorted((row for row in rows if row["accuracy"]), '),
     ),
+    wrong(
+        "4.1",
+        "the branch is added in place",
+        "changed the input itself",
+        edit(
+            "return F.relu(self.branch(x) + self.shortcut(x))\n\n\nLAYERS",
+            "out = self.shortcut(x)\n        out += self.branch(x)\n"
+            "        return F.relu(out)\n\n\nLAYERS",
+        ),
+    ),
 ]

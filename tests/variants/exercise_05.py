@@ -3338,4 +3338,14 @@ return groups""",
             "    with torch.inference_mode():\n        for images in batches:\n            model(images)\n    for norm,",
         ),
     ),
+    wrong(
+        "5.3",
+        "two loops over the batches",
+        "goes through batches twice",
+        edit(
+            "    hook.remove()\n    for module, mode in modes.items():",
+            "    hook.remove()\n    labels = [batch_labels for _, batch_labels in batches]\n"
+            "    for module, mode in modes.items():",
+        ),
+    ),
 ]
