@@ -4,7 +4,7 @@ python tools/kill_matrix.py             all; exit status 1 if one is misjudged, 
 python tools/kill_matrix.py 3.2 5       only task 3.2 and exercise 5
 python tools/kill_matrix.py --messages  and print what each wrong answer is told
 python tools/kill_matrix.py --own       only the tests of each answer's own task: sooner done
-python tools/kill_matrix.py --share 2   only every second answer
+python tools/kill_matrix.py --share 3   only every third answer
 
 A wrong answer must fail at its own task; it may fail at others only where these use it. For nine in
 ten, a message must name the mistake. A right answer must pass.
