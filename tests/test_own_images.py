@@ -375,7 +375,7 @@ def test_a_class_with_few_images_is_named(transfer, capsys):
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
 def test_any_number_of_steps_will_do(transfer, steps):
-    model = transfer.SmallResNet(2, 8)
+    model = transfer.SmallResNet(2, 16)  # narrower ones meet oneDNN's issue 6035
     data = SimpleNamespace(mean=torch.zeros(1, 3, 1, 1), deviation=torch.ones(1, 3, 1, 1))
     images = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
     groups = [{"params": list(model.parameters()), "lr": 0.01}]

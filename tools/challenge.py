@@ -98,8 +98,8 @@ def share_of_rate(progress):
 
 def main():
     args = parse_args()
-    # In channels last, torch 2.14's strided 1x1 convolutions of fewer than 8 channels write beyond
-    # their memory on processors without AVX-512.
+    # In channels last, oneDNN's strided 1x1 convolutions of fewer than 16 channels corrupt memory
+    # (its issue 6035).
     given.memory_format = lambda device: torch.contiguous_format
     with contextlib.redirect_stdout(None):  # it says how many epochs, and here the clock decides
         data = given.load_data(args)
