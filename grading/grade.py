@@ -32,19 +32,13 @@ from tqdm import tqdm
 
 ROOT = sandbox.ROOT
 SOLUTION = "the course's solution"
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def grade(learner, places, exercise, options, room):
     """Keep the verdict on one exercise of one learner, and return it."""
-    verdict = {
-        "learner": learner,
-        "exercise": exercise,
-        "file": FILES[exercise],
-        "tests": {},
-        "look": [],
-        "shape": [],
-        "key": "",
-    }
+    verdict = {"learner": learner, "exercise": exercise, "file": FILES[exercise], "key": ""}
+    verdict |= {"tests": {}, "look": [], "shape": []}
     name = hashlib.sha256(learner.encode("utf-8", "surrogateescape")).hexdigest()[:20]
     kept = options.out / "verdicts" / f"exercise_0{exercise}" / f"{name}.json"
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
@@ -141,13 +135,6 @@ def write_all(failed, options):
     return people
 
 
-def count_cores():
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
 def read_options():
     """The command line, and what follows from it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -158,7 +145,7 @@ def read_options():
     add("--gradescope", type=Path, metavar="FILE", help="with --one: write Gradescope's results")
     add("--exercises", nargs="+", choices=FILES, default=list(FILES), metavar="N")
     add("--points", type=Path, metavar="FILE", help="a table with the columns task and points")
-    add("--jobs", type=int, default=count_cores(), metavar="N", help="how many at once")
+    add("--jobs", type=int, default=CORES, metavar="N", help="how many at once")
     add("--seed", type=int, help="which random inputs (default: drawn once for GRADES)")
     add("--seconds", type=float, default=30, help="for one test (default: 30)")
     add("--container", metavar="IMAGE", help="run submissions in Docker or Podman")

@@ -31,16 +31,14 @@ def read_points(path):
         return points()
     worth = {}
     header, *lines = path.read_text("utf-8-sig").strip().splitlines() or [""]
-    if re.sub(r"\s", "", header).lower() != "task,points":
-        raise ValueError("the first line must be task,points and the next ones like 1.1,6")
     for line in filter(str.strip, lines):
         task, _, value = re.sub(r"\s", "", line).partition(",")
         is_new = task in TASKS and task not in worth
         if not is_new or not NUMBER.fullmatch(value):
             raise ValueError(f"{line!r} must be a task, a comma and its points, each task once")
         worth[task] = float(value)
-    if not worth:
-        raise ValueError("it has no lines like 1.1,6 below the first")
+    if re.sub(r"\s", "", header).lower() != "task,points" or not worth:
+        raise ValueError("the first line must be task,points and the next ones like 1.1,6")
     return worth
 
 
