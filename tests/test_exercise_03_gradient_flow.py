@@ -147,7 +147,7 @@ def numbers_of(got, what, count, others=None):
     values = numbers(got, what)
     if len(values) != count:
         cause = likeliest(others or {}, lambda known: agree(values, known))
-        raise Wrong(f"{what} returned {len(values)} numbers, expected {count}.{cause}")
+        raise Wrong(f"{what} returned {counted(len(values), 'number')}, expected {count}.{cause}")
     return values
 
 
@@ -1177,9 +1177,12 @@ def test_measuring_again_gives_the_new_numbers(lesson, task):
     expected = expected_of(task, network, given)
     second = measured(lesson, task, network, given, what)
     if len(second) != len(expected):
+        cause = None
+        if len(second) == len(first) + len(expected):
+            cause = "a list keeps what an earlier call put in; make a new one in each call"
         raise Wrong(
-            f"{what} returned {len(second)} numbers, expected {len(expected)}.",
-            "a list keeps what an earlier call put in; make a new one in each call",
+            f"{what} returned {counted(len(second), 'number')}, expected {len(expected)}.",
+            cause,
         )
     mistakes = {"what an earlier call found is kept and returned again": first}
     check_numbers(second, expected, what, mistakes)
@@ -1193,7 +1196,7 @@ def test_measuring_as_many_images_as_the_script(lesson, task):
     expected = expected_of(task, network, given)
     got = measured(lesson, task, network, given, what)
     if len(got) != len(expected):
-        raise Wrong(f"{what} returned {len(got)} numbers, expected {len(expected)}.")
+        raise Wrong(f"{what} returned {counted(len(got), 'number')}, expected {len(expected)}.")
     mistakes = {}
     for count in (1, 5, 8, 10, 16, 20, 25, 32, 50, 64):
         few = {name: tensor[:count] for name, tensor in given.items()}
@@ -1211,7 +1214,7 @@ def test_gradients_that_are_not_finite_have_no_finite_norm(lesson, task):
     got = measured(lesson, task, network, given, what)
     expected = expected_of(task, network, given)
     if len(got) != len(expected):
-        raise Wrong(f"{what} returned {len(got)} numbers, expected {len(expected)}.")
+        raise Wrong(f"{what} returned {counted(len(got), 'number')}, expected {len(expected)}.")
     for index, (value, expected_value) in enumerate(zip(got, expected)):
         if math.isfinite(value) and not math.isfinite(expected_value):
             raise Wrong(

@@ -34,6 +34,7 @@ from messages import (
     check_dry_run,
     check_module,
     check_tensor,
+    counted,
     draw,
     dtype,
     is_close,
@@ -1371,7 +1372,7 @@ def test_gains_by_hand(lesson, points, expected):
         raise Wrong(f"{call} changes the rows that it is given. {todo}")
     if len(got) != len(expected):
         raise Wrong(
-            f"{call} returned {len(got)} numbers, expected {len(expected)}: "
+            f"{call} returned {counted(len(got), 'number')}, expected {len(expected)}: "
             "one for each step to a larger one."
         )
     if same_gains(got, expected):
