@@ -244,6 +244,7 @@ def gradient_correlation(model, images, neighbours):
     (count, 3, height, width). Returns a number: 1 for a linear model; NaN if the whole gradient at
     an image is 0. Leaves no trace, like gradient_norms; images and neighbours stay as they were.
     Deep networks have tiny gradients: divide each by its norm, in float64, before you multiply.
+    (On the CPU: Apple GPUs have no float64.)
     """
     # Task 3.4: the gradients at both inputs, each image's scaled to norm 1; the mean of their inner
     # products.

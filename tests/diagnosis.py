@@ -311,8 +311,8 @@ def wrong_channels(wrong):
     mismatch = re.search(r"to have (\d+) channels, but got (\d+) channels", str(wrong))
     if mismatch:
         return (
-            f"a convolution that is made for {mismatch[1]} channels gets {mismatch[2]}; "
-            "its in_channels must be what the layer before it outputs"
+            f"a convolution that is made for {mismatch[1]} channels gets {mismatch[2]}; look at "
+            "what it is called with, and at its in_channels"
         )
     mismatch = re.search(r"mat1 and mat2.*\((\d+)x(\d+) and (\d+)x(\d+)\)", str(wrong))
     if not mismatch:

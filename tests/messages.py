@@ -64,6 +64,7 @@ SLIPS = {  # what Python and torch say of common slips, and what to do about the
     r"running_mean should contain (\d+) elements not (\d+)": (
         r"a batch norm made for \2 channels gets \1"
     ),
+    r"padding='same' is not supported": "with a stride, give the padding as a number: padding=1",
     r"Output size is too small": (
         "a pooling of fixed size does not fit: images of any size must work, "
         "so take nn.AdaptiveAvgPool2d(1)"

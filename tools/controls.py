@@ -34,6 +34,15 @@ def control(exercise):
     return add
 
 
+# Exercise 3
+
+
+@control("3")
+def all_kinds(solution):
+    """The similarity of neighbours' gradients is measured for all six kinds of network."""
+    solution.CORRELATED = tuple(solution.KINDS)
+
+
 # Exercise 4
 
 
@@ -124,7 +133,8 @@ def main():
     change(solution)
     with tempfile.TemporaryDirectory() as out:
         sys.argv = [solution.EXERCISE, "--data", "shapes", "--out", out, *flags]
-        solution.main(solution.run, solution.EXERCISE, solution.BUDGETS, solution.add_flags)
+        add_flags = getattr(solution, "add_flags", None)
+        solution.main(solution.run, solution.EXERCISE, solution.BUDGETS, add_flags)
 
 
 if __name__ == "__main__":

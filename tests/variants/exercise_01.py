@@ -520,7 +520,7 @@ VARIANTS = [
     wrong(
         "1.2",
         "n in channels not updated",
-        "gets 128; its in_channels must be",
+        "gets 128; look at what it is called with",
         edit(
             """            in_channels = out_channels
 """,

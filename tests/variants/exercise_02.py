@@ -687,7 +687,7 @@ def run""",
     wrong(
         "2.2",
         "channels forgotten",
-        "its in_channels must be what the layer before it outputs",
+        "and at its in_channels",
         edit(
             """            in_channels = out_channels
 """,

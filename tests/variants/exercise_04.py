@@ -641,13 +641,13 @@ class Bottleneck(nn.Module):
     wrong(
         "4.2",
         "inch",
-        "its in_channels must be what the layer before it outputs",
+        "and at its in_channels",
         edit("in_channels = block.expansion * channels", "in_channels = channels"),
     ),
     wrong(
         "4.2",
         "width64",
-        "its in_channels must be what the layer before it outputs",
+        "and at its in_channels",
         edit("        channels = width * 2**i", "        channels = 64 * 2**i"),
     ),
     wrong(
