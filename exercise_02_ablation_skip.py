@@ -157,7 +157,7 @@ class Block(nn.Module):
 
         self.skip says at each call whether the shortcut takes part.
         """
-        # TODO 2.1: the ReLU of the branch, to which the shortcut is added if self.skip is true.
+        # TODO 2.1: add the shortcut to the branch if self.skip is true; then apply the ReLU.
         raise NotImplementedError("TODO 2.1: Block.forward")
 
 

@@ -157,7 +157,7 @@ class Block(nn.Module):
 
         self.skip says at each call whether the shortcut takes part.
         """
-        # Task 2.1: the ReLU of the branch, to which the shortcut is added if self.skip is true.
+        # Task 2.1: add the shortcut to the branch if self.skip is true; then apply the ReLU.
         out = self.branch(x)
         if self.skip:
             out = out + self.shortcut(x)

@@ -104,7 +104,7 @@ def test_a_new_exercise_is_graded(extended, tmp_path):
     grade = ["grading/grade.py", tmp_path / "class", "--out", tmp_path / "out", "--exercises", "6"]
     status, printed = run(extended, *grade)
     assert status == 0, printed
-    with open(tmp_path / "out" / "grades.csv", newline="", encoding="utf-8") as file:
+    with open(tmp_path / "out" / "grades.csv", newline="", encoding="utf-8-sig") as file:
         points = {row["learner"]: row["6.1"] for row in csv.DictReader(file)}
     assert points == {"anna": "4", "ben": "0"}
 

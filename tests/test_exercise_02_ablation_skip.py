@@ -753,6 +753,11 @@ def test_ablation_keeps_whatever_fit_returns(lesson, history):
     if sorted(calls) != ["plain", "residual"]:
         raise Wrong(f"{call} called fit {len(calls)} times, expected once for each of 2 networks.")
     for key in (("plain", 8, 0), ("residual", 8, 0)):
+        if key not in histories:
+            raise Wrong(
+                f"{call} has no key {key}; its keys are {list(histories)}. A key is (kind, depth, "
+                "seed)."
+            )
         if repr(histories.get(key)) != repr(history):
             raise Wrong(f"{call} has {histories.get(key)} at {key}, expected what fit returned.")
 

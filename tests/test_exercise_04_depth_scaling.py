@@ -210,8 +210,7 @@ def missing_projection(in_channels, channels, stride):
         return None
     return (
         f"the shortcut does not lead from {in_channels} to {4 * channels} channels, with stride "
-        f"{stride}; a projection is needed wherever in_channels is not 4 * channels, "
-        "at stride 1 as well"
+        f"{stride}; make_shortcut({in_channels}, {4 * channels}, {stride}) makes one that does"
     )
 
 
@@ -340,7 +339,10 @@ def check_statistics(module, what):
 def start_cause(wrong, own_zeros, zeros):
     """Why new batch norms do not start as they should, in words, or None."""
     if own_zeros == 0 and all((got == 1).all() for got, _ in wrong):
-        return "the weight of the last batch norm is not set to zero; see BasicBlock"
+        return (
+            "the weight of the last batch norm is not set to zero, as BasicBlock does, or is set "
+            "to another number afterwards"
+        )
     if own_zeros > zeros and len(wrong) == own_zeros - zeros:
         return "more batch norms start at zero than the branches' last ones"
     if own_zeros == zeros and len(wrong) == 2 * zeros:
@@ -502,9 +504,9 @@ def place_in_resnet(index, depth):
     """Where the 3x3 convolution with this index is; 0 is the first after the stem."""
     convs_per_block = 2 if depth < 50 else 1
     block = index // convs_per_block
-    for stage, count in enumerate(BLOCKS[depth]):
+    for stage, count in enumerate(BLOCKS[depth], 1):
         if block < count:
-            return f"stage {stage}, block {block}"
+            return f"stage {stage}, block {block + 1}"
         block -= count
     return "the end of the stages"
 

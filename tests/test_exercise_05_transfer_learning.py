@@ -910,6 +910,11 @@ def check_is_linear(probe, features, logits, call):
     if [parameter.dim() for parameter in probe.parameters()] != [2, 1]:
         raise Wrong(f"{call} returned more, or less, than one nn.Linear: {probe}")
     weight, bias = probe.parameters()
+    if not (weight.isfinite().all() and bias.isfinite().all()):
+        raise Wrong(
+            f"{call}: the probe's weights are NaN or infinite.",
+            "the training diverges; are the gradients cleared before each backward()?",
+        )
     if not is_close(logits, F.linear(features, weight, bias), 1e-4):
         raise Wrong(
             f"{call}: the probe gives something else than its input times its weights plus its "

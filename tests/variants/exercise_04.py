@@ -411,7 +411,7 @@ LAYERS""",
     wrong(
         "4.1",
         "projonlystride",
-        "a projection is needed wherever in_channels is not 4 * channels",
+        "makes one that does",
         edit(
             '''self.shortcut = make_shortcut(in_channels, out_channels, stride)
 
