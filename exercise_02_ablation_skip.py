@@ -1079,7 +1079,7 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        replace(unfinished, path)
+        replace_file(path, unfinished)
     finally:
         with contextlib.suppress(OSError):  # of other programs that look into every new file
             unfinished.unlink(missing_ok=True)
@@ -1087,14 +1087,14 @@ def written_whole(path, quiet=False):
         print(f"Wrote {path}")
 
 
-def replace(source, target):
-    """os.replace, tried again for a second: on Windows a virus scanner may hold a new file."""
+def replace_file(path, new_file):
+    """Put a new file in the place of path. Tries for a second: a virus scanner may hold a file."""
     for pause in (0.1, 0.3, 0.6):
         with contextlib.suppress(PermissionError):
-            os.replace(source, target)
+            os.replace(new_file, path)
             return
         time.sleep(pause)
-    os.replace(source, target)
+    os.replace(new_file, path)
 
 
 def unfinished_path(path):
@@ -1298,13 +1298,13 @@ def choose_device(name, parser):
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in there if there[device] and works(device))
+        name = next(device for device in there if there[device] and can_compute(device))
     if not there[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     return torch.device(name)
 
 
-def works(device):
+def can_compute(device):
     """Whether torch computes on a device: a GPU may be full, or too old for this torch."""
     try:
         torch.ones(1, device=device).add(1).item()
@@ -1376,12 +1376,12 @@ def stop_if_unwritten(exercise):
 def is_left_over(lines, number):
     """Whether line number, which raises a task's error, has code right above or below it."""
     above = [line.strip() for line in lines[: number - 1] if line.strip()]
-    below = [line for line in lines[number:] if line.strip()]
     if above and not above[-1].startswith(b"#") and not above[-1].endswith(b'"""'):
         return True
     raises = lines[number - 1]
-    margin = raises[: len(raises) - len(raises.lstrip())]
-    return bool(below) and below[0].startswith(margin) and not below[0].strip().startswith(b"#")
+    margin = raises.removesuffix(raises.lstrip())
+    below = [line for line in lines[number:] if line.strip()]
+    return bool(below) and below[0].startswith(margin)
 
 
 def main(run, exercise, budgets, add_flags=None):

@@ -10,14 +10,15 @@ from typing import NamedTuple
 LARGEST = 2**20  # bytes of a script
 NOT_THEIRS = ("solutions", "tests", "grading", "tools", "venv", "site-packages", "__MACOSX")
 SCRIPT = re.compile(r"\.(py|py\.txt|ipynb|zip)$", re.IGNORECASE)
-OTHER_ARCHIVE = re.compile(r"\.(rar|7z|tar|tar\.\w+|tgz)$", re.IGNORECASE)
+OTHER_ARCHIVES = r"rar|7z|tar|tar\.\w+|tgz"
+OTHER_ARCHIVE = re.compile(rf"\.({OTHER_ARCHIVES})$", re.IGNORECASE)
 LAYOUTS = [  # what a name at the top says; the first one that fits
     r"(?P<learner>.+_\d+)_assignsubmission_[a-z]+(_(?P<file>.*))?",  # Moodle
     r"(?P<learner>\d+)-\d+ - (?P<name>.+?) - (?P<date>\w+ \d+, \d+ \d+ [AP]M)( - (?P<file>.*))?",
     r"(?P<learner>.+)_attempt_(?P<date>\d{4}[-\d]+)(_(?P<file>.*)|\.txt)",  # Blackboard
     r"(?P<learner>.+?)(_LATE)?_(?P<name>\d{2,})_\d{3,}_(?P<file>.+)",  # Canvas
     r"(?P<learner>.+?)[ _.-]?(?P<file>exercise[ _-]?\d.*)",
-    r"(?P<learner>.+?)(?P<file>\.(zip|rar|7z|tar|tar\.\w+|tgz))",
+    rf"(?P<learner>.+?)(?P<file>\.(zip|{OTHER_ARCHIVES}))",
 ]
 FOLDER_LAYOUTS = LAYOUTS[:2]  # any other folder has its learner's name
 
@@ -73,7 +74,8 @@ def scripts_in(path, name, date, scratch, depth=0):
     elif path.is_dir():
         for entry in sorted(path.iterdir()):
             is_theirs = entry.name[0] != "." and entry.name not in NOT_THEIRS
-            if is_theirs and (entry.is_dir() or SCRIPT.search(entry.name) or depth == 0):
+            is_archive = depth == 0 and OTHER_ARCHIVE.search(entry.name)  # further down: data
+            if is_theirs and (entry.is_dir() or SCRIPT.search(entry.name) or is_archive):
                 yield from scripts_in(entry, entry.name, date, scratch, depth + 1)
     elif name.lower().endswith(".zip"):
         folder = tempfile.mkdtemp(dir=scratch)

@@ -369,12 +369,12 @@ def is_left_over(path, number):
     """Whether a line that raises a task's error has code right above or below it."""
     lines = path.read_bytes().splitlines()  # in whatever encoding they are
     above = [line.strip() for line in lines[: number - 1] if line.strip()]
-    below = [line for line in lines[number:] if line.strip()]
     if above and not above[-1].startswith(b"#") and not above[-1].endswith(b'"""'):
         return True
     raises = lines[number - 1]
-    margin = raises[: len(raises) - len(raises.lstrip())]
-    return bool(below) and below[0].startswith(margin) and not below[0].strip().startswith(b"#")
+    margin = raises.removesuffix(raises.lstrip())
+    below = [line for line in lines[number:] if line.strip()]
+    return bool(below) and below[0].startswith(margin)
 
 
 def first_line(error):

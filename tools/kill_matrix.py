@@ -35,7 +35,7 @@ import changes  # noqa: E402
 import course  # noqa: E402
 
 SOLUTIONS = {path.name: path for path in course.SOLUTIONS.values()}
-WITHOUT_SLOW = "not script_runs and not learns_cifar10"
+FAST = "not script_runs and not learns_cifar10"
 
 
 class Runner:
@@ -83,15 +83,7 @@ def run_tests(folder, name, runner):
     import pytest
 
     os.chdir(ROOT)
-    flags = [
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--assert=plain",
-        f"--target={folder}",
-        "-k",
-        WITHOUT_SLOW,
-    ]
+    flags = ["-q", "-p", "no:cacheprovider", "--assert=plain", f"--target={folder}", "-k", FAST]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         status = pytest.main([*flags, f"tests/test_{name}"], plugins=[runner])
