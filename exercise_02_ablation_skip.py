@@ -260,8 +260,9 @@ def run(args):
     gaps = degradation(histories)
     lesions = measure_lesions(networks, args.depths, data)
     branches = measure_branches(networks, args.depths, data)
-    describe(args, histories, gaps, lesions, data)
-    describe_branches(branches)
+    with printed_unless_dry_run(args):
+        describe(args, histories, gaps, lesions, data)
+        describe_branches(branches)
     numbers = {
         "degradation": gaps,
         "accuracy_intact_and_without_each_block": lesions,
@@ -397,6 +398,8 @@ def size_of(gap):
 
 def effect_on(what, gap):
     """What depth does to a loss, in words."""
+    if abs(gap) < 0.01:
+        return f"hardly changes {what}"
     verb = "raises" if gap > 0 else "lowers"
     return f"{verb} {what} by {size_of(gap)}"
 
@@ -490,9 +493,8 @@ def highest_loss(histories):
 def draw_losses(axes, histories, kind, gap, colours, top):
     """Training loss of one kind by epoch."""
     draw_curves(axes, histories, kind, "loss", 1, colours, top)
-    change = "adds" if gap > 0 else "saves"
     axes.set(
-        title=f"{kind}: depth {change} {size_of(gap)}",
+        title=f"{kind}: depth {effect_on('the loss', gap)}",
         ylabel="training loss (nats)",
         ylim=(0, top),
     )
@@ -1127,8 +1129,17 @@ def save_numbers(args, numbers):
         path.write_text(json.dumps(record, indent=1), "utf-8")
 
 
+def printed_unless_dry_run(args):
+    """Inside with, print works as usual; but not in a dry run, whose findings mean nothing."""
+    if args.dry_run:
+        return contextlib.redirect_stdout(None)
+    return contextlib.nullcontext()
+
+
 def save_figure(args, figure):
-    """Write the figure to OUT/exercise_0N.png."""
+    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it."""
+    if args.dry_run:
+        figure.text(0.5, 0.5, "dry run", ha="center", va="center", color=GREY, size=80, alpha=0.5)
     with written_whole(args.out / f"{args.exercise}.png") as path:
         figure.savefig(path)
 
@@ -1419,7 +1430,7 @@ def main(run, exercise, budgets, add_flags=None):
             raise
         sys.exit(f"{path} cannot be written ({error.strerror}): close or remove it, and try again")
     if args.dry_run:
-        print("This was a dry run: everything works, and its numbers mean nothing.")
+        print("This was a dry run: everything works, and what it measured means nothing.")
 
 
 # %% Run

@@ -254,9 +254,10 @@ def run(args):
     flows = measure_flows(args, data, depths["initialisation"])
     correlations = measure_correlations(args, data, depths["correlation"])
     trainings = {kind: follow_training(args, data, kind, depth) for kind in TRAINED}
-    describe_flows(flows, depth)
-    describe_correlations(correlations, depths["correlation"])
-    describe_trainings(trainings)
+    with printed_unless_dry_run(args):
+        describe_flows(flows, depth)
+        describe_correlations(correlations, depths["correlation"])
+        describe_trainings(trainings)
     numbers = {
         "at_initialisation": flows,
         "trainings": trainings,
@@ -1065,8 +1066,17 @@ def save_numbers(args, numbers):
         path.write_text(json.dumps(record, indent=1), "utf-8")
 
 
+def printed_unless_dry_run(args):
+    """Inside with, print works as usual; but not in a dry run, whose findings mean nothing."""
+    if args.dry_run:
+        return contextlib.redirect_stdout(None)
+    return contextlib.nullcontext()
+
+
 def save_figure(args, figure):
-    """Write the figure to OUT/exercise_0N.png."""
+    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it."""
+    if args.dry_run:
+        figure.text(0.5, 0.5, "dry run", ha="center", va="center", color=GREY, size=80, alpha=0.5)
     with written_whole(args.out / f"{args.exercise}.png") as path:
         figure.savefig(path)
 
@@ -1305,7 +1315,7 @@ def main(run, exercise, budgets, add_flags=None):
             raise
         sys.exit(f"{path} cannot be written ({error.strerror}): close or remove it, and try again")
     if args.dry_run:
-        print("This was a dry run: everything works, and its numbers mean nothing.")
+        print("This was a dry run: everything works, and what it measured means nothing.")
 
 
 # %% Run

@@ -223,7 +223,8 @@ def run(args):
     )
     predictions = predict(tested_model, data).cpu()
     confusion = count_confusions(predictions, data)
-    describe(args, history, confusion, data)
+    with printed_unless_dry_run(args):
+        describe(history, confusion, data)
     save_numbers(args, {"history": history, "confusion": confusion.tolist()})
     save_figure(args, draw_figure(history, confusion, predictions, data))
 
@@ -256,7 +257,7 @@ def count_confusions(predictions, data):
     return torch.bincount(pairs, minlength=count * count).view(count, count)
 
 
-def describe(args, history, confusion, data):
+def describe(history, confusion, data):
     """Say in a few sentences what this run's numbers show."""
     last = history[-1]
     chance = 1 / len(data.classes)
@@ -265,7 +266,7 @@ def describe(args, history, confusion, data):
         f"images correctly (chance: {chance:.0%}), and classified {last['accuracy']:.1%} of the "
         "training images correctly in the last epoch."
     )
-    if last["test_accuracy"] < 2 * chance and not args.dry_run:
+    if last["test_accuracy"] < 2 * chance:
         print("That is little: give it more --epochs or --train-images.")
     label, prediction, share = most_confused(confusion)
     if share > 0:
@@ -857,8 +858,17 @@ def save_numbers(args, numbers):
         path.write_text(json.dumps(record, indent=1), "utf-8")
 
 
+def printed_unless_dry_run(args):
+    """Inside with, print works as usual; but not in a dry run, whose findings mean nothing."""
+    if args.dry_run:
+        return contextlib.redirect_stdout(None)
+    return contextlib.nullcontext()
+
+
 def save_figure(args, figure):
-    """Write the figure to OUT/exercise_0N.png."""
+    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it."""
+    if args.dry_run:
+        figure.text(0.5, 0.5, "dry run", ha="center", va="center", color=GREY, size=80, alpha=0.5)
     with written_whole(args.out / f"{args.exercise}.png") as path:
         figure.savefig(path)
 
@@ -1097,7 +1107,7 @@ def main(run, exercise, budgets, add_flags=None):
             raise
         sys.exit(f"{path} cannot be written ({error.strerror}): close or remove it, and try again")
     if args.dry_run:
-        print("This was a dry run: everything works, and its numbers mean nothing.")
+        print("This was a dry run: everything works, and what it measured means nothing.")
 
 
 # %% Run

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
@@ -32,6 +33,7 @@ OWN_ARGUMENT = "tests/conftest.py"  # see addopts in pyproject.toml
 
 TARGET = pytest.StashKey()
 BEGINNING = pytest.StashKey()
+TESTS_BY_TASK = pytest.StashKey()
 DRY_RUN_LIMIT = 100  # seconds
 
 
@@ -423,7 +425,9 @@ def pytest_terminal_summary(terminalreporter, config):
             write_messages(terminalreporter, task, results[task])
     terminalreporter.write_sep("=", "tasks")
     for task in sorted(results):
-        write_row(terminalreporter, task, results[task])
+        # With -x not all of a task's tests run. pytest-xdist leaves the counts in other processes.
+        total = config.stash.get(TESTS_BY_TASK, {}).get(task, len(results[task]))
+        write_row(terminalreporter, task, results[task], total)
 
 
 def write_messages(terminalreporter, task, results):
@@ -441,8 +445,8 @@ def write_messages(terminalreporter, task, results):
             terminalreporter.write_line(texts[0])
 
 
-def write_row(terminalreporter, task, results):
-    """A task's line of the closing table."""
+def write_row(terminalreporter, task, results, total):
+    """A task's line of the closing table; total counts the tests that have not run, too."""
     statuses = [status for status, _, _ in results]
     passed = statuses.count("passed")
     worst = "passed"
@@ -454,13 +458,20 @@ def write_row(terminalreporter, task, results):
     if worst == "wrong":
         broken = "cannot be imported" in remark
         remark = "wrong, see above" + ("" if broken else f"; hints: EXERCISES.md, {task}")
-    count = f"{passed:>2} of {len(statuses):<2} tests pass"
+    count = f"{passed:>2} of {total:<2} tests pass"
     terminalreporter.write_line(
         f"{task}  {TASKS.get(task, ''):<22} {count}   {remark}",
         green=worst == "passed",
         red=worst == "wrong",
         yellow=worst in ("unwritten", "waits"),
     )
+
+
+def pytest_collection_finish(session):
+    """Count the tests of each task."""
+    markers = [item.get_closest_marker("task") for item in session.items]
+    tasks = [marker.args[0] for marker in markers if marker]
+    session.config.stash[TESTS_BY_TASK] = Counter(tasks)
 
 
 def pytest_collection_modifyitems(config, items):

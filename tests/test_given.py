@@ -462,8 +462,8 @@ def test_a_figure_needs_no_backend_and_no_style(tmp_path):
         "import given, pathlib, types\n"
         "figure = given.new_figure(2, 2)\n"
         "figure.subplots().plot([1, 2])\n"
-        "out = types.SimpleNamespace(out=pathlib.Path('.'), exercise='exercise_09')\n"
-        "given.save_figure(out, figure)\n"
+        "args = types.SimpleNamespace(out=pathlib.Path('.'), exercise='x', dry_run=False)\n"
+        "given.save_figure(args, figure)\n"
     )
     environment = {
         **os.environ,
@@ -471,7 +471,19 @@ def test_a_figure_needs_no_backend_and_no_style(tmp_path):
         "MPLBACKEND": "module://nowhere.backend_inline",  # what a notebook leaves to its children
     }
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
-    assert (tmp_path / "exercise_09.png").stat().st_size > 1000
+    assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_dry_run_prints_no_findings_and_its_figure_is_marked(dry_run, tmp_path, capsys):
+    args = SimpleNamespace(out=tmp_path, exercise="exercise_09", dry_run=dry_run)
+    with given.printed_unless_dry_run(args):
+        print("Depth pays.")
+    figure = given.new_figure(2, 2)
+    given.save_figure(args, figure)
+    assert ("Depth pays." in capsys.readouterr().out) is not dry_run
+    texts = [text.get_text() for text in figure.texts]
+    assert ("dry run" in texts) is dry_run
 
 
 def test_what_was_finished_is_not_computed_again(tmp_path):

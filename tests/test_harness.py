@@ -127,6 +127,7 @@ def test_stopping_at_the_first_failure_shows_the_first_task(tmp_path):
     copy_stub(tmp_path, SOLUTION)
     _, output = run_pytest("--target", tmp_path, "-x", TEST)
     assert "TODO 1.1" in table_row(output, "1.1")
+    assert "0 of 1 " not in table_row(output, "1.1"), "those that did not run count, too"
     assert "1.2  ResNet18" not in output
 
 

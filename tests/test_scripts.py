@@ -84,6 +84,7 @@ def test_a_script_runs_alone_and_writes_its_results(alone):
         assert f"Wrote {path.relative_to(alone.parent)}" in done.stdout
     assert (folder / f"{stem}.png").exists()
     assert names(alone.parent / "results") == ["dry_run"]
+    assert "%" not in done.stdout, "a dry run has no findings"
     assert "shapes" in done.stdout
 
 
