@@ -493,8 +493,9 @@ def highest_loss(histories):
 def draw_losses(axes, histories, kind, gap, colours, top):
     """Training loss of one kind by epoch."""
     draw_curves(axes, histories, kind, "loss", 1, colours, top)
+    change = "adds" if gap > 0 else "saves"
     axes.set(
-        title=f"{kind}: depth {effect_on('the loss', gap)}",
+        title=f"{kind}: depth {change} {size_of(gap)}",
         ylabel="training loss (nats)",
         ylim=(0, top),
     )
@@ -514,7 +515,7 @@ def draw_curves(axes, histories, kind, quantity, scale, colours, top):
         epochs = [row["epoch"] for row in runs[0]]
         values = scale * seeds_by_epochs(runs, quantity)
         mean = values.mean(dim=0)
-        axes.plot(epochs, mean, color=colour, linewidth=2.5)
+        axes.plot(epochs, mean, ".-", color=colour, linewidth=2.5)
         lowest = values.amin(dim=0)
         highest = values.amax(dim=0)
         axes.fill_between(epochs, lowest, highest, color=colour, alpha=0.25)

@@ -463,12 +463,11 @@ def describe_unusual(kind, flow):
 
 
 def describe_correlations(correlations, depths):
-    """Print how similar the gradients of neighbouring inputs are in the deepest networks."""
-    deepest = [f"{kind} {values[-1]:.2f}" for kind, values in correlations.items()]
-    print(
-        f"Gradients of neighbouring inputs at {depths[-1]} layers, mean cosine similarity: "
-        f"{', '.join(deepest)}."
-    )
+    """Print how similar the gradients of neighbouring inputs are, by kind and depth."""
+    print("Gradients of neighbouring inputs at initialisation, mean cosine similarity, by layers:")
+    print(" " * 16 + "".join(f"{depth:8}" for depth in depths))
+    for kind, values in correlations.items():
+        print(f"{kind:16}" + "".join(f"{value:8.2f}" for value in values))
     if correlations["residual + BN"][-1] - correlations["plain + BN"][-1] > 0.05:
         print(
             "With batch norm the plain network's gradients are more shattered than the residual "

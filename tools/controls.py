@@ -11,6 +11,7 @@ import argparse
 import copy
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import torch
@@ -41,6 +42,40 @@ def control(exercise):
 def all_kinds(solution):
     """The similarity of neighbours' gradients is measured for all six kinds of network."""
     solution.CORRELATED = tuple(solution.KINDS)
+
+
+@control("3")
+def weight_growth(solution):
+    """Training is as it was; how much the convolutions' weights grow in it is printed, too."""
+    record_training = solution.record_training
+
+    def record_and_print(model, batches, optimizer):
+        before = weight_norms(model)
+        after_a_step = []
+
+        def watched():
+            for number, batch in enumerate(batches):
+                if number == 1:
+                    after_a_step.extend(weight_norms(model))
+                yield batch
+
+        norms = record_training(model, watched(), optimizer)
+        for when, after in (("the first step", after_a_step), ("the last", weight_norms(model))):
+            growth = [f"{new / old:.3g}" for old, new in zip(before, after)]
+            print(f"Each convolution's weights, over those at the start, after {when}:")
+            print(textwrap.fill(" ".join(growth), 100))
+        return norms
+
+    solution.record_training = record_and_print
+
+
+def weight_norms(model):
+    """The Euclidean norm of each convolution's weights, in order."""
+    return [
+        module.weight.detach().norm().item()
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
 
 
 # Exercise 4
