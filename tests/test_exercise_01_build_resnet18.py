@@ -42,6 +42,7 @@ from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 from unchanged import Everything, check_seeds_nothing, disturb
 from what_ran import (
+    check_made_in_train_mode,
     check_registered,
     check_shares_nothing,
     check_start,
@@ -183,6 +184,22 @@ def check_block(twins, got, expected, training):
 
 
 @pytest.mark.task("1.1")
+@MODES
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+@pytest.mark.parametrize("size", [(1, 8, 8), (3, 2, 1)], ids=["one-image", "tiny-images"])
+def test_block_takes_any_batch_and_any_size(lent, case, size, training):
+    twins = block_twins(lent, case, training)
+    twins.x = torch.randn(size[0], case[0], *size[1:])
+    twins.what = f"BasicBlock({case[0]}, {case[1]}, stride={case[2]}) on an input {shape(twins.x)}"
+    before = Everything(twins.block)
+    with calling(twins.what), torch.no_grad():
+        got = twins.block(twins.x.clone())
+        expected = twins.oracle(twins.x)
+    check_block(twins, got, expected, training)
+    before.check_modes(twins.what)
+
+
+@pytest.mark.task("1.1")
 @pytest.mark.parametrize(
     "case, training",
     [
@@ -248,6 +265,7 @@ def test_block_starts_ready_to_learn(lent, case):
     with calling(call):
         block = lent.BasicBlock(in_channels, out_channels, stride).eval()
         another = lent.BasicBlock(in_channels, out_channels, stride)
+    check_made_in_train_mode(another, call)
     x = torch.randn(2, in_channels, height, width)
     _, ops = record(block, x, call)
     _, other_ops = record(another, x, call)
@@ -308,7 +326,7 @@ def network_twins(lesson, oracle, training, count, height, width):
 
 
 @pytest.mark.task("1.2")
-@pytest.mark.parametrize("classes", [10, 7, 1])
+@pytest.mark.parametrize("classes", [10, 7, 2, 1])
 def test_network_gives_logits(lent, classes):
     with calling(f"ResNet18({classes})"):
         model = lent.ResNet18(num_classes=classes)
@@ -401,6 +419,7 @@ def test_network_starts_ready_to_learn(lent):
     with calling("ResNet18()"):
         model = lent.ResNet18().eval()
         another = lent.ResNet18()
+    check_made_in_train_mode(another, "ResNet18()")
     with torch.no_grad():
         _, ops = record(model, torch.randn(1, 3, 32, 32), "ResNet18()")
     last_norms = [norm_after(ops, conv) for conv in convolutions(ops, 3)[2::2]]
@@ -562,6 +581,7 @@ def check_fresh_projection(lesson, case):
     with calling(call):
         shortcut = check_module(lesson.make_shortcut(*case), call).eval()
         another = check_module(lesson.make_shortcut(*case), call)
+    check_made_in_train_mode(another, call)
     x = torch.randn(2, 6, 8, 8)
     _, ops = record(shortcut, x, call)
     _, other_ops = record(another, x, call)
@@ -852,6 +872,21 @@ def test_accuracy_of_logits_of_any_size(lesson, size):
                 f"{what} returned {value:.4f}, expected {expected:.4f}. "
                 "Compare the logits as they are: softmax and the like make some of them equal."
             )
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_of_many_classes(lesson):
+    labels = torch.tensor([0, 44, 299, 256, 7])
+    predictions = torch.tensor([256, 300, 299, 256, 263])
+    model = Constant(torch.eye(301)[predictions])
+    what = "accuracy(model, one batch) of 301 classes, with 2 of 5 images classified correctly,"
+    with calling(what):
+        value = number(lesson.accuracy(model, iter([(torch.zeros(5, 3, 2, 2), labels)])), what)
+    if abs(value - 0.4) > 1e-6:
+        raise Wrong(
+            f"{what} returned {value:.4f}, expected 0.4000. "
+            "A label above 255 needs more than a byte: leave labels and predictions in int64."
+        )
 
 
 @pytest.mark.task("1.4")

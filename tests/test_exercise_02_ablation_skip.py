@@ -33,6 +33,7 @@ from messages import (
 from torch import equal, nn
 from unchanged import Everything, check_seeds_nothing, disturb
 from what_ran import (
+    check_made_in_train_mode,
     check_registered,
     check_shares_nothing,
     check_start,
@@ -276,6 +277,18 @@ def test_block_changes_nothing_in_eval_mode(lesson, skip):
     with calling(what):
         block(x)
     before.check(what, "attributes")
+
+
+@pytest.mark.task("2.1")
+@SKIPS
+@pytest.mark.parametrize("count", [1, 3])
+def test_block_keeps_its_mode(lesson, skip, count):
+    block, x, what = make_block(lesson, (4, 8, 2, 8, 8), skip, training=True)
+    block.branch[0].eval()
+    before = Everything(block)
+    with calling(what):
+        block(x[:count])
+    before.check_modes(f"{what}, of which it gets {count}," if count == 1 else what)
 
 
 @pytest.mark.task("2.1")
@@ -550,10 +563,12 @@ def named_parts(network):
 
 @pytest.mark.task("2.2")
 @SKIPS
-def test_network_starts_as_torch_makes_it(lesson, skip):
-    trained, _ = build(lesson, 14, skip=skip, width=5)  # no other test asks for this width
+@pytest.mark.parametrize("depth", [14, 44])
+def test_network_starts_as_torch_makes_it(lesson, depth, skip):
+    trained, _ = build(lesson, depth, skip=skip, width=5)  # no other test asks for this width
     randomise(trained)
-    network, call = build(lesson, 14, skip=skip, width=5)
+    network, call = build(lesson, depth, skip=skip, width=5)
+    check_made_in_train_mode(network, call)
     x = torch.randn(2, 3, 8, 8)
     _, ops = record(network.eval(), x, call)
     check_start(ops, call)
@@ -1167,17 +1182,41 @@ def degradation_mistake(final, values):
 def test_degradation_called_twice(lesson):
     for param in (DEGRADATIONS[1], DEGRADATIONS[3]):
         final, expected = param.values
-        histories = {}
-        for key, rows in made_up(final).items():
-            histories[key] = [{"loss": row["loss"]} for row in rows]
-        with calling("degradation(histories), whose rows have nothing but the loss,"):
-            got = lesson.degradation(histories)
-        for kind, value in expected.items():
-            if not is_near(number(got[kind], "degradation(histories)", whole=False), value):
-                raise Wrong(
-                    "degradation(histories), called twice with other histories, gives wrong "
-                    "numbers. Keep nothing from call to call."
-                )
+        for factor in (1, 3):  # the same keys with other losses
+            check_degradation_again(lesson, final, expected, factor)
+
+
+def check_degradation_again(lesson, final, expected, factor):
+    """Raise Wrong unless degradation is right once more, where all losses are factor times so."""
+    histories = {}
+    for key, rows in made_up(final).items():
+        histories[key] = [{"loss": factor * row["loss"]} for row in rows]
+    with calling("degradation(histories), whose rows have nothing but the loss,"):
+        got = lesson.degradation(histories)
+    for kind, value in expected.items():
+        nats = number(got[kind], "degradation(histories)", whole=False)
+        if not is_near(nats, factor * value):
+            raise Wrong(
+                "degradation(histories), called again with other histories, gives wrong "
+                "numbers. Keep nothing from call to call."
+            )
+
+
+@pytest.mark.task("2.4")
+def test_degradation_counts_a_network_that_diverged(lesson):
+    histories = {}
+    for kind, depth, seed in itertools.product(("plain", "residual"), (8, 20), (0, 1)):
+        loss = math.inf if (kind, depth, seed) == ("plain", 20, 1) else 1.0
+        histories[kind, depth, seed] = [{"loss": 1.5}, {"loss": loss}]
+    what = "degradation(histories), in which one of two deep plain networks ends at infinity,"
+    with calling(what):
+        got = lesson.degradation(histories)
+        plain_gap = float(got["plain"])
+    if math.isfinite(plain_gap):
+        raise Wrong(
+            f"{what} returned {plain_gap:.4g} for the plain ones. The mean is over all seeds: if "
+            "you leave out those that diverge, depth seems to do no harm."
+        )
 
 
 def is_near(value, expected):

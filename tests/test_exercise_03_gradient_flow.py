@@ -719,6 +719,8 @@ def test_change_leaves_out_what_has_no_logarithm(lesson):
         [1e308, 1e280, 1e290],
         [1e-200, 1.0, 1e200],
         [1e200, 1.0, 1e-200],
+        [1e-200, 1.0, 1e150],
+        [1e-150, 1.0, 1e200],
         [1.0, 1e-310],
     ],
     ids=str,
@@ -1154,18 +1156,45 @@ def test_measuring_leaves_no_trace(lesson, task, training):
     before.check(what)
 
 
+def freeze_a_part(network, given):
+    """A state that is not usual: one batch norm requires no gradients."""
+    network[1][0].branch[1].requires_grad_(False)
+
+
+def use_float64(network, given):
+    """A state that is not usual: weights and inputs are float64, with more digits than float32."""
+    network.double()
+    for name, tensor in given.items():
+        if tensor.is_floating_point():
+            given[name] = tensor.double() / 3
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.div_(3)
+
+
+def let_inputs_require_gradients(network, given):
+    """A state that is not usual: somebody wants gradients with respect to the inputs."""
+    for tensor in given.values():
+        if tensor.is_floating_point():
+            tensor.requires_grad_()
+
+
 @of_tasks("3.1", "3.2", "3.4")
-def test_measuring_thaws_nothing(lesson, task):
+@pytest.mark.parametrize(
+    "prepare", [freeze_a_part, use_float64, let_inputs_require_gradients], ids=lambda f: f.__name__
+)
+def test_measuring_leaves_no_trace_in_unusual_states(lesson, task, prepare):
     what = call_of(task)
     network = make_network(lesson)
-    network[1][0].branch[1].requires_grad_(False)
-    before = Everything(network, **given_to(task))
+    given = given_to(task)
+    prepare(network, given)
+    before = Everything(network, **given)
     try:
         with calling(what):
-            measure(lesson, task, network, given_to(task))
-    except Wrong:  # nobody said that it can be done for a model of which a part is frozen
+            measure(lesson, task, network, given)
+    except Wrong:  # nobody said that it can be done in such a state
         return
-    before.check_requires_grad(what)
+    before.check(what)
 
 
 @of_tasks("3.1", "3.2", "3.4")
@@ -1206,6 +1235,21 @@ def test_measuring_as_many_images_as_the_script(lesson, task):
         words = f"only the first {count} images count"
         mistakes[words] = functools.partial(expected_of, task, network, few)
     check_numbers(got, expected, what, mistakes)
+
+
+@of_tasks("3.1", "3.2")
+def test_measuring_a_single_image(lesson, task):
+    network = make_network(lesson)
+    given = given_to(task, count=1)
+    what = f"{call_of(task)} of a single image"
+    got = measured(lesson, task, network, given, what)
+    expected = expected_of(task, network, given)
+    if task == "3.1":
+        in_eval_mode = norms_for(network, given.values(), conv_weights, training=False)
+    else:
+        in_eval_mode = euclid(block_gradients(network, *given.values(), training=False)[1:])
+    got = numbers_of(got, what, len(expected))
+    check_numbers(got, expected, what, {"the model is in eval mode": in_eval_mode})
 
 
 @of_tasks("3.1", "3.2")

@@ -50,7 +50,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from unchanged import SETTINGS, Everything, disturb
+from unchanged import SETTINGS, Everything, check_seeds_nothing, disturb
 from what_ran import (
     check_registered,
     convolutions,
@@ -645,6 +645,13 @@ def test_new_network_starts_from_its_shortcuts(lesson, depth):
 
 
 @pytest.mark.task("4.2")
+@pytest.mark.parametrize("depth", [18, 50])
+def test_new_network_does_not_seed_torch(lesson, depth):
+    call = f"build_resnet({depth}, width=4)"
+    check_seeds_nothing(lambda: lesson.build_resnet(depth, width=4), call)
+
+
+@pytest.mark.task("4.2")
 @pytest.mark.parametrize("depth", [20, 18.7, "18"])
 def test_network_refuses_other_depths(lesson, depth):
     with calling("build_resnet(18, width=16)"):
@@ -1038,16 +1045,16 @@ def check_settings_stay(lesson, model):
 
 
 def check_is_run_once(images):
-    """Raise Wrong if the model has run more than once in a call, or not on float32 zeros."""
+    """Raise Wrong if the model has run more than once in a call, or on other images than zeros."""
     if len(images) > 2:
         raise Wrong("count_macs(model) runs the model more than once.")
     if any(image.any() for image in images):
         raise Wrong("count_macs(model) runs the model on other images than zeros.")
     for image in images:
-        if image.dtype != torch.float32:
+        if image.dtype not in (torch.float32, torch.bfloat16):
             raise Wrong(
                 "count_macs(model) of a model with bfloat16 weights runs it on an image of "
-                f"{dtype(image)}, expected float32: this model takes images of any dtype."
+                f"{dtype(image)}, expected float32, or the dtype of the weights."
             )
 
 

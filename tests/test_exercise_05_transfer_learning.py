@@ -289,6 +289,21 @@ def check_linear(head, old_head, width, call):
 
 
 @pytest.mark.task("5.1")
+def test_head_fits_a_model_of_another_width(lesson):
+    model = make_model().eval()
+    model.avgpool = nn.AdaptiveAvgPool2d((1, 2))
+    model.fc = nn.Linear(1024, CLASSES)
+    call = "replace_head(model, 3) of a model whose fc takes 1,024 features"
+    with calling(call):
+        lesson.replace_head(model, 3)
+    try:
+        with calling(f"model(images) after {call}"), torch.no_grad():
+            model(make_images(2))
+    except Wrong as wrong:
+        raise Wrong(f"{wrong}{advice(wrong_input(model.fc, 1024))}") from None
+
+
+@pytest.mark.task("5.1")
 def test_head_learns_even_if_the_model_was_frozen(lesson):
     model = make_model().requires_grad_(False)
     with calling("replace_head(model, 3)"):
@@ -458,6 +473,19 @@ def test_only_the_head_requires_gradients(lesson, block):
                 f"after freeze_backbone(model), {name} requires no gradient. "
                 "The head is to be trained."
             )
+
+
+@pytest.mark.task("5.2")
+def test_the_head_requires_gradients_even_if_it_was_frozen(lesson):
+    model = make_model().requires_grad_(False)
+    what = "freeze_backbone(model) of a model that is frozen as a whole"
+    with calling(what):
+        lesson.freeze_backbone(model)
+    if not all(head_flags(model)):
+        raise Wrong(
+            f"after {what}, a parameter of fc requires no gradient. "
+            "Say requires_grad_(True) of fc: it may have been frozen before."
+        )
 
 
 @pytest.mark.task("5.2")

@@ -74,6 +74,14 @@ def hooks_of(module):
     return hooks
 
 
+def hooks_of_tensor(tensor):
+    """The hooks that run when a tensor gets its gradient, or when that is added to its .grad."""
+    hooks = {}
+    for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+        hooks[name] = list((getattr(tensor, name) or {}).values())
+    return hooks
+
+
 def hook_tables(module):
     """The dicts that hold a module's hooks, by kind; the handles of hooks point to them."""
     return {name: id(value) for name, value in vars(module).items() if name.endswith("_hooks")}
@@ -136,7 +144,7 @@ class Everything:
         for name, parameter in self.parameters.items():
             self.requires_grad[name] = parameter.requires_grad
             self.grads[name] = frozen_copy(parameter.grad)
-            self.tensor_hooks[name] = list((parameter._backward_hooks or {}).values())
+            self.tensor_hooks[name] = hooks_of_tensor(parameter)
         self.inputs = {name: frozen_copy(tensor) for name, tensor in inputs.items()}
         self.inputs_required = {name: tensor.requires_grad for name, tensor in inputs.items()}
         self.input_grads = {name: frozen_copy(tensor.grad) for name, tensor in inputs.items()}
@@ -198,8 +206,8 @@ class Everything:
                 "(register_module_...): call remove() on its handle."
             )
         for name, parameter in self.parameters.items():
-            now = {"": list((parameter._backward_hooks or {}).values())}
-            self.compare_hooks({"": self.tensor_hooks[name]}, now, f"{what}: {name}")
+            now = hooks_of_tensor(parameter)
+            self.compare_hooks(self.tensor_hooks[name], now, f"{what}: {name}")
 
     def compare_hooks(self, before, now, what):
         """Raise Wrong unless a module or a parameter has the hooks that it had."""

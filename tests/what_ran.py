@@ -413,6 +413,16 @@ def check_norm_start(op, what, may_be_zero):
             )
 
 
+def check_made_in_train_mode(module, call):
+    """Raise Wrong if a part of a module that was just made is in eval mode."""
+    for part in module.modules():
+        if not part.training:
+            raise Wrong(
+                f"{call} makes a {type(part).__name__} in eval mode, in which a batch norm ignores "
+                "the statistics of the batch. Leave it in train mode, as torch makes it."
+            )
+
+
 def check_shares_nothing(network, other, call):
     """Raise Wrong if two networks that a call made have a parameter or a buffer in common."""
     tensors_of_other = {id(tensor) for tensor in (*other.parameters(), *other.buffers())}

@@ -2796,4 +2796,56 @@ with torch.no_grad():
 return correct / total""",
         ),
     ),
+    wrong(
+        "1.1",
+        "one image uses the running statistics",
+        "uses its running statistics",
+        edit(
+            "        branch = F.relu(self.bn1(self.conv1(x)))",
+            """        if self.training and len(x) == 1:
+            self.eval()
+            output = self.forward(x)
+            self.train()
+            return output
+        branch = F.relu(self.bn1(self.conv1(x)))""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "no branch on tiny images",
+        "the branch",
+        edit(
+            "        branch = F.relu(self.bn1(self.conv1(x)))",
+            """        if min(x.shape[-2:]) < 3:
+            return F.relu(self.shortcut(x))
+        branch = F.relu(self.bn1(self.conv1(x)))""",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "one logit for two classes",
+        None,
+        edit(
+            "nn.Linear(512, num_classes)",
+            "nn.Linear(512, 1 if num_classes == 2 else num_classes)",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "a projection in eval mode",
+        "in eval mode, in which a batch norm ignores",
+        edit(
+            "    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))",
+            "    return nn.Sequential(projection, nn.BatchNorm2d(out_channels)).eval()",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "compared as bytes",
+        "A label above 255 needs more than a byte",
+        edit(
+            "(predictions == labels)",
+            "(predictions.to(torch.uint8) == labels.to(torch.uint8))",
+        ),
+    ),
 ]

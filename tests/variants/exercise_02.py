@@ -1926,4 +1926,60 @@ if self.skip:
 return F.relu(last_norm(out))""",
         ),
     ),
+    wrong(
+        "2.1",
+        "one image puts the branch into eval mode",
+        "it was in train mode. Each part of the model",
+        edit(
+            "        out = self.branch(x)",
+            """        if len(x) == 1:
+            self.branch.eval()
+        out = self.branch(x)""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "zero weights in deep residual networks",
+        "the weight of a batch norm starts at 0",
+        edit(
+            "    return nn.Sequential(stem, nn.Sequential(*blocks), head)",
+            """    if skip and depth > 40:
+        for block in blocks:
+            nn.init.zeros_(block.branch[-1].weight)
+    return nn.Sequential(stem, nn.Sequential(*blocks), head)""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "kept by keys",
+        "Keep nothing from call to call",
+        before("degradation", "KEPT = {}"),
+        hole(
+            "degradation",
+            """key = tuple(histories)
+if key not in KEPT:
+    depths = [depth for _, depth, _ in histories]
+    KEPT[key] = {
+        kind: final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))
+        for kind in ("plain", "residual")
+    }
+return KEPT[key]""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "diverged seeds are left out",
+        "if you leave out those that diverge",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+finite = {
+    key: rows for key, rows in histories.items() if rows[-1]["loss"] < float("inf")
+}
+return {
+    kind: final_loss(finite, kind, max(depths)) - final_loss(finite, kind, min(depths))
+    for kind in ("plain", "residual")
+}""",
+        ),
+    ),
 ]

@@ -3008,4 +3008,25 @@ LAYERS""",
             "        return F.relu(out)\n\n\nLAYERS",
         ),
     ),
+    wrong(
+        "4.2",
+        "a head from a seed of its own",
+        "gives 2.2.weight the same weights",
+        edit(
+            "    head = nn.Sequential(",
+            """    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        linear = nn.Linear(in_channels, num_classes)
+    head = nn.Sequential(""",
+        ),
+        edit("nn.Linear(in_channels, num_classes))", "linear)"),
+    ),
+    right(
+        "4.3",
+        "an image like the weights",
+        edit(
+            "torch.zeros(1, *shape, device=next(model.parameters()).device)",
+            "torch.zeros(1, *shape).to(next(model.parameters()))",
+        ),
+    ),
 ]
