@@ -1418,3 +1418,7 @@ def test_lesion_drops_the_blocks_parameters_and_no_others(lesson):
 @pytest.mark.timeout(120)
 def test_script_runs_from_data_to_figure(script, dry_run):
     check_dry_run(script, dry_run)
+
+
+if __name__ == "__main__":  # by the Run button of an editor
+    raise SystemExit(pytest.main([__file__]))

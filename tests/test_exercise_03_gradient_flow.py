@@ -1852,3 +1852,7 @@ def test_recording_learns_cifar10(lesson, cifar10_dir):
 @pytest.mark.timeout(120)
 def test_script_runs_from_data_to_figure(script, dry_run):
     check_dry_run(script, dry_run)
+
+
+if __name__ == "__main__":  # by the Run button of an editor
+    raise SystemExit(pytest.main([__file__]))

@@ -1503,3 +1503,7 @@ def test_script_runs_from_data_to_figure(script, dry_run):
     depths = [row["depth"] for row in table]
     if depths != [10, *DEPTHS]:
         raise Wrong(f"python {script.name} --dry-run: exercise_04.json has the depths {depths}")
+
+
+if __name__ == "__main__":  # by the Run button of an editor
+    raise SystemExit(pytest.main([__file__]))

@@ -1775,3 +1775,7 @@ def test_script_runs_from_data_to_figure(script, dry_run):
                 f"python {script.name} --dry-run: "
                 "an accuracy in exercise_05.json is not between 0 and 1."
             )
+
+
+if __name__ == "__main__":  # by the Run button of an editor
+    raise SystemExit(pytest.main([__file__]))

@@ -101,6 +101,14 @@ def test_the_untouched_stubs_are_the_default_target():
         assert "test_sync" not in output
 
 
+def test_a_test_file_that_is_run_as_a_script_runs_its_tests(tmp_path):
+    """As the Run button of an editor does; without tests it would end as if all had passed."""
+    command = [sys.executable, ROOT / TEST]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "TODO 1.1" in table_row(done.stdout, "1.1")
+
+
 def test_tasks_can_be_done_one_by_one(make_target, tmp_path):
     stub = copy_stub(tmp_path, SOLUTION)
     solution = SOLUTION.read_text("utf-8")
