@@ -757,7 +757,8 @@ def pretrain(args, source):
         label="pretraining",
     )
     test_accuracy = accuracy(network, test_batches(source))
-    print(f"Pretrained on {source.name}: {test_accuracy:.1%} of its test images are correct")
+    with printed_unless_dry_run(args):
+        print(f"Pretrained on {source.name}: {test_accuracy:.1%} of its test images are correct")
     with written_whole(args.out / f"{args.exercise}_source.pt") as path:
         save_tensors(network.state_dict(), path)
     return network

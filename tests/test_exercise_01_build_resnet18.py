@@ -167,7 +167,7 @@ def test_block_computes_what_torchvisions_does(lent, case, training):
     if not equal(x, twins.x):
         raise Wrong(
             f"{twins.what} changed the input itself. "
-            "Avoid += and inplace=True on x: whoever called still needs it."
+            "Avoid +=, inplace=True and methods that end in _ on x: whoever called still needs it."
         )
     with torch.no_grad():
         expected = twins.oracle(twins.x)
@@ -265,11 +265,11 @@ def test_block_starts_ready_to_learn(lent, case):
     with calling(call):
         block = lent.BasicBlock(in_channels, out_channels, stride).eval()
         another = lent.BasicBlock(in_channels, out_channels, stride)
-    check_made_in_train_mode(another, call)
     x = torch.randn(2, in_channels, height, width)
     _, ops = record(block, x, call)
     _, other_ops = record(another, x, call)
     check_shares_nothing(block, another, call)
+    check_made_in_train_mode(another, call)
     check_start_is_random(ops, other_ops, call)
     check_start(ops, call, may_be_zero=[norm_after(ops, convolutions(ops, 3)[-1])])
 
@@ -419,11 +419,11 @@ def test_network_starts_ready_to_learn(lent):
     with calling("ResNet18()"):
         model = lent.ResNet18().eval()
         another = lent.ResNet18()
-    check_made_in_train_mode(another, "ResNet18()")
     with torch.no_grad():
         _, ops = record(model, torch.randn(1, 3, 32, 32), "ResNet18()")
     last_norms = [norm_after(ops, conv) for conv in convolutions(ops, 3)[2::2]]
     check_shares_nothing(model, another, "ResNet18()")
+    check_made_in_train_mode(another, "ResNet18()")
     check_start(ops, "ResNet18()", may_be_zero=last_norms)
 
 
@@ -581,11 +581,11 @@ def check_fresh_projection(lesson, case):
     with calling(call):
         shortcut = check_module(lesson.make_shortcut(*case), call).eval()
         another = check_module(lesson.make_shortcut(*case), call)
-    check_made_in_train_mode(another, call)
     x = torch.randn(2, 6, 8, 8)
     _, ops = record(shortcut, x, call)
     _, other_ops = record(another, x, call)
     check_shares_nothing(shortcut, another, call)
+    check_made_in_train_mode(another, call)
     check_start_is_random(ops, other_ops, call)
     check_start(ops, call)
 

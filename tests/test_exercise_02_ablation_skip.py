@@ -568,6 +568,7 @@ def test_network_starts_as_torch_makes_it(lesson, depth, skip):
     trained, _ = build(lesson, depth, skip=skip, width=5)  # no other test asks for this width
     randomise(trained)
     network, call = build(lesson, depth, skip=skip, width=5)
+    check_shares_nothing(trained, network, call)
     check_made_in_train_mode(network, call)
     x = torch.randn(2, 3, 8, 8)
     _, ops = record(network.eval(), x, call)
@@ -696,7 +697,7 @@ class Fit:
         if any(bool((tensor == TRAINED).all()) for tensor in network.state_dict().values()):
             raise Wrong(
                 f"run_ablation: the network for {key} starts from weights that fit has trained "
-                "before. Build a new network for every call of fit."
+                "before. Build a new network, with weights of its own, for every call of fit."
             )
         for name, module in network.named_modules():
             if isinstance(module, nn.BatchNorm2d) and not bool((module.weight == 1).all()):
@@ -934,7 +935,7 @@ def check_seeds_differ(fit, other_fit, seeds, call):
         if equal(weights[seed], weights[other_seed]):
             raise Wrong(
                 f"{call}: seeds {seed} and {other_seed} give the same weights. "
-                "Seed torch with the seed of the run."
+                "Seed torch with the seed of the run, and draw the network's weights after that."
             )
 
 
@@ -1373,6 +1374,14 @@ def known_lesions(network, x, index):
         blocks[index] = blocks[index].branch
         return head(blocks(stem(x)))
 
+    def zeros_only(x):
+        stem, blocks, head = copy.deepcopy(network)
+        blocks[index].register_forward_hook(lambda block, inputs, output: 0 * output)
+        return head(blocks(stem(x)))
+
+    mistakes["the block gives zeros; put its shortcut, which passes x on, in its place"] = (
+        functools.partial(zeros_only, x)
+    )
     mistakes["the block's shortcut went and its branch stayed, without the last ReLU"] = (
         functools.partial(branch_only, x)
     )

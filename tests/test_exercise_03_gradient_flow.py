@@ -121,8 +121,10 @@ def shrunk(network, factor=1e-25):
 TORCH_SAYS = {  # what torch's words about gradients mean here
     "a gradient is None: it is cleared before it is read, "
     "or retain_grad() was not called on an inner tensor": "'NoneType' object has no attribute",
-    "what to differentiate for is a copy, or not used; "
-    "take the tensor that leads to the loss, not its clone": "to not have been used in the graph",
+    "what to differentiate for does not lead to this loss: it is a copy, or left from an earlier "
+    "call; take the tensor itself, and make a new list in each call": (
+        "to not have been used in the graph"
+    ),
     "a tensor is cut off from the graph, by detach(), .data or no_grad; "
     "take it as it is": "does not require grad",
 }
@@ -219,6 +221,16 @@ def gradients_for(network, batch, choose, training=True, loss=F.cross_entropy):
     return torch.autograd.grad(loss(twin(images), labels), choose(twin))
 
 
+def conv_weights_as_they_run(network):
+    """The weights of all convolutions, in the order of a forward pass."""
+    weights = []
+    for conv in convolutions_of(network):
+        conv.register_forward_hook(lambda conv, inputs, output: weights.append(conv.weight))
+    with torch.no_grad():
+        network(make_batch()[0])
+    return weights
+
+
 def conv_weights(network):
     """The weights of all convolutions."""
     return [conv.weight for conv in convolutions_of(network)]
@@ -282,6 +294,9 @@ def weight_mistakes(network, batch):
         ),
         "softmax is applied before cross_entropy, which applies it itself": lambda: of(
             lambda logits, labels: F.cross_entropy(logits.softmax(dim=1), labels)
+        ),
+        "they are in the order of the forward pass; take that of model.modules()": (
+            lambda: norms_for(network, batch, conv_weights_as_they_run)
         ),
         "the norms are clipped at 1; return them as they are": [min(norm, 1) for norm in norms],
         "all is counted twice: do the gradients of two backward() add up?": [
@@ -719,8 +734,8 @@ def test_change_leaves_out_what_has_no_logarithm(lesson):
         [1e308, 1e280, 1e290],
         [1e-200, 1.0, 1e200],
         [1e200, 1.0, 1e-200],
-        [1e-200, 1.0, 1e150],
-        [1e-150, 1.0, 1e200],
+        [1e-200, 1.0, 1e150, 1e155],
+        [1e-150, 1e-155, 1e180, 1e200],
         [1.0, 1e-310],
     ],
     ids=str,

@@ -19,6 +19,7 @@ from diagnosis import (
     extra,
     first_difference,
     matching,
+    other_padding,
     other_settings,
     wrong_between,
     wrong_bottleneck,
@@ -216,6 +217,10 @@ def missing_projection(in_channels, channels, stride):
 
 def explain_block(twins, got, training):
     """The known mistake that gives what a bottleneck gave, or None."""
+    if of_kind(twins.ops, "avg_pool2d"):
+        return "pixels are averaged; let make_shortcut's 1x1 convolution take the stride itself"
+    if other_padding(twins.ops):
+        return other_padding(twins.ops)
     in_other_mode = bottleneck_parts(twins.x, twins.ops, not training)
     if is_close(got, in_other_mode.output, 1e-4):
         return IN_TRAIN if training else IN_EVAL
@@ -1290,7 +1295,7 @@ def test_seeds_differ_and_repeat(lesson):
         if all_equal(weights[10, one], weights[10, other]):
             raise Wrong(
                 f"train_depths: seeds {one} and {other} give the same weights. "
-                "Seed torch with the seed of the training."
+                "Seed torch with the seed of the training, and draw the weights after that."
             )
 
 

@@ -1166,7 +1166,7 @@ def test_probe_counts_an_image_as_often_as_it_comes(lesson):
         lesson,
         features,
         labels,
-        "Of these rows many are equal. Each counts, however often it comes.",
+        "All rows count, also the many that are equal, and the last ones.",
     )
 
 
@@ -1199,7 +1199,8 @@ def test_probe_does_not_train_the_features(lesson):
         lesson.linear_probe(features, labels, 4)
     if features.requires_grad or features.grad is not None:
         raise Wrong(
-            "linear_probe trains the features. Only the probe's parameters belong to the optimiser."
+            "linear_probe leaves features that require a gradient, or have one in .grad. "
+            "Only the probe is trained: leave the features as they are."
         )
 
 

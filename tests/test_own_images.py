@@ -715,10 +715,10 @@ def dry_run(folder, *flags):
 def test_your_images_and_your_weights_from_the_command_line(tmp_path):
     make_images(tmp_path / "images" / "red", 6)
     make_images(tmp_path / "images" / "blue", 6, first_seed=10)
-    assert "Pretrained" in dry_run(tmp_path)
+    assert "exercise_05_source.pt" in dry_run(tmp_path)
     results = tmp_path / "out" / "dry_run"
     weights = results / "exercise_05_source.pt"
     assert weights.is_file()
-    assert "Pretrained" not in dry_run(tmp_path, "--weights", weights)
+    assert "exercise_05_source.pt" not in dry_run(tmp_path, "--weights", weights)
     record = json.loads((results / "exercise_05.json").read_text("utf-8"))
     assert record["classes"] == ["blue", "red"]

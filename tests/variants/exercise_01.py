@@ -286,7 +286,7 @@ VARIANTS = [
     wrong(
         "1.1",
         "b inplace relu x",
-        "changed the input itself. Avoid += and inplace=True on x: whoever",
+        "changed the input itself. Avoid +=, inplace=True and methods that end in _",
         edit(
             "branch = F.relu(self.bn1(self.conv1(x)))",
             """F.relu(x, inplace=True)

@@ -1550,7 +1550,7 @@ return [norm(g) for g in torch.autograd.grad(loss, outs)]""",
     wrong(
         "3.2",
         "clones",
-        "take the tensor that leads to the loss, not its clone",
+        "does not lead to this loss: it is a copy",
         hole(
             "signal_norms",
             """outs=[]
