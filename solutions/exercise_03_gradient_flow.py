@@ -33,6 +33,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+if sys.version_info < (3, 10):
+    sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
 # How many times a waiting thread looks for work before it sleeps. The usual 300,000 keep cores from
 # other programs. torch reads this when it is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -1240,7 +1242,8 @@ def choose_device(name, parser):
 def can_compute(device):
     """Whether torch computes on a device: a GPU may be full, or too old for this torch."""
     try:
-        torch.ones(1, device=device).add(1).item()
+        image = torch.ones(1, 1, 3, 3, device=device)
+        F.conv2d(image, image).item()
     except RuntimeError as error:
         print(f"{device} is there, but does not work: {str(error).splitlines()[0]}")
         return False

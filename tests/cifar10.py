@@ -38,7 +38,8 @@ def load_cifar10(lesson, folder, train_images=64, test_images=64, epochs=1):
 def cuda_works():
     """Whether torch can compute on a CUDA GPU: one may be there, and be too old for this torch."""
     try:
-        torch.ones(1, device="cuda").add(1).item()
+        image = torch.ones(1, 1, 3, 3, device="cuda")
+        torch.nn.functional.conv2d(image, image).item()
     except (RuntimeError, AssertionError):
         return False
     return True

@@ -11,6 +11,7 @@ import inspect
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,9 @@ import traceback
 from collections import Counter
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+
+if sys.version_info < (3, 10):
+    sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
 
 import messages
 import pytest
@@ -65,7 +69,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "task(number): the task that a test belongs to")
     if config.args and config.args[0] == OWN_ARGUMENT:
         config.args = config.args[1:] or sorted(
-            map(from_here, ROOT.glob("tests/test_exercise_*.py"))
+            map(from_here, Path(__file__).parent.glob("test_exercise_*.py"))
         )
     for path in map(Path, config.args):
         if path.name.startswith("exercise_0") and path.suffix == ".py":
@@ -76,6 +80,18 @@ def pytest_configure(config):
         raise pytest.UsageError(f"--target {target}: there is no such folder")
     config.stash[TARGET] = target.resolve()
     messages.DRAW = config.getoption("draw")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave out the maintainers' tests where pytest was started in a folder above this one.
+
+    There it does not read pyproject.toml, which names the learners' tests.
+    """
+    name = collection_path.name
+    is_maintainers = name.startswith("test_") and not name.startswith("test_exercise_0")
+    if is_maintainers and (config.inipath is None or config.inipath.resolve().parent != ROOT):
+        return True
+    return None
 
 
 def from_here(path):
@@ -110,10 +126,14 @@ def lesson(request):
     except (Exception, SystemExit) as error:
         line = error.lineno if isinstance(error, SyntaxError) else line_in(path, error)
         where = f"line {line}: " if line else ""
-        python = f" (Python {platform.python_version()})" if isinstance(error, SyntaxError) else ""
+        remark = ""
+        if isinstance(error, SyntaxError):
+            remark = f" (Python {platform.python_version()})"
+        elif isinstance(error, ModuleNotFoundError) and str(error.name).startswith("exercise_0"):
+            remark = ". Each exercise's file stands alone: copy into it what you need of another"
         raise Wrong(
             f"{path.name} cannot be imported: {where}"
-            f"{type(error).__name__}: {first_line(error)}{python}"
+            f"{type(error).__name__}: {first_line(error)}{remark}"
         ) from None
     torch_as_it_is.restore()  # for other files' tests
     return module
@@ -135,6 +155,7 @@ class DryRun:
             **os.environ,
             "PYTHONIOENCODING": "utf-8",
             "PYTHONBREAKPOINT": "0",  # nobody can answer it
+            "PYTHON_COLORS": "0",
             "OMP_NUM_THREADS": "1",  # it must not crowd the tests
         }
         self.process = subprocess.Popen(
@@ -156,7 +177,12 @@ class DryRun:
             self.process.wait()
             computed = seconds_computed_by_children() - computed_before
             raise Wrong(f"the dry run {too_long(DRY_RUN_LIMIT, computed)}") from None
-        if status != 0:
+        if status < 0:
+            raise Wrong(
+                f"the system ended the dry run ({signal.strsignal(-status)}). If memory is full, "
+                "close other programs and run this again."
+            )
+        if status > 0:
             raise Wrong(self.last_line())
         return self.folder / "dry_run"
 
@@ -248,9 +274,10 @@ class ComputesForTooLong(pytest.fail.Exception):
 
 
 def seconds_for(item):
-    """The seconds of computing that a test may take."""
+    """The seconds of computing that a test may take: --seconds; in proportion if it needs more."""
+    seconds = item.config.getoption("seconds")
     own = item.get_closest_marker("timeout")
-    return own.args[0] if own else item.config.getoption("seconds")
+    return own.args[0] / 30 * seconds if own else seconds
 
 
 def stop_late(thread, seconds, is_over):
@@ -268,7 +295,9 @@ def too_long(limit, computed):
     """What to say of code that was stopped after limit seconds, and computed in so many of them."""
     sentence = f"took longer than {limit:g} s, {computed:.0f} s of them computing: "
     if computed > limit / 2:
-        return sentence + "look for a loop that does not end"
+        return sentence + (
+            "look for a loop that does not end (a slow computer needs --seconds 60 or more)"
+        )
     return sentence + (
         "either other programs kept the computer busy, then run it again; or your code waits for "
         "something, or is in a loop that does not end"

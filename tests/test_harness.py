@@ -147,11 +147,12 @@ def test_stopping_at_the_first_failure_shows_the_first_task(tmp_path):
             "import torch\nimport nonsense_module\n",
             "line 2: ModuleNotFoundError: No module named 'nonsense_module'",
         ),
+        ("import exercise_09_mine\n", "'exercise_09_mine'. Each exercise's file stands alone"),
         ("x = 1\n\n1 / 0\n", "line 3: ZeroDivisionError: division by zero"),
         ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0"),
         ("", "has no"),
     ],
-    ids=["syntax", "import", "crash", "exit", "empty"],
+    ids=["syntax", "import", "import of another exercise", "crash", "exit", "empty"],
 )
 def test_a_file_that_cannot_be_imported_gets_one_sentence(make_target, text, expected):
     status, output = run_pytest("--target", make_target(text=text), TEST, *FAST)
@@ -184,6 +185,17 @@ def test_the_course_may_be_in_a_folder_with_brackets(tmp_path):
     status, output = run_pytest("--collect-only", "-q", cwd=course)
     assert status == 0, output
     assert f"{TEST}::" in output
+
+
+def test_pytest_may_be_started_in_a_folder_above(tmp_path):
+    """Then it reads no pyproject.toml, and looks for tests by itself."""
+    ignored = shutil.ignore_patterns("__pycache__", "variants")
+    shutil.copytree(ROOT / "tests", tmp_path / "course" / "tests", ignore=ignored)
+    shutil.copytree(ROOT / "solutions", tmp_path / "course" / "solutions")
+    status, output = run_pytest("--collect-only", "-q", cwd=tmp_path)
+    assert status == 0, output
+    assert f"course/{TEST}::" in output
+    assert "test_given" not in output
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -267,6 +279,16 @@ def test_a_dry_run_that_does_not_end_is_stopped(tmp_path, monkeypatch):
     with pytest.raises(conftest.Wrong, match="the dry run took longer than 2 s, [01] s of them"):
         run.finish()
     assert run.process.returncode
+    run.errors.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process with a positive status")
+def test_a_dry_run_that_the_system_ends_is_not_called_the_scripts_mistake(tmp_path):
+    script = tmp_path / "exercise_09_killed.py"
+    script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    run = conftest.DryRun(script, tmp_path)
+    with pytest.raises(conftest.Wrong, match=r"the system ended the dry run \(Killed\)"):
+        run.finish()
     run.errors.close()
 
 

@@ -88,6 +88,13 @@ def test_a_script_runs_alone_and_writes_its_results(alone):
     assert "shapes" in done.stdout
 
 
+@pytest.mark.parametrize("exercise", SOLUTIONS)
+def test_an_older_python_gets_one_sentence(exercise, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 9, 6))
+    with pytest.raises(SystemExit, match="Python 3.10 or newer is needed; this is"):
+        runpy.run_path(str(SOLUTIONS[exercise]), run_name="__main__")
+
+
 def test_a_stub_alone_says_which_task_comes_first(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for path in SOLUTIONS.values():

@@ -777,7 +777,8 @@ def choose_device(name, parser):
 def can_compute(device):
     """Whether torch computes on a device: a GPU may be full, or too old for this torch."""
     try:
-        torch.ones(1, device=device).add(1).item()
+        image = torch.ones(1, 1, 3, 3, device=device)
+        F.conv2d(image, image).item()
     except RuntimeError as error:
         print(f"{device} is there, but does not work: {str(error).splitlines()[0]}")
         return False
