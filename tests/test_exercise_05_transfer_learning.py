@@ -476,19 +476,6 @@ def test_only_the_head_requires_gradients(lesson, block):
 
 
 @pytest.mark.task("5.2")
-def test_the_head_requires_gradients_even_if_it_was_frozen(lesson):
-    model = make_model().requires_grad_(False)
-    what = "freeze_backbone(model) of a model that is frozen as a whole"
-    with calling(what):
-        lesson.freeze_backbone(model)
-    if not all(head_flags(model)):
-        raise Wrong(
-            f"after {what}, a parameter of fc requires no gradient. "
-            "Say requires_grad_(True) of fc: it may have been frozen before."
-        )
-
-
-@pytest.mark.task("5.2")
 def test_the_head_may_have_no_bias(lesson):
     model = make_model()
     model.fc = nn.Linear(512, CLASSES, bias=False)

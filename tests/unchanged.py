@@ -415,7 +415,7 @@ def check_seeds_nothing(make, what):
             "Leave torch.manual_seed to the caller."
         )
     for (name, weight), other in zip(networks[0].named_parameters(), networks[1].parameters()):
-        is_random = weight.dim() > 1 and not nn.parameter.is_lazy(weight)
+        is_random = not nn.parameter.is_lazy(weight) and weight.dim() > 1
         if is_random and torch.equal(weight, other):
             raise Wrong(
                 f"{what}, called twice, gives {name} the same weights. Let each call draw its own "

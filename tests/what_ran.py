@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import torch
 from messages import Wrong, calling, counted, draw, is_close, is_finite, shape
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 ARGUMENTS = {
@@ -414,12 +415,12 @@ def check_norm_start(op, what, may_be_zero):
 
 
 def check_made_in_train_mode(module, call):
-    """Raise Wrong if a part of a module that was just made is in eval mode."""
+    """Raise Wrong if a batch norm of a module that was just made is in eval mode."""
     for part in module.modules():
-        if not part.training:
+        if isinstance(part, nn.BatchNorm2d) and not part.training:
             raise Wrong(
-                f"{call} makes a {type(part).__name__} in eval mode, in which a batch norm ignores "
-                "the statistics of the batch. Leave it in train mode, as torch makes it."
+                f"{call} makes a batch norm in eval mode, in which it ignores the batch's "
+                "statistics. Leave it in train mode, as torch makes it."
             )
 
 

@@ -2833,7 +2833,7 @@ return correct / total""",
     wrong(
         "1.3",
         "a projection in eval mode",
-        "in eval mode, in which a batch norm ignores",
+        "makes a batch norm in eval mode",
         edit(
             "    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))",
             "    return nn.Sequential(projection, nn.BatchNorm2d(out_channels)).eval()",

@@ -3838,51 +3838,12 @@ return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]""",
         ),
     ),
     wrong(
-        "3.2",
-        "in float64 and back to float32",
-        "leaves 0.0.weight in float32",
-        hole(
-            "signal_norms",
-            """outputs = []
-hooks = [
-    block.register_forward_hook(lambda block, inputs, output: outputs.append(output))
-    for block in model[1]
-]
-try:
-    with undisturbed(model, training=True):
-        model.double()
-        loss = F.cross_entropy(model(images.double()), labels)
-        gradients = torch.autograd.grad(loss, outputs)
-finally:
-    model.float()
-    for hook in hooks:
-        hook.remove()
-return [norm(gradient) for gradient in gradients]""",
-        ),
-    ),
-    wrong(
         "3.3",
         "divided by the largest norm",
         None,
         edit(
             "    points = [",
             "    norms = [value / max(norms) for value in norms]\n    points = [",
-        ),
-    ),
-    wrong(
-        "3.4",
-        "inputs require no gradients afterwards",
-        "leaves requires_grad of the images",
-        hole(
-            "gradient_correlation",
-            """directions = []
-for inputs in (images, neighbours):
-    inputs.requires_grad_(True)
-    with undisturbed(model, training=False):
-        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
-    inputs.requires_grad_(False)
-    directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
-return (directions[0] * directions[1]).sum(dim=1).mean().item()""",
         ),
     ),
     wrong(

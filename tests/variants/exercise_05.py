@@ -3354,18 +3354,4 @@ return groups""",
         "the new layer takes 512 features; it should take what the old one takes",
         edit("model.fc.in_features", "512 * getattr(model.layer4[-1], 'expansion', 1)"),
     ),
-    wrong(
-        "5.2",
-        "a head that stays frozen",
-        "it may have been frozen before",
-        edit(
-            """    model.requires_grad_(False)
-    model.fc.requires_grad_(True)
-""",
-            """    for name, parameter in model.named_parameters():
-        if not name.startswith("fc."):
-            parameter.requires_grad_(False)
-""",
-        ),
-    ),
 ]
