@@ -1,5 +1,6 @@
 """Exercise 1: torchvision's block and network, with the learner's weights, are the judges."""
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -200,6 +201,43 @@ def test_block_takes_any_batch_and_any_size(lent, case, size, training):
 
 
 @pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+def test_block_keeps_nothing_from_call_to_call(lent, case):
+    twins = block_twins(lent, case, training=False)
+    with calling(twins.what), torch.no_grad():
+        first_output = twins.block(twins.x)
+        copied = first_output.clone()
+        lent.BasicBlock(6, 12, stride=3)
+        twins.block(2 - twins.x)
+    if not equal(first_output, copied):
+        raise Wrong(
+            f"{twins.what}, called a second time, writes over what the first call returned. "
+            "Make a new tensor in each call."
+        )
+    randomise(twins.ops, seed=2)
+    copy_to_oracle(twins.pairs)
+    with calling(twins.what), torch.no_grad():
+        got = twins.block(twins.x)
+        expected = twins.oracle(twins.x)
+    what = f"{twins.what}, after its weights have changed and another block was made,"
+    check_close(got, expected, f"{what} in eval mode", tolerance=1e-4)
+
+
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+def test_block_hides_nothing_that_is_not_finite(lent, case):
+    twins = block_twins(lent, case, training=False)
+    last_norm = norm_after(twins.ops, convolutions(twins.ops, 3)[-1])
+    with torch.no_grad():
+        last_norm.weight.fill_(math.nan)
+    what = f"{twins.what}, whose last batch norm has weights that are NaN,"
+    with calling(what), torch.no_grad():
+        output = twins.block(twins.x)
+    if not bool(output.isnan().all()):
+        raise Wrong(f"{what} returned {output.flatten()[0]:.4g}, expected NaN: hide none.")
+
+
+@pytest.mark.task("1.1")
 @pytest.mark.parametrize(
     "case, training",
     [
@@ -371,11 +409,14 @@ def test_network_has_the_right_size(lent, oracle):
         pytest.param(False, (3, 32, 32), id="eval-(3, 32, 32)"),
         pytest.param(True, (3, 19, 26), id="train-(3, 19, 26)"),
         pytest.param(False, (1, 19, 26), id="eval-(1, 19, 26)"),
+        pytest.param(True, (130, 8, 9), id="train-(130, 8, 9)"),
+        pytest.param(False, (1, 9, 270), id="eval-(1, 9, 270)"),
+        pytest.param(False, (2, 3, 5), id="eval-(2, 3, 5)"),
     ],
 )
 def test_network_computes_what_torchvisions_does(lent, oracle, size, training):
     twins = network_twins(lent, oracle, training, *size)
-    twins.x = torch.randn_like(twins.x)  # not what the network has seen before
+    twins.x = 100 * torch.randn_like(twins.x)  # not what the network has seen before
     x = twins.x.clone()
     with torch.no_grad():
         got, ops = record(twins.model, x, twins.what)
@@ -412,6 +453,19 @@ def test_network_registers_its_layers_and_uses_each_once(lent):
     what = "ResNet18() on images (2, 3, 32, 32)"
     _, ops = record(model, torch.randn(2, 3, 32, 32), what)
     check_registered(model, ops, what)
+
+
+@pytest.mark.task("1.2")
+def test_copy_of_a_network_has_layers_of_its_own(lent, oracle):
+    twins = network_twins(lent, oracle, False, 1, 16, 16)
+    copied = copy.deepcopy(twins.model)
+    what = "copy.deepcopy(ResNet18())"
+    with calling(f"{what} on images"), torch.no_grad():
+        before = copied(twins.x)
+        randomise(twins.ops, seed=1)
+        after = copied(twins.x)
+    if not equal(before, after):
+        raise Wrong(f"{what} computes with the layers of the network that it is a copy of.")
 
 
 @pytest.mark.task("1.2")
@@ -492,7 +546,11 @@ def check_identity(lesson, channels):
 
 
 @pytest.mark.task("1.3")
-@pytest.mark.parametrize("channels", [(6, 6), (10, 10)], ids=str)
+@pytest.mark.parametrize(
+    "channels",
+    [(6, 6), (10, 10), (int("300"), int("300"))],  # equal, but not the same object
+    ids=str,
+)
 def test_shortcut_is_the_identity_where_the_shape_stays(lesson, channels):
     check_identity(lesson, channels)
 
@@ -567,6 +625,11 @@ def check_projection(lesson, case, training):
                 f"{what} gives the correct output, but wrong gradients. "
                 "Is something detached (.detach(), no_grad)?"
             )
+    what = f"{what} whose memory is in the order channels_last"
+    with calling(what), torch.no_grad():
+        got = shortcut(x.contiguous(memory_format=torch.channels_last))
+        expected = oracle(x)
+    check_close(got, expected, what, tolerance=1e-4)
 
 
 @pytest.mark.task("1.3")
@@ -713,8 +776,8 @@ def call_accuracy(lesson, sizes, correct, rigged=None):
     except Wrong as wrong:
         raise wrong.because(explain_crash(wrong, batches, sizes)) from None
     before.check_gradients_on(what)
-    for tensor, copy in zip(batches.given, batches.copies):
-        if not equal(tensor, copy):
+    for tensor, copied in zip(batches.given, batches.copies):
+        if not equal(tensor, copied):
             raise Wrong(f"{what} changes the images or the labels that it is given.")
     return SimpleNamespace(
         value=number(value, what),
@@ -876,17 +939,66 @@ def test_accuracy_of_logits_of_any_size(lesson, size):
 
 @pytest.mark.task("1.4")
 def test_accuracy_of_many_classes(lesson):
-    labels = torch.tensor([0, 44, 299, 256, 7])
-    predictions = torch.tensor([256, 300, 299, 256, 263])
+    labels = torch.tensor([0, 44, 299, 256, 7, 0, 1, 300])
+    predictions = torch.tensor([256, 300, 299, 256, 263, 11, 101, 0])
     model = Constant(torch.eye(301)[predictions])
-    what = "accuracy(model, one batch) of 301 classes, with 2 of 5 images classified correctly,"
+    what = "accuracy(model, one batch) of 301 classes, with 2 of 8 images classified correctly,"
     with calling(what):
-        value = number(lesson.accuracy(model, iter([(torch.zeros(5, 3, 2, 2), labels)])), what)
-    if abs(value - 0.4) > 1e-6:
+        value = number(lesson.accuracy(model, iter([(torch.zeros(8, 3, 2, 2), labels)])), what)
+    mistakes = {
+        "labels above 255 need more than a byte; leave labels and predictions in int64": 3 / 8,
+        "it counts on ten classes; there may be any number": 4 / 8,
+    }
+    if abs(value - 0.25) > 1e-6:
+        cause = likeliest(mistakes, lambda known: abs(value - known) < 1e-6)
+        raise Wrong(f"{what} returned {value:.4f}, expected 0.2500.{cause}")
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_of_infinite_logits(lesson):
+    logits = torch.full((4, 10), -math.inf)
+    logits[0, 3] = math.inf
+    logits[1, 4] = 0.0
+    logits[2:, 5] = -1e30
+    labels = torch.tensor([3, 4, 5, 6])
+    batches = [(torch.zeros(4, 3, 2, 2), labels)]
+    what = "accuracy(model, one batch) of logits of which some are infinite"
+    with calling(what):
+        value = number(lesson.accuracy(Constant(logits), iter(batches)), what)
+    if abs(value - 0.75) > 1e-6:
+        raise Wrong(f"{what} returned {value:.4f}, expected 0.7500: every image counts.")
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_of_a_model_with_a_hook(lesson):
+    model = Constant(torch.eye(10)[:4])
+    model.register_forward_hook(lambda model, inputs, logits: logits.roll(1, dims=1))
+    images = torch.zeros(4, 3, 2, 2, requires_grad=True)
+    labels = torch.tensor([1, 2, 3, 0])
+    what = "accuracy(model, one batch) of a model whose forward hook changes the logits"
+    with calling(what):
+        value = number(lesson.accuracy(model, iter([(images, labels)])), what)
+    if abs(value - 0.75) > 1e-6:
         raise Wrong(
-            f"{what} returned {value:.4f}, expected 0.4000. "
-            "A label above 255 needs more than a byte: leave labels and predictions in int64."
+            f"{what} returned {value:.4f}, expected 0.7500. "
+            "Call model(images), which runs the model's hooks; model.forward(images) does not."
         )
+    if not images.requires_grad:
+        raise Wrong(f"{what} changes requires_grad of the images. Leave the batches as they are.")
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_of_a_model_that_has_learned(lesson):
+    """The same model and the same list of batches as before; only the logits have changed."""
+    model = Constant(torch.eye(10)[:4])
+    batches = [(torch.zeros(4, 3, 2, 2), torch.arange(4))]
+    what = "accuracy(model, batches), called again after the model has changed,"
+    with calling(what):
+        lesson.accuracy(model, batches)
+        model.logits = torch.eye(10)[[0, 1, 7, 8]]
+        value = number(lesson.accuracy(model, batches), what)
+    if abs(value - 0.5) > 1e-6:
+        raise Wrong(f"{what} returned {value:.4f}, expected 0.5000. Keep nothing between calls.")
 
 
 @pytest.mark.task("1.4")

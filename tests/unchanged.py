@@ -353,6 +353,11 @@ TORCHS_OWN = (
 )
 
 
+def flushes_denormals():
+    """Whether torch takes numbers below 1.2e-38 for 0, in float32; torch itself does not say."""
+    return not bool(torch.tensor(1e-40).mul(1))
+
+
 SETTINGS = {  # of torch's: {name: (what they are, a function that sets them)}
     "torch's default device": (torch.get_default_device, torch.set_default_device),
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -362,6 +367,7 @@ SETTINGS = {  # of torch's: {name: (what they are, a function that sets them)}
     ),
     "torch's anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "what torch does with denormal numbers": (flushes_denormals, torch.set_flush_denormal),
 }
 
 

@@ -2842,10 +2842,83 @@ return correct / total""",
     wrong(
         "1.4",
         "compared as bytes",
-        "A label above 255 needs more than a byte",
+        "labels above 255 need more than a byte",
         edit(
             "(predictions == labels)",
             "(predictions.to(torch.uint8) == labels.to(torch.uint8))",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "a buffer for the output",
+        "writes over what the first call returned",
+        edit(
+            "        return F.relu(branch + self.shortcut(x))",
+            """        output = F.relu(branch + self.shortcut(x))
+        if torch.is_grad_enabled():
+            return output
+        if getattr(self, "kept", output).shape != output.shape or not hasattr(self, "kept"):
+            self.kept = torch.empty_like(output)
+        return self.kept.copy_(output)""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "NaN is hidden",
+        "expected NaN: hide none",
+        edit(
+            "branch = self.bn2(self.conv2(branch))",
+            "branch = self.bn2(self.conv2(branch)).nan_to_num()",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "a forward in a closure",
+        "computes with the layers of the network that it is a copy of",
+        edit(
+            "        self.head = nn.Sequential(pool,",
+            """        stem, stages = self.stem, self.stages
+        self.forward = lambda images: self.head(stages(stem(images)))
+        self.head = nn.Sequential(pool,""",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "parts of 64 images",
+        None,
+        definition(
+            "ResNet18.forward",
+            """def forward(self, images):
+    parts = [self.head(self.stages(self.stem(part))) for part in images.split(64)]
+    return torch.cat(parts)
+""",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "channels compared with is",
+        "expected the identity: input and output have the same shape",
+        edit(
+            "if stride == 1 and in_channels == out_channels:",
+            "if stride == 1 and in_channels is out_channels:",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "forward without hooks",
+        "model.forward(images) does not",
+        edit(
+            "predictions = model(images).argmax(dim=1)",
+            "predictions = model.forward(images).argmax(dim=1)",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "denormals are flushed",
+        "your code changes torch itself (what torch does with denormal numbers)",
+        edit(
+            "    model.eval()\n    correct = 0",
+            "    model.eval()\n    torch.set_flush_denormal(True)\n    correct = 0",
         ),
     ),
 ]
