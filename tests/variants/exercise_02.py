@@ -1982,4 +1982,70 @@ return {
 }""",
         ),
     ),
+    wrong(
+        "2.1",
+        "the output in a buffer that the next call fills again",
+        "changes what the first call returned",
+        hole(
+            "Block.forward",
+            """out = self.branch(x)
+if not self.skip:
+    return F.relu(out)
+if torch.is_grad_enabled():
+    return F.relu(out + self.shortcut(x))
+result = getattr(self, "result", None)
+if result is None or result.shape != out.shape or result.dtype != out.dtype:
+    result = torch.empty_like(out)
+    self.result = result
+torch.add(out, self.shortcut(x), out=result)
+return result.relu_()""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "NaN becomes 0",
+        "gives 0 where the formula gives nan",
+        edit("return F.relu(out)", "return torch.where(out > 0, out, torch.zeros_like(out))"),
+    ),
+    wrong(
+        "2.1",
+        "rows and columns counted in memory",
+        "in memory each number of x lies (x.stride()) should not matter",
+        hole(
+            "Block.forward",
+            """out = self.branch(x)
+if self.skip:
+    batch, channels, height, width = x.shape
+    step = self.shortcut.stride
+    size = (batch, channels, -(-height // step), -(-width // step))
+    steps = (channels * height * width, height * width, step * width, step)
+    small = x.as_strided(size, steps)
+    out = out + F.pad(small, (0, 0, 0, 0, 0, self.shortcut.new_channels))
+return F.relu(out)""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "seeded with the hash of a text",
+        "hash() of a text is another number in each process",
+        edit("torch.manual_seed(seed)", 'torch.manual_seed(hash(f"depth {depth}, seed {seed}"))'),
+    ),
+    wrong(
+        "2.5",
+        "no gradient through the shortcut",
+        "no gradient comes back to the images",
+        before(
+            "without_block",
+            """class FixedShortcut(nn.Module):
+    def __init__(self, shortcut):
+        super().__init__()
+        self.shortcut = shortcut
+
+    @torch.no_grad()
+    def forward(self, x):
+        return self.shortcut(x)
+""",
+        ),
+        edit("kept = [block.shortcut if", "kept = [FixedShortcut(block.shortcut) if"),
+    ),
 ]
