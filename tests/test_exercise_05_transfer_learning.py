@@ -30,7 +30,7 @@ from messages import (
 from torch import equal, nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.ops import SqueezeExcitation
+from torchvision.ops import SqueezeExcitation, StochasticDepth
 from unchanged import Everything, disturb, same_tensor, somebody_elses_hook
 
 CLASSES = 5
@@ -39,6 +39,24 @@ MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"]
 
 class OwnNorm(nn.BatchNorm2d):
     """A batch norm of a class of somebody's own."""
+
+
+class OwnHead(nn.Linear):
+    """A linear layer of a class of somebody's own, which starts and computes in its own way."""
+
+    def reset_parameters(self):
+        for parameter in self.parameters():
+            nn.init.constant_(parameter, 0.5)
+
+    def forward(self, features):
+        return 2 * super().forward(features)
+
+
+class AddsInTrainMode(nn.Module):
+    """A module of a class of somebody's own, which does something in train mode only."""
+
+    def forward(self, x):
+        return x + 1 if self.training else x
 
 
 def make_norm(channels):
@@ -276,6 +294,12 @@ def check_linear(head, old_head, width, call):
             f"{call} copies numbers of the old head into the new one. "
             "They know the old classes; leave them."
         )
+    check_computes_linear(head, width, call)
+
+
+def check_computes_linear(head, width, call):
+    """Raise Wrong unless a head gives its input times its weights plus its bias, in both modes."""
+    weight, bias = sorted(head.parameters(), key=torch.Tensor.dim, reverse=True)
     features = torch.randn(50, width, generator=torch.Generator().manual_seed(draw(2)))
     for training in (True, False):
         with calling(f"model(images) after {call}"), torch.no_grad():
@@ -318,20 +342,29 @@ def test_head_learns_even_if_the_model_was_frozen(lesson):
 
 
 @pytest.mark.task("5.1")
-def test_head_starts_from_torchs_own_initialisation(lesson):
+@pytest.mark.parametrize("kind", [nn.Linear, OwnHead], ids=["linear", "subclass"])
+def test_head_starts_from_torchs_own_initialisation(lesson, kind):
     model = make_model()
+    old_head = kind(512, CLASSES)
+    model.fc = old_head
     call = "replace_head(model, 600)"
+    if kind is OwnHead:
+        call += " of a model whose fc is of a subclass of nn.Linear"
     with calling(call):
         lesson.replace_head(model, 600)
     with calling(f"model(images) after {call}"), torch.no_grad():
         model.eval()(make_images(2))
+    cause = None
+    if isinstance(model.fc, OwnHead):
+        cause = "the new layer is of the old one's class; make an nn.Linear"
     bound = 1 / math.sqrt(512)
     for parameter in model.fc.parameters():
         name = "weight" if parameter.dim() == 2 else "bias"
         values = parameter.detach()
         if not values.any():
             raise Wrong(
-                f"{call}: the head's {name} is all zeros. Leave it as nn.Linear initialises it."
+                f"{call}: the head's {name} is all zeros. Leave it as nn.Linear initialises it.",
+                cause,
             )
         largest = values.abs().max().item()
         deviation = values.std().item()
@@ -341,8 +374,14 @@ def test_head_starts_from_torchs_own_initialisation(lesson):
             raise Wrong(
                 f"{call}: the numbers of the head's {name} reach {largest:.3g}, with a standard "
                 f"deviation of {deviation:.3g}; nn.Linear's own are uniform up to {bound:.3g}. "
-                "Leave them as nn.Linear initialises them."
+                "Leave them as nn.Linear initialises them.",
+                cause,
             )
+    check_head_size(model.fc, old_head, 512, 600, call)
+    try:
+        check_computes_linear(model.fc, 512, call)
+    except Wrong as wrong:
+        raise wrong.because(cause) from None
 
 
 @pytest.mark.task("5.1")
@@ -640,10 +679,10 @@ def hooked_features(model, batches):
     return torch.cat(features)
 
 
-def make_batches(sizes=(5, 6, 1)):
+def make_batches(sizes=(5, 6, 1), seed=3):
     """Batches of these sizes: [(images, labels), ...]."""
-    images = make_images(sum(sizes))
-    labels = torch.arange(sum(sizes)) % CLASSES
+    images = make_images(sum(sizes), seed)
+    labels = (seed + torch.arange(sum(sizes))) % CLASSES
     return list(zip(images.split(sizes), labels.split(sizes)))
 
 
@@ -747,15 +786,58 @@ def test_features_are_what_reaches_the_head_of_any_network(lesson):
 @pytest.mark.task("5.3")
 def test_features_are_those_of_this_call(lesson):
     model = make_model()
-    what = "extract_features(model, batches), a second time,"
-    with calling(what):
-        lesson.extract_features(model, iter(make_batches()))
-    what = "extract_features(model, batches), a second time, where gradients are off,"
+    first = features_and_labels(lesson, model, make_batches(), "extract_features(model, batches)")
+    first_as_returned = [tensor.clone() for tensor in first]
+    batches = make_batches(seed=4)
+    what = "extract_features(model, batches), a second time, with other images and labels,"
+    features, labels = features_and_labels(lesson, model, batches, what)
+    for name, tensor, as_returned in zip(("features", "labels"), first, first_as_returned):
+        if not same_tensor(tensor, as_returned):
+            raise Wrong(
+                f"{what} changes the {name} that the first call returned. "
+                "Make new tensors in every call."
+            )
+    has_labels = equal(labels, torch.cat([of_batch for _, of_batch in batches]))
+    if not has_labels or not is_close(features, hooked_features(model, batches), 1e-4):
+        name = "features" if has_labels else "labels"
+        raise Wrong(f"{what} does not give the {name} of these. Keep nothing between calls.")
+    what = "extract_features(model, batches), a third time, where gradients are off,"
     with torch.no_grad(), gradients_stay(what), calling(what):
         features, labels = lesson.extract_features(model, iter(make_batches((4, 3))))
     hint = " Start from an empty list in every call."
     check_tensor(features, torch.empty(7, 512), f"{what}: the features", hint)
     check_tensor(labels, torch.empty(7, dtype=torch.int64), f"{what}: the labels", hint)
+
+
+def features_and_labels(lesson, model, batches, what):
+    """What the learner's extract_features returns: features and labels, as tensors."""
+    with calling(what):
+        features, labels = lesson.extract_features(model, iter(batches))
+    count = sum(len(of_batch) for _, of_batch in batches)
+    check_tensor(features, torch.empty(count, 512), f"{what}: the features")
+    check_tensor(labels, torch.empty(count, dtype=torch.int64), f"{what}: the labels")
+    return features, labels
+
+
+@pytest.mark.task("5.3")
+def test_features_are_those_of_eval_mode_whatever_modules_there_are(lesson):
+    model = make_model()
+    awake = nn.Sequential(AddsInTrainMode(), nn.Dropout2d(0.5), StochasticDepth(0.5, "row"))
+    model.layer2.append(awake)
+    model.layer3.append(awake)
+    before = Everything(model)
+    batches = make_batches((3, 1))
+    what = (
+        "extract_features(model, batches) of a model in train mode, in which layer2 and layer3 "
+        "end with one and the same Dropout2d, StochasticDepth and module of a class of its own,"
+    )
+    features, _ = features_and_labels(lesson, model, batches, what)
+    if not is_close(features, hooked_features(model, batches), 1e-4):
+        raise Wrong(
+            f"{what} gives other features than in eval mode. "
+            "Put every module into eval mode, of whatever class it is."
+        )
+    check_unchanged(before, what)
 
 
 class ReadsAsZeros(TorchFunctionMode):
@@ -1003,13 +1085,16 @@ def probe_mistakes(features, labels, classes, penalty):
         deviation, mean = torch.std_mean(features, dim=0)
         return optimum((features - mean) / deviation, labels, classes, penalty)
 
+    default = "the penalty is 0.001, whatever penalty says"
+    if penalty == 0:
+        default = "the penalty is 0.001 here; 0 means none"
     half = (
         "the penalty is half as large: an optimiser's weight_decay stands for half of its square; "
         "double it"
     )
     return {
         "the penalty is left out": lambda: best(0.0),
-        "the penalty is 0.001, whatever penalty says": lambda: best(1e-3),
+        default: lambda: best(1e-3),
         half: lambda: best(penalty / 2),
         f"{half}, and leave the bias out": lambda: best(penalty / 2, with_bias),
         "the penalty is twice as large": lambda: best(2 * penalty),
@@ -1091,6 +1176,7 @@ NEAR = [
     (MIXED, 1.0, 0.3, 0.008),
     (MIXED, 1.0, 1.0, 0.04),
     (MIXED, 0.1, 1e-3, 0.016),
+    (MIXED, 0.1, 0.0, 0.03),  # the classes overlap, so there is a minimum without a penalty, too
     (SEPARABLE, 1.0, 1e-3, 0.01),
 ]
 
@@ -1661,9 +1747,11 @@ def test_adaptation_puts_back_each_momentum_and_leaves_all_else(lesson):
 @pytest.mark.task("5.5")
 def test_frozen_batch_norms_are_adapted_and_stay_frozen(lesson):
     model = make_model()
+    model.layer1.requires_grad_(False)  # all other weights are trained
     batches = list((5 + 2 * make_images()).split((6, 4, 2)))
     expected = by_hand(model, batches)
     freeze_norms(model)
+    before = Everything(model)
     what = (
         "adapt_batchnorm(model, batches) of a model whose batch norms are frozen, as task 5.2 does,"
     )
@@ -1680,6 +1768,7 @@ def test_frozen_batch_norms_are_adapted_and_stay_frozen(lesson):
             f"{what} thaws them: after model.train() they are in train mode. "
             "Put back what you change."
         )
+    check_unchanged(before, what, "values")
 
 
 def freeze_norms(model):
@@ -1692,6 +1781,17 @@ def freeze_norms(model):
 def staying(module, mode=True):
     """What a module's train does when it stays in its mode."""
     return module
+
+
+@pytest.mark.task("5.5")
+def test_a_batch_norm_that_stands_in_two_blocks_is_put_back(lesson):
+    model = make_model(training=False)
+    model.layer3[1].bn1 = model.layer3[0].bn1
+    before = Everything(model)
+    what = "adapt_batchnorm(model, batches) of a model in which one batch norm stands in two blocks"
+    with calling(what):
+        lesson.adapt_batchnorm(model, iter([make_images(4)]))
+    check_unchanged(before, what, "values")
 
 
 @pytest.mark.task("5.5")

@@ -238,6 +238,23 @@ return model""",
     ),
     right(
         "5.2",
+        "a subclass of each class",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+def train(self, mode=True):
+    self.training = False
+    return self
+for m in model.modules():
+    if isinstance(m, nn.BatchNorm2d):
+        m.__class__ = type("Asleep", (type(m),), {"train": train})
+        m.eval()
+return model""",
+        ),
+    ),
+    right(
+        "5.2",
         "hook",
         hole(
             "freeze_backbone",
@@ -2780,6 +2797,22 @@ return model""",
     ),
     right(
         "5.2",
+        "forward in eval mode",
+        hole(
+            "freeze_backbone",
+            """model.requires_grad_(False)
+model.fc.requires_grad_(True)
+def forward_in_eval_mode(module, x):
+    module.training = False
+    return type(module).forward(module, x)
+for module in model.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.forward = functools.partial(forward_in_eval_mode, module)
+return model""",
+        ),
+    ),
+    right(
+        "5.2",
         "behaves so: forward patched",
         hole(
             "freeze_backbone",
@@ -3353,5 +3386,77 @@ return groups""",
         "512 features per expansion",
         "the new layer takes 512 features; it should take what the old one takes",
         edit("model.fc.in_features", "512 * getattr(model.layer4[-1], 'expansion', 1)"),
+    ),
+    wrong(
+        "5.1",
+        "of the old head's class",
+        "the new layer is of the old one's class",
+        edit(
+            "nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)",
+            "type(model.fc)(model.fc.in_features, num_classes, device=model.fc.weight.device)",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "a workspace that every call uses",
+        "changes the features that the first call returned",
+        before("extract_features", "WORKSPACE = {}"),
+        edit(
+            "    return torch.cat(features), torch.cat(labels)",
+            """    features = torch.cat(features)
+    if features.shape not in WORKSPACE:
+        WORKSPACE[features.shape] = torch.empty_like(features)
+    return WORKSPACE[features.shape].copy_(features), torch.cat(labels)""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "eval mode for batch norm and Dropout alone",
+        "gives other features than in eval mode",
+        edit(
+            "    model.eval()\n    with torch.no_grad():\n        for images, batch_labels",
+            "    for module in modes:\n        if isinstance(module, nn.BatchNorm2d | nn.Dropout):\n"
+            "            module.eval()\n"
+            "    with torch.no_grad():\n        for images, batch_labels",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "no penalty of 0",
+        "the penalty is 0.001 here; 0 means none",
+        edit(
+            "    probe = nn.Linear(features.shape[1]",
+            "    penalty = penalty or 1e-3\n    probe = nn.Linear(features.shape[1]",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "thaws what is frozen, and freezes the backbone at the end",
+        "changes requires_grad of",
+        edit(
+            "    modes = [norm.training for norm in norms]\n    for norm in norms:\n",
+            "    modes = [norm.training for norm in norms]\n"
+            '    frozen = [norm for norm in norms if "train" in vars(norm)]\n'
+            "    for norm in frozen:\n        del norm.train\n    for norm in norms:\n",
+        ),
+        edit(
+            "        norm.momentum = momentum\n        norm.training = mode\n    return model",
+            "        norm.momentum = momentum\n        norm.training = mode\n"
+            "    return freeze_backbone(model) if frozen else model",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "a batch norm in two blocks is met twice",
+        "one batch norm stands in two blocks leaves",
+        edit(
+            "    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]\n"
+            "    momenta = [norm.momentum for norm in norms]\n"
+            "    modes = [norm.training for norm in norms]\n    for norm in norms:\n",
+            "    modules = [m for _, m in model.named_modules(remove_duplicate=False)]\n"
+            "    norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]\n"
+            "    momenta = []\n    modes = []\n    for norm in norms:\n"
+            "        momenta.append(norm.momentum)\n        modes.append(norm.training)\n",
+        ),
     ),
 ]
