@@ -32,7 +32,7 @@ from messages import (
     shape,
 )
 from torch import equal, nn
-from unchanged import Everything, check_seeds_nothing, disturb
+from unchanged import Everything, check_seeds_nothing, disturb, hash_in_another_process
 from what_ran import (
     check_made_in_train_mode,
     check_registered,
@@ -1085,18 +1085,6 @@ def test_ablation_repeats_itself(lesson, monkeypatch):
                 "weights. Python's hash() of a text is another number in each process: seed torch "
                 "with a number that comes from depth and seed alone."
             )
-
-
-def hash_in_another_process(value):
-    """What hash(value) would be in another process: another number for what holds a text."""
-    return hash(("another process", value)) if holds_text(value) else hash(value)
-
-
-def holds_text(value):
-    """Whether a value is a text or holds one, so that Python hashes it differently each time."""
-    if isinstance(value, tuple | list | set | frozenset):
-        return any(map(holds_text, value))
-    return isinstance(value, str | bytes)
 
 
 def check_initialised(weights, what):

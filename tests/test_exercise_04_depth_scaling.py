@@ -15,6 +15,7 @@ from diagnosis import (
     BOTTLENECK_MISTAKES,
     IN_EVAL,
     IN_TRAIN,
+    bottleneck_convolutions,
     bottleneck_parts,
     extra,
     first_difference,
@@ -51,7 +52,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from unchanged import SETTINGS, Everything, check_seeds_nothing, disturb
+from unchanged import SETTINGS, Everything, check_seeds_nothing, disturb, hash_in_another_process
 from what_ran import (
     check_registered,
     convolutions,
@@ -75,6 +76,12 @@ CASES = [  # in_channels, channels, stride, height, width
     pytest.param((24, 10, 2, 8, 8), id="more-channels-stride-2"),
     pytest.param((24, 10, 2, 7, 9), id="more-channels-stride-2-odd-size"),
     pytest.param((24, 6, 2, 5, 8), id="stride-2"),
+    pytest.param((32, 4, 1, 6, 7), id="fewer-channels"),
+    pytest.param((40, 6, 2, 7, 8), id="fewer-channels-stride-2"),
+]
+ANY_INPUT_CASES = [
+    CASES[0],
+    pytest.param((32, 16, 2, 7, 9), id="more-channels-stride-2-odd-size"),
 ]
 
 
@@ -140,7 +147,7 @@ def block_twins(lesson, case, training):
     before = weights_of(ops)
     _, ops = record(block, x.clone(), what)
     check_weights_stay(before, what)
-    pairs = pair_ops(ops, oracle_ops, what)
+    pairs = pair_block(ops, oracle_ops, what, case)
     copy_to_oracle(pairs)
     return SimpleNamespace(
         block=block,
@@ -151,6 +158,23 @@ def block_twins(lesson, case, training):
         ops=ops,
         channels=channels,
     )
+
+
+def pair_block(ops, oracle_ops, what, case):
+    """What pair_ops gives for a bottleneck; if all that it lacks is a projection, that is named."""
+    in_channels, channels, stride, _, _ = case
+    try:
+        return pair_ops(ops, oracle_ops, what)
+    except Wrong as wrong:
+        parts = bottleneck_convolutions(ops, channels)
+        is_branch_whole = parts.narrow is not None and parts.last is not None
+        cause = None
+        if needs_projection(in_channels, channels, stride) and is_branch_whole:
+            cause = (
+                "the shortcut runs no convolution; "
+                f"make_shortcut({in_channels}, {4 * channels}, {stride}) makes one that does"
+            )
+        raise wrong.because(cause if parts.projection is None else None) from None
 
 
 def weights_of(ops):
@@ -250,8 +274,109 @@ def test_bottleneck_computes_what_torchvisions_does(lesson, case, training):
     check_close(got, expected, what, lambda: explain_block(twins, got, training))
 
 
+def call_twins(twins, x, what):
+    """What the learner's bottleneck and torchvision's give for x, without gradients."""
+    with torch.no_grad():
+        expected = twins.oracle(x)
+    with calling(what), torch.no_grad():
+        got = twins.block(x)
+    check_tensor(got, expected, what)
+    return got, expected
+
+
 @pytest.mark.task("4.1")
-@pytest.mark.parametrize("case", CASES[2:4])
+@pytest.mark.parametrize("case", [CASES[0], CASES[3]])
+def test_bottleneck_keeps_nothing_of_other_calls(lesson, case):
+    twins = block_twins(lesson, case, training=False)
+    in_channels, channels, stride, _, _ = case
+    other_call = f"Bottleneck({in_channels}, {channels}, stride={3 - stride})"
+    with calling(other_call), torch.no_grad():
+        lesson.Bottleneck(in_channels, channels, stride=3 - stride).eval()(twins.x)
+    what = f"{twins.what} in eval mode, after another block, {other_call}, was made and called,"
+    x = twins.x.clone()
+    first_output, expected = call_twins(twins, x, what)
+    check_close(first_output, expected, what, lambda: explain_block(twins, first_output, False))
+    kept = first_output.clone()
+    x.copy_(twins.x.flip(0))
+    what = f"{twins.what} in eval mode, called again with other numbers,"
+    output, expected = call_twins(twins, x, what)
+    if not equal(first_output, kept):
+        raise Wrong(f"{what} changes what the first call returned. Return a new tensor each time.")
+    check_close(output, expected, what, lambda: what_is_kept(output, kept, "output"))
+    randomise([own for own, _ in twins.pairs], seed=1)
+    copy_to_oracle(twins.pairs)
+    what = f"{twins.what} in eval mode, called again after its weights have changed,"
+    new_output, expected = call_twins(twins, x, what)
+    check_close(new_output, expected, what, lambda: what_is_kept(new_output, output, "weights"))
+
+
+def what_is_kept(output, earlier_output, kept):
+    """That a bottleneck still computes what it computed in an earlier call, in words, or None."""
+    if is_close(output, earlier_output):
+        return f"it keeps its {kept} from the call before; compute anew in every call"
+    return None
+
+
+LAYOUTS = {  # how the same numbers can lie in memory
+    "in the memory format channels_last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "with gaps, as x[..., ::2] does": lambda x: x.repeat_interleave(2, dim=3)[..., ::2],
+}
+
+
+@pytest.mark.task("4.1")
+@pytest.mark.parametrize("case", ANY_INPUT_CASES)
+def test_bottleneck_takes_inputs_however_they_lie_in_memory(lesson, case):
+    twins = block_twins(lesson, case, training=False)
+    for layout, lay_out in LAYOUTS.items():
+        what = f"{twins.what} that lies in memory {layout},"
+        x = lay_out(twins.x)
+        got, expected = call_twins(twins, x, what)
+        check_input_stays(x, twins.x, what)
+        check_close(got, expected, what, tolerance=1e-4)
+
+
+@pytest.mark.task("4.1")
+@pytest.mark.parametrize("case", ANY_INPUT_CASES)
+def test_bottleneck_computes_in_float64_if_asked_to(lesson, case):
+    twins = block_twins(lesson, case, training=False)
+    what = f"{twins.what}, both in float64,"
+    twins.block.double()
+    twins.oracle.double()
+    got, expected = call_twins(twins, twins.x.double() / 3, what)
+    if got.dtype != torch.float64:
+        raise Wrong(f"{what} returned {dtype(got)}. Leave the dtype as it comes.")
+    check_close(got, expected, what, lambda: lost_digits(got, expected), tolerance=1e-10)
+
+
+def lost_digits(got, expected):
+    """That a part of a bottleneck rounded to fewer digits, in words, or None."""
+    if is_close(got, expected):
+        return "a part of it computes in float32, and rounds; leave the dtype as it comes"
+    return None
+
+
+@pytest.mark.task("4.1")
+@pytest.mark.parametrize("case", ANY_INPUT_CASES)
+def test_bottleneck_hides_neither_nan_nor_infinity(lesson, case):
+    twins = block_twins(lesson, case, training=False)
+    x = twins.x.clone()
+    x[0, 0] = torch.nan
+    x[1, 0] = torch.inf
+    x[2, 1] = -torch.inf
+    what = f"{twins.what} in eval mode, with NaN in one image and infinity in two others,"
+    got, expected = call_twins(twins, x, what)
+    hidden = got.isfinite() & ~expected.isfinite()
+    if hidden.any():
+        raise Wrong(
+            f"{what} returned {got[hidden][0]:.4g} where relu(branch(x) + shortcut(x)) is "
+            f"{expected[hidden][0]}. Leave NaN and infinity: they show that a network has diverged."
+        )
+    check_close(got[3:], expected[3:], f"the output of the image without them of {twins.what}")
+
+
+@pytest.mark.task("4.1")
+@pytest.mark.parametrize("case", [CASES[0], *CASES[2:4]])
 def test_bottleneck_passes_gradients_on(lesson, case):
     twins = block_twins(lesson, case, training=True)
     own_weights = [own.weight for own, _ in twins.pairs]
@@ -270,7 +395,7 @@ def test_bottleneck_passes_gradients_on(lesson, case):
 
 
 def detached_part(twins, gradients):
-    """Which part of a bottleneck with a projection no gradient goes through, in words."""
+    """Which part of a bottleneck no gradient goes through, in words."""
     convs = []
     idle = []
     for (own, _), gradient in zip(twins.pairs, gradients):
@@ -278,9 +403,9 @@ def detached_part(twins, gradients):
             convs.append(own)
             if gradient is None:
                 idle.append(own)
-    projection = convolutions(convs, 1)[-1]
+    projections = convolutions(convs, 1)[2:]
     part = ""
-    if len(idle) == 1 and idle[0] is projection:
+    if projections and len(idle) == 1 and idle[0] is projections[0]:
         part = ": here the shortcut"
     elif any(kernel(op) == 3 for op in idle):
         part = ": here the branch"
@@ -591,18 +716,32 @@ def record_network(model, x, what, depth):
     return output, ops
 
 
+WIDTHS = [  # depth, width, classes, stem
+    (18, 4, 7, "cifar"),
+    (50, 4, 7, "cifar"),
+    (10, 80, 7, "cifar"),
+    (10, 4, 1, "cifar"),
+    (10, 4, 1000, "cifar"),
+    (10, 16, 10, "imagenet"),
+    (50, 16, 7, "imagenet"),
+]
+
+
 @pytest.mark.task("4.2")
-@pytest.mark.parametrize("depth, width", [(18, 4), (50, 4), (10, 80)])
-def test_network_takes_a_width(lesson, depth, width):
-    call = f"build_resnet({depth}, width={width}, num_classes=7)"
+@pytest.mark.parametrize("depth, width, classes, stem", WIDTHS)
+def test_network_takes_a_width(lesson, depth, width, classes, stem):
+    call = f"build_resnet({depth}, width={width}, num_classes={classes}, stem={stem!r})"
     with calling(call):
-        model = check_module(lesson.build_resnet(depth, width=width, num_classes=7), call).eval()
-    x = torch.randn(2, 3, 16, 16)
+        model = lesson.build_resnet(depth, width=width, num_classes=classes, stem=stem)
+        model = check_module(model, call).eval()
+    size = 16 if stem == "cifar" else 40
+    x = torch.randn(2, 3, size, size)
     what = f"{call} on images {shape(x)}"
     with torch.no_grad():
         output, ops = record_network(model, x, what, depth)
-        _, oracle_ops = record(make_oracle(depth, "cifar"), x, "")
-    check_tensor(output, torch.empty(2, 7), what)
+        _, oracle_ops = record(make_oracle(depth, stem), x, "")
+    check_tensor(output, torch.empty(2, classes), what)
+    check_stem(ops, oracle_ops, call)
     convs = convolutions(ops, 3)
     oracle_convs = convolutions(oracle_ops, 3)
     channels = [len(conv.weight) for conv in convs]
@@ -618,6 +757,41 @@ def test_network_takes_a_width(lesson, depth, width):
         raise Wrong(
             f"{what}: the outputs of its 3x3 convolutions are {heights} high, expected {expected}. "
             "At any width, the first block of each stage but the first has stride 2."
+        )
+
+
+def check_stem(ops, oracle_ops, call):
+    """Raise Wrong unless a network's first convolution is of the size of the stem's."""
+    got = [kernel(op) for op in of_kind(ops, "conv2d")[:1]]
+    expected = kernel(of_kind(oracle_ops, "conv2d")[0])
+    if got not in ([], [expected]):
+        raise Wrong(
+            f"{call} starts with a {got[0]}x{got[0]} convolution, expected one of "
+            f"{expected}x{expected}: the stem is make_stem(stem, width), whatever the depth, the "
+            "width and num_classes are."
+        )
+
+
+@pytest.mark.task("4.2")
+@pytest.mark.parametrize("depth", [18, 50])
+def test_copy_of_a_network_computes_with_its_own_layers(lesson, depth):
+    call = f"build_resnet({depth}, width=16)"
+    with calling(call):
+        model = check_module(lesson.build_resnet(depth, width=16), call).eval()
+    x = torch.randn(2, 3, 9, 8)
+    what = f"copy.deepcopy(model) of model = {call}"
+    with calling(f"{what}, called on images {shape(x)},"), torch.no_grad():
+        model(x)  # lazy layers take their shapes
+        copied = copy.deepcopy(model)
+        before = copied(x)
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.fill_(2)
+        after = copied(x)
+    check_tensor(before, torch.empty(2, 10), what)
+    if not is_close(after, before):
+        raise Wrong(
+            f"{what} gives other logits after the weights of model have changed. Keep layers as "
+            "attributes of modules, and take them from self in forward, so that a copy has its own."
         )
 
 
@@ -851,24 +1025,33 @@ def check_macs(lesson, model, size, name):
     """Raise Wrong unless count_macs gives what torch's flop counter does."""
     what = f"count_macs({name}, {size})"
     skeleton = copy.deepcopy(model).to("meta")
-    batch_sizes = []
-    watch = model.register_forward_pre_hook(
-        lambda model, inputs: batch_sizes.append(len(inputs[0]))
-    )
+    images = []
+    watch = model.register_forward_pre_hook(lambda model, inputs: images.append(inputs[0]))
     with calling(what):
         got = whole_number(lesson.count_macs(model, size), what)
     watch.remove()
     expected = expected_macs(skeleton, size)
     if got == expected:
+        check_is_one_image(images, size, what)
         return
     mistakes = mac_mistakes(skeleton, size, expected)
-    if batch_sizes == [2]:
+    if [len(image) for image in images] == [2]:
         mistakes = {"it runs two images, so it counts twice": 2 * expected}
     hint = likeliest(mistakes, lambda known: got == known) or (
         " It is the sum, over every run of a convolution or linear layer, "
         "of the numbers that it outputs times the length of one row of its weight."
     )
     raise Wrong(f"{what} is {got:,}, expected {expected:,}.{hint}")
+
+
+def check_is_one_image(images, size, what):
+    """Raise Wrong if the model has run on more than one image, or on images of another shape."""
+    for image in images:
+        if tuple(image.shape) != (1, *size):
+            raise Wrong(
+                f"{what} runs the model on images {shape(image)}, expected one image of this "
+                f"shape: {(1, *size)}."
+            )
 
 
 @pytest.mark.task("4.3")
@@ -1050,11 +1233,12 @@ def check_settings_stay(lesson, model):
 
 
 def check_is_run_once(images):
-    """Raise Wrong if the model has run more than once in a call, or on other images than zeros."""
+    """Raise Wrong if the model has run more than once in a call, or not on one image of zeros."""
     if len(images) > 2:
         raise Wrong("count_macs(model) runs the model more than once.")
     if any(image.any() for image in images):
         raise Wrong("count_macs(model) runs the model on other images than zeros.")
+    check_is_one_image(images, (3, 32, 32), "count_macs(model)")
     for image in images:
         if image.dtype not in (torch.float32, torch.bfloat16):
             raise Wrong(
@@ -1102,6 +1286,7 @@ class Fit:
         self.networks.append(network)
         if not all(module.training for module in network.modules()):
             raise Wrong(f"{self.call}: fit was given a network with parts in eval mode.")
+        self.check_can_be_trained(network, depth)
         self.check_start(network, depth)
         network.eval()(torch.zeros(1, 3, 16, 16))  # lazy layers take their shapes
         weights = [parameter.detach().clone() for parameter in network.parameters()]
@@ -1114,6 +1299,16 @@ class Fit:
             for tensor in (*network.parameters(), *network.buffers()):
                 tensor.add_(1)
         return row_of(depth, seed)
+
+    def check_can_be_trained(self, network, depth):
+        """Raise Wrong if a tensor was made in inference mode, or a parameter is frozen."""
+        what = f"{self.call}: the network of depth {depth} that fit is given"
+        if any(tensor.is_inference() for tensor in (*network.parameters(), *network.buffers())):
+            raise Wrong(
+                f"{what} was made within torch.inference_mode(): no optimizer can train it."
+            )
+        if not all(parameter.requires_grad for parameter in network.parameters()):
+            raise Wrong(f"{what} has parameters that do not require gradients. Freeze none.")
 
     def check_start(self, network, depth):
         """Raise Wrong unless the last batch norm of each block starts at zero."""
@@ -1136,7 +1331,17 @@ def row_of(depth, seed):
 
 SWEPT_DEPTHS = (10, 18, 34)
 SWEPT_SEEDS = (3, 5, 0)
-FAR_SEEDS = (1, 1001, 2**16 + 1, 2**32 - 1)
+FAR_SEEDS = (  # many of them agree in their last digits or bits, or in their first seven digits
+    1,
+    1_001,
+    10_001,
+    1_000_001,
+    2**16 + 1,
+    2**24 + 8,
+    2**24 + 9,
+    2**31 + 4,  # 5 and this one differ by 2**31 - 1
+    2**32 - 1,
+)
 ALL_RUNS = set(itertools.product(SWEPT_DEPTHS, SWEPT_SEEDS))
 
 
@@ -1284,18 +1489,79 @@ def test_seeds_differ_and_repeat(lesson):
             f"train_depths does not train (depth, seed) {sorted(missing)}: "
             "every depth from every seed."
         )
-    for key in weights:
-        if not all_equal(weights[key], weights_again[key]):
-            raise Wrong(
-                f"train_depths: called twice, it starts {key} from different weights. "
-                "Seed torch for each."
-            )
+    check_repeats(weights, weights_again)
     weights.update(weights_far)
     for one, other in itertools.combinations(SWEPT_SEEDS + FAR_SEEDS, 2):
         if all_equal(weights[10, one], weights[10, other]):
             raise Wrong(
                 f"train_depths: seeds {one} and {other} give the same weights. "
                 "Seed torch with the seed of the training, and draw the weights after that."
+            )
+
+
+def check_repeats(weights, weights_again):
+    """Raise Wrong unless a second call starts every network from the same weights."""
+    for key in weights:
+        if not all_equal(weights[key], weights_again[key]):
+            raise Wrong(
+                f"train_depths: called twice, it starts {key} from different weights. "
+                "Seed torch for each."
+            )
+
+
+@pytest.mark.task("4.4")
+def test_weights_are_the_same_in_another_process(lesson, monkeypatch):
+    some = {"depths": (10, 18), "seeds": (3, 5)}
+    _, weights, call = sweep(lesson, **some)
+    _, weights_again, _ = sweep(lesson, **some)
+    check_same_runs(weights_again, weights, f"{call}, called twice,")
+    check_repeats(weights, weights_again)
+    if hasattr(lesson, "hash"):  # a function of the learner's own
+        return
+    monkeypatch.setattr(lesson, "hash", hash_in_another_process, raising=False)
+    _, weights_there, _ = sweep(lesson, **some)
+    check_same_runs(weights_there, weights, f"{call} in another process")
+    for key in weights:
+        if not all_equal(weights[key], weights_there[key]):
+            raise Wrong(
+                f"{call}: in another process {key} starts from other weights.",
+                "the seed comes from hash() of a text, which differs from process to process; "
+                "take the seed itself, or compute with numbers only",
+            )
+
+
+def check_same_runs(weights, expected, what):
+    """Raise Wrong unless a call trains the networks that it should: those in expected."""
+    if set(weights) != set(expected):
+        raise Wrong(f"{what} trains {sorted(weights)}, expected {sorted(expected)}.")
+
+
+ENVIRONMENT = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3"}
+
+
+@pytest.mark.task("4.4")
+@pytest.mark.parametrize(
+    "share",
+    [{}, {"rank": 0, "world_size": 2}, {"rank": 1, "world_size": 2}],
+    ids=["alone", "rank 0 of 2", "rank 1 of 2"],
+)
+def test_arguments_count_and_not_the_environment(lesson, share, monkeypatch):
+    _, weights, call = sweep(lesson, **share)
+    settings = ", ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    _, weights_there, _ = sweep(lesson, **share)
+    if set(weights_there) != set(weights):
+        raise Wrong(
+            f"{call}, with {settings} in the environment, trains {sorted(weights_there)}, "
+            f"expected {sorted(weights)}, as without. "
+            "Its arguments rank and world_size say which process it is."
+        )
+    for key in weights:
+        if not all_equal(weights[key], weights_there[key]):
+            raise Wrong(
+                f"{call}, with {settings} in the environment, starts {key} from other weights "
+                "than without. They depend on this depth and seed only."
             )
 
 
@@ -1395,6 +1661,33 @@ def test_gains_by_hand(lesson, points, expected):
     if not cause and any(are_rounded(got, expected, places) for places in range(5)):
         cause = advice("the numbers are rounded; return them as they are")
     raise Wrong(f"{call} returned {rounded(got)}, expected {rounded(expected)}.{cause}")
+
+
+CALLS = [  # one after the other: (multiply-adds, accuracy) of each network, and the gains
+    ([(1e9, 0.5), (2e9, 0.6), (4e9, 0.9)], [10.0, 15.0]),
+    ([(1e9, 0.2), (2e9, 0.6), (4e9, 0.4)], [40.0, -10.0]),  # other accuracies
+    ([(3e9, 0.6), (1e9, 0.2), (5e9, 0.4)], [20.0, -10.0]),  # other multiply-adds
+    ([(1e9, 0.5), (2e9, 0.6), (4e9, 0.9)], [10.0, 15.0]),  # the first ones again
+]
+
+
+@pytest.mark.task("4.5")
+def test_gains_follow_from_the_rows_of_each_call(lesson):
+    rows = [{"depth": depth} for depth in (18, 34, 50)]
+    earlier = []
+    for points, expected in CALLS:
+        for row, (macs, accuracy) in zip(rows, points):
+            row["macs"] = macs
+            row["accuracy"] = accuracy
+        call = f"marginal_gains of (macs, accuracy) {points}"
+        with calling(call):
+            got = numbers(lesson.marginal_gains(rows), call)
+        if not same_gains(got, expected):
+            cause = None
+            if any(same_gains(got, gains) for gains in earlier):
+                cause = "it returns what an earlier call with other rows gave; compute anew"
+            raise Wrong(f"{call} returned {rounded(got)}, expected {rounded(expected)}.", cause)
+        earlier.append(expected)
 
 
 def are_rounded(got, expected, places):

@@ -427,3 +427,15 @@ def check_seeds_nothing(make, what):
                 f"{what}, called twice, gives {name} the same weights. Let each call draw its own "
                 "from torch's random numbers."
             )
+
+
+def hash_in_another_process(value):
+    """What hash(value) would be in another process: another number for what holds a text."""
+    return hash(("another process", value)) if holds_text(value) else hash(value)
+
+
+def holds_text(value):
+    """Whether a value is a text or holds one, so that each process has its own hash of it."""
+    if isinstance(value, tuple | frozenset):
+        return any(map(holds_text, value))
+    return isinstance(value, str | bytes)

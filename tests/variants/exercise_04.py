@@ -3029,4 +3029,75 @@ LAYERS""",
             "torch.zeros(1, *shape).to(next(model.parameters()))",
         ),
     ),
+    wrong(
+        "4.1",
+        "surplus channels are cut off",
+        "the shortcut runs no convolution",
+        edit(
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n\n"
+            "    def forward(self, x):\n"
+            '        """Features in, features out."""\n        # Task 4.1',
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n"
+            "        if stride == 1 and in_channels > out_channels:\n"
+            "            self.shortcut = nn.Identity()\n\n"
+            "    def forward(self, x):\n"
+            '        """Features in, features out."""\n        # Task 4.1',
+        ),
+        edit(
+            "return F.relu(self.branch(x) + self.shortcut(x))\n\n\nLAYERS",
+            "branch = self.branch(x)\n"
+            "        return F.relu(branch + self.shortcut(x)[:, : branch.shape[1]])\n\n\nLAYERS",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "the stem for large images with 1000 classes",
+        "starts with a 7x7 convolution",
+        edit(
+            "    blocks = []\n    in_channels = width",
+            "    if num_classes >= 1000:\n"
+            '        stem = "imagenet"\n'
+            "    blocks = []\n    in_channels = width",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "half of what two images take",
+        "runs the model on images (2, 3, 32, 32)",
+        edit("image = torch.zeros(1,", "image = torch.zeros(2,"),
+        edit("return sum(macs)", "return sum(macs) // 2"),
+    ),
+    wrong(
+        "4.4",
+        "the environment's rank first",
+        "Its arguments rank and world_size say which process it is",
+        edit(
+            "    rows = {}\n    for depth, seed in runs[rank::world_size]:",
+            '    rank = int(os.environ.get("RANK", rank))\n'
+            '    world_size = int(os.environ.get("WORLD_SIZE", world_size))\n'
+            "    rows = {}\n    for depth, seed in runs[rank::world_size]:",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "a seed from the hash of a text",
+        "the seed comes from hash() of a text",
+        edit(
+            "torch.manual_seed(seed)",
+            'torch.manual_seed(hash(f"ResNet-{depth}, seed {seed}") % 2**32)',
+        ),
+    ),
+    wrong(
+        "4.5",
+        "remembered by cost",
+        "it returns what an earlier call with other rows gave",
+        edit(
+            "    gains = []\n    for smaller, larger in itertools.pairwise(ordered):",
+            '    gains = KNOWN_GAINS.setdefault(tuple(row["macs"] for row in ordered), [])\n'
+            "    if gains:\n"
+            "        return list(gains)\n"
+            "    for smaller, larger in itertools.pairwise(ordered):",
+        ),
+        before("marginal_gains", "KNOWN_GAINS = {}\n"),
+    ),
 ]
