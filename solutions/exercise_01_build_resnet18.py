@@ -573,11 +573,12 @@ def draw_shapes(count, seed, style="filled"):
     for label, name in enumerate(SHAPES):
         own = labels == label
         depth[own] = shape_depths(u[own], v[own])[name]
-    depth = depth * size  # in pixels
+    depth.mul_(size)  # in pixels; in place here and below, to save memory
+    del x, y, u, v
 
-    background = uniform(0.2, 0.8, 3, 1, 1)
-    noise = F.interpolate(uniform(-0.15, 0.15, 3, 5, 5), size=32, mode="bicubic")
-    background = background + noise
+    mean_colour = uniform(0.2, 0.8, 3, 1, 1)
+    background = F.interpolate(uniform(-0.15, 0.15, 3, 5, 5), size=32, mode="bicubic")
+    background.add_(mean_colour)
     contrast = uniform(0.3, 0.8, 3, 1, 1)
     sign = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
     colour = background.mean((2, 3), keepdim=True) + contrast * sign
@@ -586,12 +587,13 @@ def draw_shapes(count, seed, style="filled"):
         colour = 0.3 * background
         background = 0.7 + 0.3 * background
     coverage = (depth + 0.5).clamp(0, 1)[:, None]  # of each pixel, from 0 to 1
-    images = background + coverage * (colour - background)
+    images = (colour - background).mul_(coverage).add_(background)
     low = images.amin((1, 2, 3), keepdim=True)
     high = images.amax((1, 2, 3), keepdim=True)
-    images = uniform(0.6, 1, 1, 1, 1) * (images - low) / (high - low)
-    images += 0.05 * torch.randn(images.shape, generator=generator)
-    return (255 * images.clamp(0, 1)).to(torch.uint8), labels
+    images.sub_(low).mul_(uniform(0.6, 1, 1, 1, 1)).div_(high - low)
+    del background
+    images.add_(torch.randn(images.shape, generator=generator).mul_(0.05))
+    return images.clamp_(0, 1).mul_(255).to(torch.uint8), labels
 
 
 def shape_depths(u, v):

@@ -3867,4 +3867,91 @@ for images, labels in batches:
 return torch.tensor(rows)""",
         ),
     ),
+    wrong(
+        "3.1",
+        "buffers kept by state_dict",
+        "undisturbed, which is given, puts all buffers back",
+        hole(
+            "gradient_norms",
+            """import copy
+
+weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+modes = [(module, module.training) for module in model.modules()]
+state = copy.deepcopy(model.state_dict())
+loss = F.cross_entropy(model.train()(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+model.load_state_dict(state)
+for module, mode in modes:
+    module.training = mode
+return [norm(gradient) for gradient in gradients]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "loss scaled by 1e30",
+        "too large or too small for float32",
+        hole(
+            "signal_norms",
+            """outputs = []
+hooks = [
+    block.register_forward_hook(lambda block, inputs, output: outputs.append(output))
+    for block in model[1]
+]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+return [norm(gradient) / 1e30 for gradient in torch.autograd.grad(1e30 * loss, outputs)]""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "mean of the chunks' means",
+        "in chunks of 50, and a smaller last chunk counts as much",
+        definition(
+            "gradient_correlation",
+            """def correlation_of_chunk(model, images, neighbours):
+    directions = []
+    for inputs in (images, neighbours):
+        inputs = inputs.detach().clone().requires_grad_()
+        with undisturbed(model, training=False):
+            (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+        directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
+    return (directions[0] * directions[1]).sum(dim=1).mean().item()
+
+
+def gradient_correlation(model, images, neighbours):
+    chunks = list(zip(images.split(50), neighbours.split(50)))
+    return sum(correlation_of_chunk(model, *chunk) for chunk in chunks) / len(chunks)""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "flattened in the order of memory",
+        "in the order in which they lie in memory",
+        edit(
+            "gradient.flatten(1).cpu().double()",
+            "torch.stack([torch.tensor(row.ravel(order='K')) for row in gradient.cpu().double().numpy()])",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "the optimizer's order",
+        "in the order of the optimizer's parameters",
+        hole(
+            "record_training",
+            """known = {id(module.weight) for module in model.modules() if isinstance(module, nn.Conv2d)}
+parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+weights = [parameter for parameter in parameters if id(parameter) in known]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(weight.grad) for weight in weights])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
 ]
