@@ -836,7 +836,7 @@ def check_can_be_trained(network):
             "torch.no_grad() or torch.inference_mode() before fit is called."
         )
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if tensor.is_inference():
+        if not nn.parameter.is_lazy(tensor) and tensor.is_inference():
             raise Wrong(
                 f"run_ablation: fit cannot train the network, for {name} was made in inference "
                 "mode. Build the network outside of torch.inference_mode()."

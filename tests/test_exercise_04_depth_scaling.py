@@ -1303,7 +1303,8 @@ class Fit:
     def check_can_be_trained(self, network, depth):
         """Raise Wrong if a tensor was made in inference mode, or a parameter is frozen."""
         what = f"{self.call}: the network of depth {depth} that fit is given"
-        if any(tensor.is_inference() for tensor in (*network.parameters(), *network.buffers())):
+        tensors = [*drawn_parameters(network), *network.buffers()]
+        if any(tensor.is_inference() for tensor in tensors):
             raise Wrong(
                 f"{what} was made within torch.inference_mode(): no optimizer can train it."
             )
