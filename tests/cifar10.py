@@ -36,7 +36,7 @@ def load_cifar10(lesson, folder, train_images=64, test_images=64, epochs=1):
 
 
 def cuda_works():
-    """Whether torch can compute on a CUDA GPU: one may be there, and be too old for this torch."""
+    """Whether torch can compute on a CUDA GPU: one, or its cuDNN, may not fit this torch."""
     try:
         image = torch.ones(1, 1, 3, 3, device="cuda")
         torch.nn.functional.conv2d(image, image).item()

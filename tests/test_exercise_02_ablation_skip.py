@@ -32,7 +32,7 @@ from messages import (
     shape,
 )
 from torch import equal, nn
-from unchanged import Everything, check_seeds_nothing, disturb, hash_in_another_process
+from unchanged import LAYOUTS, Everything, check_seeds_nothing, disturb, hash_in_another_process
 from what_ran import (
     check_made_in_train_mode,
     check_registered,
@@ -61,12 +61,6 @@ CASES = [
 TWO_CASES = pytest.mark.parametrize(
     "case", [SAME_SHAPE, OTHER_SHAPE], ids=["same-shape", "other-shape"]
 )
-LAYOUTS = {  # the same numbers in another order in memory, or with others in between
-    "in channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
-    "whose columns lie in memory as rows usually do": lambda x: x.mT.contiguous().mT,
-    "cut out of larger images": lambda x: F.pad(x, (1, 2, 1, 2))[:, :, 1:-2, 1:-2],
-    "made of every second image of a batch": lambda x: x.repeat_interleave(2, dim=0)[::2],
-}
 
 
 def option_a(x, new_channels, stride):

@@ -52,7 +52,14 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from unchanged import SETTINGS, Everything, check_seeds_nothing, disturb, hash_in_another_process
+from unchanged import (
+    LAYOUTS,
+    SETTINGS,
+    Everything,
+    check_seeds_nothing,
+    disturb,
+    hash_in_another_process,
+)
 from what_ran import (
     check_registered,
     convolutions,
@@ -317,19 +324,12 @@ def what_is_kept(output, earlier_output, kept):
     return None
 
 
-LAYOUTS = {  # how the same numbers can lie in memory
-    "in the memory format channels_last": lambda x: x.to(memory_format=torch.channels_last),
-    "transposed": lambda x: x.mT.contiguous().mT,
-    "with gaps, as x[..., ::2] does": lambda x: x.repeat_interleave(2, dim=3)[..., ::2],
-}
-
-
 @pytest.mark.task("4.1")
 @pytest.mark.parametrize("case", ANY_INPUT_CASES)
 def test_bottleneck_takes_inputs_however_they_lie_in_memory(lesson, case):
     twins = block_twins(lesson, case, training=False)
     for layout, lay_out in LAYOUTS.items():
-        what = f"{twins.what} that lies in memory {layout},"
+        what = f"{twins.what} {layout},"
         x = lay_out(twins.x)
         got, expected = call_twins(twins, x, what)
         check_input_stays(x, twins.x, what)

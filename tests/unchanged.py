@@ -9,6 +9,7 @@ disturb(model) first brings a network into a state in which every slip shows.
 """
 
 import torch
+import torch.nn.functional as F
 from messages import Wrong, calling, draw, dtype, mode_name
 from torch import nn
 
@@ -427,6 +428,14 @@ def check_seeds_nothing(make, what):
                 f"{what}, called twice, gives {name} the same weights. Let each call draw its own "
                 "from torch's random numbers."
             )
+
+
+LAYOUTS = {  # the same numbers in another order in memory, or with others in between
+    "in channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "whose columns lie in memory as rows usually do": lambda x: x.mT.contiguous().mT,
+    "cut out of larger images": lambda x: F.pad(x, (1, 2, 1, 2))[:, :, 1:-2, 1:-2],
+    "made of every second image of a batch": lambda x: x.repeat_interleave(2, dim=0)[::2],
+}
 
 
 def hash_in_another_process(value):

@@ -62,7 +62,7 @@ def weight_growth(solution):
         for when, after in (("the first", after_a_step), ("the last", weight_norms(model))):
             growth = [f"{new / old:.3g}" for old, new in zip(before, after)]
             print(f"The convolutions' weights after {when} step, over those before the first:")
-            print(f"  every tenth one, from the first: {', '.join(growth[::10])}")
+            print(f"  the first and every tenth: {', '.join([growth[0], *growth[9::10]])}")
         return norms
 
     solution.record_training = record_and_print

@@ -777,7 +777,7 @@ def choose_device(name, parser):
 
 
 def can_compute(device):
-    """Whether torch computes on a device: a GPU may be full, or too old for this torch."""
+    """Whether torch computes on a device: a GPU or its cuDNN may not fit this torch, or be full."""
     try:
         image = torch.ones(1, 1, 3, 3, device=device)
         F.conv2d(image, image).item()
