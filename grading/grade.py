@@ -90,16 +90,17 @@ def fill_in(verdict, known, places, options, room, scratch):
 def grade_all(learners, options, room):
     """The verdicts on all exercises of all learners, several at once."""
     with ThreadPoolExecutor(options.jobs) as pool:
-        jobs = []
-        for exercise in sorted(set(options.exercises)):
-            for learner, places in learners.items():
-                jobs.append(pool.submit(grade, learner, places, exercise, options, room))
         try:
+            jobs = [
+                pool.submit(grade, learner, places, exercise, options, room)
+                for exercise in sorted(set(options.exercises))
+                for learner, places in learners.items()
+            ]
             return [job.result() for job in tqdm(as_completed(jobs), "judging", len(jobs))]
         except KeyboardInterrupt:
-            print("stopped; the same command goes on from here", flush=True)
-            shutil.rmtree(options.scratch, ignore_errors=True)
-            os._exit(1)  # at once, while the pool would wait for all; the judges end with it
+            pool.shutdown(wait=False, cancel_futures=True)
+            room.stop()
+            raise SystemExit("stopped; the same command goes on from here") from None
 
 
 def name_the_similar(verdicts):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("torch", "torchvision", "matplotlib", "numpy", "tqdm", "pytest")
@@ -19,6 +20,9 @@ class Sandbox:
 
     def __init__(self, way, folder):
         self.way = way  # "bubblewrap", "unshare", "none", or an image's name
+        self.processes = []
+        self.stopped = False
+        self.lock = Lock()
         self.course = Path(folder, "course")
         places = {sys.base_prefix, sys.prefix, str(Path(sys.executable).resolve().parents[1])}
         for name in NEEDED:
@@ -34,13 +38,31 @@ class Sandbox:
     def start(self, folder, script, *arguments):
         """A process that runs a script of grading/ on folder/submission, until its stdin ends.
 
-        folder/room must be an empty folder. What goes to stderr is in folder/errors.
+        folder/room must be an empty folder. What goes to stderr is in folder/errors. Raises OSError
+        after stop().
         """
         places = [folder / "room", self.course, folder / "submission", self.folders]
         command = ["sh", ROOT / "grading" / "sandbox.sh", self.way, *places, sys.executable]
-        with open(folder / "errors", "wb") as errors:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
-            return subprocess.Popen([*command, script, *arguments], text=True, **pipes)
+        with open(folder / "errors", "wb") as errors, self.lock:
+            if self.stopped:
+                raise OSError("the grader was stopped")
+            process = subprocess.Popen(
+                [*command, script, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,  # a Ctrl-C is the grader's alone
+            )
+            self.processes.append(process)
+        return process
+
+    def stop(self):
+        """Make all that run end by themselves, soon, and let nothing else start."""
+        with self.lock:
+            self.stopped = True
+        for process in self.processes:
+            process.stdin.close()
 
     def probe(self, folder):
         """Raise NoSandbox if a process in the sandbox sees anything of the host's."""

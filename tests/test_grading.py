@@ -378,9 +378,10 @@ def test_a_submission_sees_nothing_of_the_host(tmp_path):
 # A verdict is final only if the submission itself caused it
 
 
-def start_grading(folder):
+def start_grading(folder, *flags):
     """The grader at work on folder/class, in a process group of its own."""
     command = [*GRADE, str(folder / "class"), "--out", str(folder / "out"), "--exercises", "1"]
+    command += flags
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
 
@@ -433,12 +434,15 @@ def test_what_is_killed_or_paused_from_outside_is_judged_all_the_same(tmp_path):
     assert table_of(tmp_path)["anna"]["total"] == "20"
 
 
-def test_a_grader_that_is_asked_to_stop_stops(tmp_path):
+@pytest.mark.parametrize("flags", [["--jobs", "8"], ["--no-sandbox"]])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_grader_that_is_asked_to_stop_stops(number, flags, tmp_path):
     lay_out(tmp_path / "class", {f"{name}/{NAME}": RIGHT for name in "abcdefgh"})
-    process = start_grading(tmp_path)
-    wait_for_workers(process)
-    process.terminate()
-    assert process.wait(timeout=10) == 1
+    process = start_grading(tmp_path, *flags)
+    some = wait_for_workers(process)
+    os.killpg(process.pid, number)
+    assert process.wait(timeout=30) == 1
+    assert not set(some) & set(workers())
     assert not list(tmp_path.glob("out/scratch-*"))
     assert not list(tmp_path.glob("out/grades.csv"))
 

@@ -50,17 +50,16 @@ def weight_growth(solution):
 
     def record_and_print(model, batches, optimizer):
         before = weight_norms(model)
-        after_a_step = []
+        after_each_step = []
 
         def watched():
-            for number, batch in enumerate(batches):
-                if number == 1:
-                    after_a_step.extend(weight_norms(model))
+            for batch in batches:
                 yield batch
+                after_each_step.append(weight_norms(model))
 
         norms = record_training(model, watched(), optimizer)
-        for when, after in (("the first", after_a_step), ("the last", weight_norms(model))):
-            growth = [f"{new / old:.3g}" for old, new in zip(before, after)]
+        for when, step in (("the first", 0), ("the last", -1)):
+            growth = [f"{new / old:.3g}" for old, new in zip(before, after_each_step[step])]
             print(f"The convolutions' weights after {when} step, over those before the first:")
             print(f"  the first and every tenth: {', '.join([growth[0], *growth[9::10]])}")
         return norms
