@@ -25,10 +25,12 @@ import math
 import os
 import shutil
 import socket
+import ssl
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
@@ -474,6 +476,8 @@ def read_cifar10(args):
         )
     if not is_there:
         print(f"No {CIFAR10.base_folder} in {root}: this run takes the built-in shapes")
+        if (root / CIFAR10.filename).is_file():
+            print(f"(--data cifar10 unpacks the {CIFAR10.filename} that is there.)")
         return None
     return [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
@@ -501,7 +505,7 @@ def fetch_cifar10(root):
         CIFAR10(folder, download=True)
         (root / CIFAR10.base_folder).mkdir(exist_ok=True)
         for path in Path(folder, CIFAR10.base_folder).iterdir():
-            os.replace(path, root / CIFAR10.base_folder / path.name)
+            replace_file(root / CIFAR10.base_folder / path.name, path)
     except MemoryError:
         raise
     except Exception as error:  # urllib and tarfile, too
@@ -516,12 +520,14 @@ def why_not_fetched(what, error, url, folder, setting):
 
     setting is what names the folder.
     """
-    no_room = (errno.ENOSPC, errno.EDQUOT)
-    no_rights = (errno.EACCES, errno.EPERM, errno.EROFS)
-    no_folder = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO)
-    if isinstance(error, OSError) and error.errno in no_room + no_rights + no_folder:
+    nameless = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # from writing to an open file
+    from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
+    if from_disk and (error.filename is not None or error.errno in nameless):
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
-    return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
+    advice = "try again"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        advice = "see that the clock is right (on a Mac, run Python's Install Certificates.command)"
+    return f"{what} cannot be downloaded ({error}): {advice}, or put {url} into {folder} yourself"
 
 
 def draw_shapes(count, seed, style="filled"):
@@ -1034,10 +1040,10 @@ def stop_if_unwritten(exercise):
                 f"{task}: delete line {number} of {path.name}, which still raises "
                 "NotImplementedError, once the task is written"
             )
-        sys.exit(
-            f"{task} is not written yet ({path.name}, line {number}). "
-            f"Check it with: pytest tests/test_{exercise}.py"
-        )
+        advice = ""
+        if path.name == f"{exercise}.py" and Path(path.parent, "tests").is_dir():
+            advice = f". Check it with: pytest tests/test_{exercise}.py"
+        sys.exit(f"{task} is not written yet ({path.name}, line {number}){advice}")
 
 
 def is_left_over(lines, number):
@@ -1055,6 +1061,8 @@ def main(run, exercise, budgets, add_flags=None):
     """Run the experiment as the command line says; every expected mishap gets one sentence."""
     if sys.stderr is None:  # closed, but progress bars want one
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if [int(part) for part in torch.__version__.split(".")[:2]] < [2, 6]:
+        sys.exit(f"PyTorch 2.6 or newer is needed; this is {torch.__version__}")
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
     limit_threads()
@@ -1063,11 +1071,11 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
+        if args.dry_run:
+            print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
-        sys.exit(
-            "\nStopped: nothing is half-written. "
-            "Run the same command again: what is finished and kept is not computed anew."
-        )
+        sys.excepthook = lambda *_: print("\nStopped: nothing is half-written.", file=sys.stderr)
+        raise  # and not sys.exit: a shell's loop around this run then ends, too
     except MemoryError:
         sys.exit(MISHAPS["can't allocate memory"])
     except RuntimeError as error:  # torch has no classes for most of these
@@ -1075,18 +1083,19 @@ def main(run, exercise, budgets, add_flags=None):
             if words in str(error):
                 sys.exit(sentence)
         raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to come
-        sys.exit("Stopped: nobody reads the output any more. Leave out the | and what follows it")
     except OSError as error:
+        broken_pipe = (errno.EPIPE, errno.EINVAL)  # the latter on Windows
+        if error.filename is None and error.errno in broken_pipe:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is to come
+            sys.exit(
+                "Stopped: nobody reads the output any more. Leave out the | and what follows it"
+            )
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
         path = Path(str(error.filename2 or error.filename))
         if error.filename is None or not path.is_relative_to(args.out):
             raise
         sys.exit(f"{path} cannot be written ({error.strerror}): close or remove it, and try again")
-    if args.dry_run:
-        print("This was a dry run: everything works, and what it measured means nothing.")
 
 
 # %% Run

@@ -30,13 +30,16 @@ import errno
 import functools
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
 import pickle
 import random
+import re
 import shutil
 import socket
+import ssl
 import sys
 import textwrap
 import time
@@ -45,6 +48,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
@@ -79,8 +83,6 @@ BUDGETS = {  # epochs, train_images and batch_size are those of pretraining
         "batch_size": 64,
         "size": 16,  # height and width of the images
         "width": 16,  # channels of the first stage
-        "steps": 200,  # of each fine-tuning, the same for every strategy
-        "seeds": 5,  # from how many seeds each transfer is made
     },
     "gpu": {
         "epochs": 15,
@@ -89,8 +91,6 @@ BUDGETS = {  # epochs, train_images and batch_size are those of pretraining
         "batch_size": 128,
         "size": 32,
         "width": 64,
-        "steps": 400,
-        "seeds": 5,
     },
 }
 LABELS_PER_CLASS = (2, 5, 20, 100)
@@ -100,13 +100,16 @@ PRETRAINING_RATE = 0.1 / 128  # SGD's, per image of a batch (Goyal et al., 2017)
 FINE_TUNING_RATE = 0.002  # AdamW's
 RATE_FACTOR = 0.6  # a stage's learning rate over that of the stage after it
 BATCH_SIZE = 32  # of fine-tuning
-ADAPTATION_IMAGES = 1_000  # unlabelled ones to adapt to, and as many to test on
-TEST_FOLDERS = ("test", "val", "valid", "validation")  # beside train, in lower case
+ADAPTATION_IMAGES = 1_000  # unlabelled ones to adapt to; at most as many to test on
+TRAIN_FOLDERS = ("train", "training")  # in lower case
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
 SYSTEM_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found")
 TEST_SHARE = 0.3  # of your images, where you have no folder of test images
-SLOW_STEPS = 40  # of a fine-tuning with large images on a CPU
-# A difference of more standard errors is called clear. With 5 seeds luck makes such a one less than
-# once in 20 times; of many differences, more often one.
+STEPS = {"cpu": 200, "gpu": 400}  # of each fine-tuning, the same for every strategy
+SLOW_STEPS = 40  # with large images on a CPU
+SEEDS = 5  # from how many seeds each transfer is made
+# A difference of more standard errors than this is called clear. With 5 seeds, luck alone makes one
+# in less than one comparison in 20; in many comparisons it will happen.
 STANDARD_ERRORS = 3
 
 
@@ -165,7 +168,8 @@ def freeze_backbone(model):
     their values. A second call is allowed.
     """
 
-    # TODO 5.2: gradients for the parameters of fc only; batch norms that train() does not wake.
+    # TODO 5.2: gradients for the parameters of fc only; batch norms that stay in eval mode, even
+    # after model.train().
     raise NotImplementedError("TODO 5.2: freeze_backbone")
 
 
@@ -196,11 +200,12 @@ def linear_probe(features, labels, num_classes, penalty=1e-3):
 
 
 def parameter_groups(model, lr, factor):
-    """Groups for an optimiser: fc learns at lr, each part at factor times the next part's rate.
+    """Groups for an optimiser: the nearer a part is to the input, the lower its learning rate.
 
     Returns a list of dicts with "params" and "lr". The parts, from the head backwards: fc, layer4,
-    layer3, layer2, layer1, and the stem, which is conv1 and bn1. So layer4's rate is lr * factor,
-    the stem's lr * factor**5. Every parameter, frozen or not, is in exactly one group; a part may
+    layer3, layer2, layer1, and the stem, which is conv1 and bn1. fc learns at lr, each other part
+    at factor times the rate of the part before it in this list: layer4 at lr * factor, the stem at
+    lr * factor**5. Every parameter, frozen or not, is in exactly one group; a part may
     have several groups, and their order is free. The model stays as it was. (Howard and Ruder,
     2018, arXiv:1801.06146, section 3.2, call these rates discriminative.)
     """
@@ -218,8 +223,8 @@ def adapt_batchnorm(model, batches):
     stays as it was, each momentum and each module's own mode included; num_batches_tracked may
     count these batches or not. Returns the model.
     """
-    # TODO 5.5: reset the statistics, take the mean instead of a moving one, run the batches with
-    # the batch norms in train mode; put everything else back.
+    # TODO 5.5: reset the statistics; with the batch norms in train mode, run all batches and take
+    # their plain mean, not a moving average; put everything else back.
     raise NotImplementedError("TODO 5.5: adapt_batchnorm")
 
 
@@ -241,11 +246,11 @@ def run(args):
     )
     if args.images:
         print(f"Classes: {textwrap.shorten(', '.join(target.classes), 300, placeholder=' ...')}")
+    labels_per_class = choose_labels_per_class(args, target)
     if network is None:
         network = pretrain(args, source)
     network.to(args.device)
-    limit_cost(args, form)
-    labels_per_class = choose_labels_per_class(args, target)
+    choose_cost(args, form)
     accuracies, fine_tuned = compare_strategies(args, network, target, labels_per_class)
     domain = source if args.weights is None else target
     adapted_network = network if args.weights is None else fine_tuned
@@ -450,7 +455,7 @@ class Choice:
     def takes(self, path):
         """Whether to read a path: not if it is hidden, nor if a link has led to the same before."""
         real_path = Path(os.path.realpath(path))  # Path.resolve may fail at a link to itself
-        if path.name.startswith(".") or path.name in SYSTEM_FOLDERS:
+        if is_hidden(path.name):
             self.skip(path, "hidden, or the system's own")
         elif real_path in self.seen:
             self.skip(path, "a link to what is read elsewhere")
@@ -471,6 +476,11 @@ class Choice:
             others = self.count[kind] - 1
             more = f" and {others} more" if others else ""
             print(f"Skipped {path}{more}: {why}")
+
+
+def is_hidden(name):
+    """Whether a file or folder of that name is hidden, or one of the system's own."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 class ImageList:
@@ -498,63 +508,94 @@ def find_files(args, choice):
     The latter is None if there is no test folder. Ends the script with one sentence if the folders
     cannot be used.
     """
-    folders = list_folders(args.images, choice)
-    by_name = {folder.name.lower(): folder for folder in folders}
-    train_folder = by_name.get("train")
+    class_folders = list_folders(args.images, choice)
+    by_name = {path.name.lower(): path for path in class_folders}
+    train_folders = [by_name[name] for name in TRAIN_FOLDERS if name in by_name]
     test_folders = [by_name[name] for name in TEST_FOLDERS if name in by_name]
     test_files = None
-    if train_folder and not test_folders and len(folders_in(train_folder)) > 1:
-        sys.exit(
-            f"--images {args.images}: train has folders of its own, as training sets have, but "
-            f"there is no test beside it; give {train_folder} instead, or name the other one test"
-        )
-    if train_folder and test_folders:
-        folders = list_folders(train_folder, choice)
-        classes = [composed(folder.name) for folder in folders]
-        test_files = list_files(find_test_folders(test_folders, classes, choice), args.seed, choice)
-    if not folders:
-        sys.exit(
-            f"--images {args.images}: needs a folder for each class, with that class's images in it"
-        )
-    if len(folders) == 1:
-        sys.exit(
-            f"--images {args.images}: has one class, {folders[0].name}; a classifier needs two "
-            "folders or more"
-        )
-    if not test_files and hold_the_same_folders(folders):
-        names = " and ".join(folder.name for folder in folders)
-        sys.exit(
-            f"--images {args.images}: {names} have folders of the same names in them; if they are "
-            "sets, give one of them, or name them train and test; if they are classes, put their "
-            "images into them without folders"
-        )
-    return list_files(folders, args.seed, choice), test_files
+    if train_folders and test_folders:
+        train_folder = train_folders[0]
+        class_folders = list_folders(train_folder, choice)
+        stop_if_few(train_folder, class_folders)
+        classes = [composed(path.name) for path in class_folders]
+        test_class_folders = find_test_folders(train_folder, test_folders, classes, choice)
+        test_files = list_files(test_class_folders, args.seed, choice)
+    else:
+        stop_if_few(args.images, class_folders)
+        stop_if_sets(args.images, class_folders)
+    return list_files(class_folders, args.seed, choice), test_files
 
 
-def hold_the_same_folders(folders):
-    """Whether all folders have folders of the same names in them, two or more."""
-    names = [folders_in(folder) for folder in folders]
-    return len(names[0]) > 1 and all(other == names[0] for other in names)
+def stop_if_few(folder, class_folders):
+    """End the script with one sentence if a folder has less than two folders for classes."""
+    if not class_folders:
+        sys.exit(
+            f"--images {folder}: needs a folder for each class, with that class's images in it"
+        )
+    first = class_folders[0]
+    if len(class_folders) == 1 and len(folders_in(first)) > 1:
+        sys.exit(f"--images {folder}: has nothing but one folder; give {first} instead")
+    if len(class_folders) == 1:
+        sys.exit(
+            f"--images {folder}: has one class, {first.name}; a classifier needs two folders or "
+            "more"
+        )
+
+
+def stop_if_sets(folder, folders):
+    """End the script with one sentence if what should be classes look like sets of images."""
+    for path in folders:
+        if path.name.lower() in TRAIN_FOLDERS and len(folders_in(path)) > 1:
+            sys.exit(
+                f"--images {folder}: {path.name} has folders of its own, as training sets have, "
+                f"but there is no test beside it; give {path} instead, or name the other one test"
+            )
+    for one, other in itertools.combinations(folders, 2):
+        inside = folders_in(one)
+        look_alike = len(inside) > 1 and inside == folders_in(other)
+        if look_alike or {kind_of_set(one), kind_of_set(other)} == {"train", "test"}:
+            sys.exit(
+                f"--images {folder}: {one.name} and {other.name} look like sets of images; if they "
+                "are, give the folder in them that has a folder for each class, or name them train "
+                "and test; if they are classes, give them other names, and no folders of their own"
+            )
+
+
+def kind_of_set(folder):
+    """ "train" or "test" if a word of a folder's name says so, as in seg_train; or None."""
+    words = set(re.findall("[a-z]+", folder.name.lower()))
+    if words & set(TRAIN_FOLDERS):
+        return "train"
+    if words & set(TEST_FOLDERS):
+        return "test"
+    return None
 
 
 def folders_in(folder):
     """The names of the folders in a folder, sorted; none if it cannot be read."""
     _, names, _ = next(os.walk(folder), ("", [], []))
-    return sorted(names)
+    return sorted(name for name in names if not is_hidden(name))
 
 
-def find_test_folders(candidates, classes, choice):
+def find_test_folders(train_folder, candidates, classes, choice):
     """The class folders in the first candidate that has the classes of the training set."""
+    odd = None
     for candidate in candidates:
         folders = list_folders(candidate, choice)
         test_classes = [composed(folder.name) for folder in folders]
         if sorted(test_classes) == sorted(classes):
             print(f"The images to test on are those in {candidate}")
             return folders
-    odd = sorted(set(classes) ^ set(test_classes))
+        if folders:
+            odd = candidate.name, sorted(set(classes) ^ set(test_classes))[0]
+    if odd is None:
+        sys.exit(
+            f"--images {train_folder.parent}: {candidate.name} has no folder for each class; give "
+            f"{train_folder} instead, and a part of it is kept for testing"
+        )
     sys.exit(
-        f"--images {candidate.parent}: train and {candidate.name} have different classes: only one "
-        f"of them has {odd[0]!r}"
+        f"--images {train_folder.parent}: {train_folder.name} and {odd[0]} have different classes: "
+        f"only one of them has {odd[1]!r}"
     )
 
 
@@ -684,6 +725,8 @@ class SmallResNet(nn.Module):
 
 def pretrain(args, source):
     """A small ResNet trained on the source. Its weights go to OUT/exercise_05_source.pt."""
+    if len(source.train_labels) == 0:
+        sys.exit("No training image is of the classes to pretrain on: raise --train-images")
     torch.manual_seed(args.seed)
     network = SmallResNet(len(source.classes), args.width)
     network.apply(initialise).to(args.device)
@@ -820,18 +863,22 @@ def read_state(name):
 # Transfer
 
 
-def limit_cost(args, form):
-    """Set args.seeds and args.steps to less where a step takes long, and in a dry run."""
+def choose_cost(args, form):
+    """Set args.seeds and args.steps, unless the flags do; to less where a step takes long."""
+    on_cpu = args.device.type == "cpu"
     if args.dry_run:
         args.seeds = 1
         args.steps = 1
-    elif form.size > 64 and args.device.type == "cpu":
-        args.seeds = 1
-        args.steps = min(args.steps, SLOW_STEPS)
+    elif on_cpu and form.size > 64:
+        args.seeds = args.seeds or 1
+        args.steps = args.steps or SLOW_STEPS
         print(
-            "Images of this size take long without a GPU, so --seeds is 1 here, and --steps "
-            f"{args.steps}: too little to tell a small difference from luck."
+            f"Images of this size take long without a GPU: --seeds {args.seeds}, --steps "
+            f"{args.steps}. With few of either, a small difference may be luck."
         )
+    else:
+        args.seeds = args.seeds or SEEDS
+        args.steps = args.steps or STEPS["cpu" if on_cpu else "gpu"]
 
 
 def choose_labels_per_class(args, target):
@@ -1405,6 +1452,8 @@ def read_cifar10(args):
         )
     if not is_there:
         print(f"No {CIFAR10.base_folder} in {root}: this run takes the built-in shapes")
+        if (root / CIFAR10.filename).is_file():
+            print(f"(--data cifar10 unpacks the {CIFAR10.filename} that is there.)")
         return None
     return [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
@@ -1432,7 +1481,7 @@ def fetch_cifar10(root):
         CIFAR10(folder, download=True)
         (root / CIFAR10.base_folder).mkdir(exist_ok=True)
         for path in Path(folder, CIFAR10.base_folder).iterdir():
-            os.replace(path, root / CIFAR10.base_folder / path.name)
+            replace_file(root / CIFAR10.base_folder / path.name, path)
     except MemoryError:
         raise
     except Exception as error:  # urllib and tarfile, too
@@ -1447,12 +1496,14 @@ def why_not_fetched(what, error, url, folder, setting):
 
     setting is what names the folder.
     """
-    no_room = (errno.ENOSPC, errno.EDQUOT)
-    no_rights = (errno.EACCES, errno.EPERM, errno.EROFS)
-    no_folder = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO)
-    if isinstance(error, OSError) and error.errno in no_room + no_rights + no_folder:
+    nameless = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # from writing to an open file
+    from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
+    if from_disk and (error.filename is not None or error.errno in nameless):
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
-    return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
+    advice = "try again"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        advice = "see that the clock is right (on a Mac, run Python's Install Certificates.command)"
+    return f"{what} cannot be downloaded ({error}): {advice}, or put {url} into {folder} yourself"
 
 
 def draw_shapes(count, seed, style="filled"):
@@ -1972,10 +2023,10 @@ def stop_if_unwritten(exercise):
                 f"{task}: delete line {number} of {path.name}, which still raises "
                 "NotImplementedError, once the task is written"
             )
-        sys.exit(
-            f"{task} is not written yet ({path.name}, line {number}). "
-            f"Check it with: pytest tests/test_{exercise}.py"
-        )
+        advice = ""
+        if path.name == f"{exercise}.py" and Path(path.parent, "tests").is_dir():
+            advice = f". Check it with: pytest tests/test_{exercise}.py"
+        sys.exit(f"{task} is not written yet ({path.name}, line {number}){advice}")
 
 
 def is_left_over(lines, number):
@@ -1993,6 +2044,8 @@ def main(run, exercise, budgets, add_flags=None):
     """Run the experiment as the command line says; every expected mishap gets one sentence."""
     if sys.stderr is None:  # closed, but progress bars want one
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if [int(part) for part in torch.__version__.split(".")[:2]] < [2, 6]:
+        sys.exit(f"PyTorch 2.6 or newer is needed; this is {torch.__version__}")
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
     limit_threads()
@@ -2001,11 +2054,11 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
+        if args.dry_run:
+            print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
-        sys.exit(
-            "\nStopped: nothing is half-written. "
-            "Run the same command again: what is finished and kept is not computed anew."
-        )
+        sys.excepthook = lambda *_: print("\nStopped: nothing is half-written.", file=sys.stderr)
+        raise  # and not sys.exit: a shell's loop around this run then ends, too
     except MemoryError:
         sys.exit(MISHAPS["can't allocate memory"])
     except RuntimeError as error:  # torch has no classes for most of these
@@ -2013,18 +2066,19 @@ def main(run, exercise, budgets, add_flags=None):
             if words in str(error):
                 sys.exit(sentence)
         raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to come
-        sys.exit("Stopped: nobody reads the output any more. Leave out the | and what follows it")
     except OSError as error:
+        broken_pipe = (errno.EPIPE, errno.EINVAL)  # the latter on Windows
+        if error.filename is None and error.errno in broken_pipe:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is to come
+            sys.exit(
+                "Stopped: nobody reads the output any more. Leave out the | and what follows it"
+            )
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
         path = Path(str(error.filename2 or error.filename))
         if error.filename is None or not path.is_relative_to(args.out):
             raise
         sys.exit(f"{path} cannot be written ({error.strerror}): close or remove it, and try again")
-    if args.dry_run:
-        print("This was a dry run: everything works, and what it measured means nothing.")
 
 
 # %% Run

@@ -34,12 +34,14 @@ import math
 import os
 import shutil
 import socket
+import ssl
 import statistics
 import sys
 import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
@@ -62,8 +64,8 @@ from tqdm import tqdm
 
 EXERCISE = "exercise_04_depth_scaling"
 RATE = 0.1  # high for batches of 32: exercise 1's rule gives a quarter of it
-# A difference of more standard errors is called clear. With 5 seeds luck makes such a one less than
-# once in 20 times; of many differences, more often one.
+# A difference of more standard errors than this is called clear. With 5 seeds, luck alone makes one
+# in less than one comparison in 20; in many comparisons it will happen.
 STANDARD_ERRORS = 3
 BUDGETS = {
     "cpu": {
@@ -243,9 +245,9 @@ def count_parameters(model):
 def count_macs(model, shape=(3, 32, 32)):
     """The multiply-adds of all nn.Conv2d and nn.Linear layers for one image of this shape.
 
-    A whole number. Every run of a layer counts; biases and batch norms do not. (What other kinds of
-    layers multiply may count or not.) Runs the model once, in eval mode and without gradients, on
-    an image of zeros. The model stays as it was: weights, gradients, requires_grad, hooks, running
+    A whole number. Every run of a layer counts; biases and batch norms do not. (Other kinds of
+    layers may be counted or not.) Runs the model once, in eval mode and without gradients, on an
+    image of zeros. The model stays as it was: weights, gradients, requires_grad, hooks, running
     statistics, and the mode of each module. torch's random state and settings stay, too.
     """
     # Task 4.3: put a forward hook on each of these layers. Each number that a layer outputs is a
@@ -280,8 +282,8 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
     seed. If world_size processes share it, process number rank does the runs number rank, rank +
     world_size, rank + 2 * world_size and so on, all counted from 0. The network has this width.
     """
-    # Task 4.4: go through this process's share of the runs. For each, seed torch, build the
-    # network, apply initialise to it, and fit it.
+    # Task 4.4: go through this process's share of the runs. For each, make a network with the
+    # weights that the docstring asks for, and fit it.
     runs = list(itertools.product(depths, seeds))
     rows = {}
     for depth, seed in runs[rank::world_size]:
@@ -650,22 +652,33 @@ def describe_depth(args, table, trainings):
             f"ResNet-{shallowest['depth']}, for {best['macs'] / shallowest['macs']:.1f} times the "
             f"multiply-adds.{unclear}"
         )
+    if args.seeds > 1:
+        describe_pairs(trainings)
+
+
+def describe_pairs(trainings):
+    """Say which differences in accuracy are clear, between any two of the networks."""
+    pairs = list(itertools.combinations(LAYERS, 2))
+    clear = []
+    for shallow, deep in pairs:
+        points, error = compare(trainings, shallow, deep)
+        if is_clear(points, error):
+            clear.append(f"from {shallow} to {deep} layers {points:+.1f} ± {error:.1f} points")
+    print(f"Clear differences among the {len(pairs)} pairs: {'; '.join(clear) or 'none'}.")
 
 
 def describe_budgets(args, table, trainings):
     """Say which network to train if that may cost as much as to train another."""
-    print("The most accurate network for what it costs (forward and backward) to train")
+    print("If training may cost as much as all epochs of one network, the most accurate one is:")
     for row in table[:-1]:
         budget = trainings[f"{row['depth']}-{args.seed}"]["history"][-1]["multiply_adds"]
         best = most_accurate_within(trainings, budget)
         print(
-            f"  ResNet-{row['depth']}, {budget / 1e9:,.1f} GMACs: ResNet-{best['depth']}, "
+            f"  ResNet-{row['depth']} ({budget / 1e9:,.1f} GMACs): ResNet-{best['depth']}, "
             f"{100 * best['accuracy']:.1f} % after epoch {best['epochs']} of {args.epochs}"
         )
     if args.epochs > 1:
-        print(
-            "A network that is stopped early still has a high learning rate, which costs it some."
-        )
+        print("(Stopped early, a network still has a high learning rate, which costs it accuracy.)")
 
 
 def draw_figure(settings, table, trainings, gains, name, training_images):
@@ -689,7 +702,7 @@ def finding(settings, table, trainings):
     shallowest = table[0]
     best = max(table, key=lambda row: row["accuracy"])
     if settings["seeds"] == 1:
-        return "One training per network cannot show whether a gain in accuracy is luck"
+        return "One training run per network cannot show whether a gain in accuracy is luck"
     if best is shallowest:
         return f"No deeper network is more accurate than ResNet-{best['depth']}"
     points, error = compare(trainings, shallowest["depth"], best["depth"])
@@ -969,6 +982,8 @@ def read_cifar10(args):
         )
     if not is_there:
         print(f"No {CIFAR10.base_folder} in {root}: this run takes the built-in shapes")
+        if (root / CIFAR10.filename).is_file():
+            print(f"(--data cifar10 unpacks the {CIFAR10.filename} that is there.)")
         return None
     return [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
@@ -996,7 +1011,7 @@ def fetch_cifar10(root):
         CIFAR10(folder, download=True)
         (root / CIFAR10.base_folder).mkdir(exist_ok=True)
         for path in Path(folder, CIFAR10.base_folder).iterdir():
-            os.replace(path, root / CIFAR10.base_folder / path.name)
+            replace_file(root / CIFAR10.base_folder / path.name, path)
     except MemoryError:
         raise
     except Exception as error:  # urllib and tarfile, too
@@ -1011,12 +1026,14 @@ def why_not_fetched(what, error, url, folder, setting):
 
     setting is what names the folder.
     """
-    no_room = (errno.ENOSPC, errno.EDQUOT)
-    no_rights = (errno.EACCES, errno.EPERM, errno.EROFS)
-    no_folder = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO)
-    if isinstance(error, OSError) and error.errno in no_room + no_rights + no_folder:
+    nameless = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # from writing to an open file
+    from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
+    if from_disk and (error.filename is not None or error.errno in nameless):
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
-    return f"{what} cannot be downloaded ({error}): try again, or put {url} into {folder} yourself"
+    advice = "try again"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        advice = "see that the clock is right (on a Mac, run Python's Install Certificates.command)"
+    return f"{what} cannot be downloaded ({error}): {advice}, or put {url} into {folder} yourself"
 
 
 def draw_shapes(count, seed, style="filled"):
@@ -1584,10 +1601,10 @@ def stop_if_unwritten(exercise):
                 f"{task}: delete line {number} of {path.name}, which still raises "
                 "NotImplementedError, once the task is written"
             )
-        sys.exit(
-            f"{task} is not written yet ({path.name}, line {number}). "
-            f"Check it with: pytest tests/test_{exercise}.py"
-        )
+        advice = ""
+        if path.name == f"{exercise}.py" and Path(path.parent, "tests").is_dir():
+            advice = f". Check it with: pytest tests/test_{exercise}.py"
+        sys.exit(f"{task} is not written yet ({path.name}, line {number}){advice}")
 
 
 def is_left_over(lines, number):
@@ -1605,6 +1622,8 @@ def main(run, exercise, budgets, add_flags=None):
     """Run the experiment as the command line says; every expected mishap gets one sentence."""
     if sys.stderr is None:  # closed, but progress bars want one
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if [int(part) for part in torch.__version__.split(".")[:2]] < [2, 6]:
+        sys.exit(f"PyTorch 2.6 or newer is needed; this is {torch.__version__}")
     args = parse_args(exercise, budgets, add_flags)
     stop_if_unwritten(exercise)
     limit_threads()
@@ -1613,11 +1632,11 @@ def main(run, exercise, budgets, add_flags=None):
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         run(args)
+        if args.dry_run:
+            print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
-        sys.exit(
-            "\nStopped: nothing is half-written. "
-            "Run the same command again: what is finished and kept is not computed anew."
-        )
+        sys.excepthook = lambda *_: print("\nStopped: nothing is half-written.", file=sys.stderr)
+        raise  # and not sys.exit: a shell's loop around this run then ends, too
     except MemoryError:
         sys.exit(MISHAPS["can't allocate memory"])
     except RuntimeError as error:  # torch has no classes for most of these
@@ -1625,18 +1644,19 @@ def main(run, exercise, budgets, add_flags=None):
             if words in str(error):
                 sys.exit(sentence)
         raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to come
-        sys.exit("Stopped: nobody reads the output any more. Leave out the | and what follows it")
     except OSError as error:
+        broken_pipe = (errno.EPIPE, errno.EINVAL)  # the latter on Windows
+        if error.filename is None and error.errno in broken_pipe:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is to come
+            sys.exit(
+                "Stopped: nobody reads the output any more. Leave out the | and what follows it"
+            )
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             sys.exit(f"The disk is full: make room, or give another folder than --out {args.out}")
         path = Path(str(error.filename2 or error.filename))
         if error.filename is None or not path.is_relative_to(args.out):
             raise
         sys.exit(f"{path} cannot be written ({error.strerror}): close or remove it, and try again")
-    if args.dry_run:
-        print("This was a dry run: everything works, and what it measured means nothing.")
 
 
 # %% Run

@@ -27,6 +27,10 @@ if sys.version_info < (3, 10):
 import messages
 import pytest
 import torch
+
+if [int(part) for part in torch.__version__.split(".")[:2]] < [2, 6]:
+    sys.exit(f"PyTorch 2.6 or newer is needed; this is {torch.__version__}")
+
 from cifar10 import is_complete, make_archive
 from course import ROOT, TASKS
 from messages import UNWRITTEN, Wrong
@@ -319,7 +323,7 @@ def pytest_runtest_makereport(item, call):
         report.when = "call"  # a file that cannot be imported fails its tests; they have no error
         status, report.longrepr = explain(item, call.excinfo, task)
         if status == "wrong":
-            report.longrepr += defined_again(path_for(item))
+            report.longrepr += defined_again(path_for(item)) + printed_lines(report.capstdout)
     report.task = task  # what is a report's own goes with it from pytest-xdist's processes
     report.task_result = (status, item.name, str(report.longrepr or ""))
     return report
@@ -346,6 +350,12 @@ def explain(item, excinfo, task):
     if line is None:
         return "wrong", unforeseen(error, message)
     return "wrong", f"{type(error).__name__}: {message} ({path.name}, line {line})"
+
+
+def printed_lines(printed):
+    """The last lines that were printed in a test, with a heading; or ""."""
+    lines = printed.splitlines()
+    return "\n".join(["\nPrinted in this test:", *lines[-20:]]) if lines else ""
 
 
 @functools.cache

@@ -5,6 +5,8 @@ import math
 import os
 import re
 from collections import Counter, OrderedDict, defaultdict
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
@@ -203,14 +205,16 @@ def advice(cause):
 def number(value, what, whole=True):
     """A number that the learner's code returned, as an int or a float.
 
-    It may be plain Python's, numpy's or a tensor of one number. whole: whether it is all that the
-    function returned, and not a part of it.
+    It may be plain Python's, one of its exact fractions or decimals, numpy's, or a tensor of one
+    number. whole: whether it is all that the function returned, and not a part of it.
     """
     if type(value) in (torch.Tensor, nn.Parameter) and value.numel() == 1:
         check_has_numbers(value, what)
         value = value.detach().item()
     elif isinstance(value, numpy.generic) and type(value).__module__ == "numpy":
         value = value.item()
+    elif type(value) in (Fraction, Decimal):
+        value = float(value)
     if type(value) not in (int, float):
         raise refused(value, what, "a number", whole)
     return value

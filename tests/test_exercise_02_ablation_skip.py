@@ -144,12 +144,13 @@ def run_block(block, x, what, case, training):
         )
     if given.requires_grad != x.requires_grad:
         raise Wrong(f"{what} changes requires_grad of x. Leave x as it was.")
-    norms = len(of_kind(ops, "batch_norm"))
-    if norms != 2:
-        raise Wrong(
-            f"{what} ran {norms} batch norms, expected the 2 of self.branch: "
-            "call self.branch(x) once."
-        )
+    ran = {"batch norms": of_kind(ops, "batch_norm"), "3x3 convolutions": convolutions(ops, 3)}
+    for layers, found in ran.items():
+        if len(found) != 2:
+            raise Wrong(
+                f"{what} ran {len(found)} {layers} of torch's, expected the 2 of self.branch: "
+                "call self.branch(x) once."
+            )
     if None in [norm_after(ops, conv) for conv in convolutions(ops, 3)]:
         raise Wrong(
             f"{what}: a batch norm of the branch takes something else than what the convolution "

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import HTTPError, URLError
 
 import pytest
 import torch
@@ -106,15 +108,67 @@ def test_no_network_gets_one_sentence(tmp_path, no_network):
         given.load_data(arguments(tmp_path / "new", data="cifar10"))
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_a_disk_that_takes_nothing_is_not_called_a_network(tmp_path, monkeypatch, number):
+@pytest.mark.parametrize(
+    "number, named",
+    [
+        (errno.ENOSPC, []),
+        (errno.EACCES, ["a file"]),
+        (errno.EROFS, ["a file"]),
+        (errno.ENOENT, ["Z:\\data"]),
+        (errno.EINVAL, ["a file"]),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_not_called_a_network(tmp_path, monkeypatch, number, named):
     def refuse(*args, **kwargs):
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, os.strerror(number), *named)
 
     monkeypatch.setattr(CIFAR10, "download", refuse)
     expected = f"cannot be kept in .*{os.strerror(number)}.*name another --data-dir"
     with pytest.raises(SystemExit, match=expected):
         given.load_data(arguments(tmp_path, data="cifar10"))
+
+
+@pytest.mark.parametrize(
+    "error, advice",
+    [
+        (ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC]"), "try again"),
+        (
+            URLError(ssl.SSLError(1, "[SSL: CERTIFICATE_VERIFY_FAILED]")),
+            "see that the clock",
+        ),
+        (HTTPError(CIFAR10.url, 503, "busy", {}, None), "try again"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "try again"),
+    ],
+)
+def test_a_network_that_fails_is_not_called_a_disk(tmp_path, monkeypatch, error, advice):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(CIFAR10, "download", fail)
+    with pytest.raises(SystemExit, match=f"cannot be downloaded .*: {advice}.*, or put https"):
+        given.load_data(arguments(tmp_path, data="cifar10"))
+
+
+def test_a_file_that_a_scanner_holds_for_a_moment_costs_no_download(tmp_path, monkeypatch):
+    make_archive(tmp_path, monkeypatch)
+    held = []
+    replace = os.replace
+
+    def hold_once(source, target):
+        if not held:
+            held.append(target)
+            raise PermissionError(errno.EACCES, "Permission denied", source)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", hold_once)
+    assert given.load_data(arguments(tmp_path, data="cifar10")).name == "CIFAR-10"
+    assert held
+
+
+def test_an_archive_that_was_not_asked_for_is_named(tmp_path, capsys, no_network):
+    (tmp_path / CIFAR10.filename).write_bytes(b"")
+    given.load_data(arguments(tmp_path, data="auto"))
+    assert f"--data cifar10 unpacks the {CIFAR10.filename}" in capsys.readouterr().out
 
 
 def test_a_folder_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, no_network):

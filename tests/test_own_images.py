@@ -328,7 +328,7 @@ def test_sets_of_other_names_are_not_taken_for_classes(transfer, tmp_path):
     for folder in ("training_set", "test_set"):
         for name in ("cats", "dogs"):
             make_images(tmp_path / folder / name, 3)
-    with pytest.raises(SystemExit, match="test_set and training_set have folders of the same"):
+    with pytest.raises(SystemExit, match="test_set and training_set look like sets"):
         read(transfer, tmp_path)
 
 
@@ -441,9 +441,64 @@ def different_classes(folder):
     make_images(folder / "test" / "c", 2)
 
 
+def train_alone(folder):
+    make_images(folder / "train" / "a", 2)
+    make_images(folder / "train" / "b", 2)
+    make_images(folder / "sample", 2)
+
+
+def wrapped(folder):
+    make_images(folder / "flowers" / "daisy", 2)
+    make_images(folder / "flowers" / "rose", 2)
+
+
+def wrapped_sets(folder):
+    for name in ("Training", "validation"):
+        make_images(folder / name / name / "a", 2)
+        make_images(folder / name / name / "b", 2)
+
+
+def unlabelled_test(folder):
+    make_images(folder / "train" / "a", 2)
+    make_images(folder / "train" / "b", 2)
+    make_images(folder / "test", 4)
+
+
+def unlabelled_sets(folder):
+    make_images(folder / "train", 4)
+    make_images(folder / "test", 4)
+
+
+def numbered_sets(folder):
+    make_images(folder / "train", 4)
+    make_images(folder / "test1", 4)
+
+
+def competition(folder):
+    for name in ("seg_train", "seg_test"):
+        make_images(folder / name / name / "sea", 2)
+        make_images(folder / name / name / "street", 2)
+    make_images(folder / "seg_pred" / "seg_pred", 2)
+
+
+def odd_one_out(folder):
+    for name in ("first", "second"):
+        make_images(folder / name / "a", 2)
+        make_images(folder / name / "b", 2)
+    make_images(folder / "sample", 2)
+
+
 @pytest.mark.parametrize(
     "make, expected",
     [
+        (train_alone, "train has folders of its own, as training sets have"),
+        (wrapped, "has nothing but one folder; give"),
+        (wrapped_sets, "Training: has nothing but one folder; give"),
+        (unlabelled_test, "test has no folder for each class; give"),
+        (unlabelled_sets, "train: needs a folder for each class"),
+        (numbered_sets, "test1 and train look like sets"),
+        (competition, "seg_test and seg_train look like sets"),
+        (odd_one_out, "first and second look like sets"),
         (one_class, "has one class, cats; a classifier needs two"),
         (one_image, "class few has too few images"),
         (empty_class, "class none has too few images"),
@@ -462,6 +517,20 @@ def test_folders_that_cannot_be_used_get_one_sentence(transfer, tmp_path, make, 
     message = stopped.value.code
     assert expected in message
     assert "\n" not in message
+
+
+def test_classes_whose_names_are_like_those_of_sets_are_classes(transfer, tmp_path):
+    for name in ("train", "plane", "trainer"):
+        make_images(tmp_path / name, 4)
+    assert read(transfer, tmp_path).classes == ["plane", "train", "trainer"]
+
+
+def test_system_folders_in_each_class_make_no_sets_of_them(transfer, tmp_path):
+    for name in ("cat", "dog"):
+        make_images(tmp_path / name, 4)
+        for hidden in ("@eaDir", ".thumbnails"):
+            (tmp_path / name / hidden).mkdir()
+    assert read(transfer, tmp_path).classes == ["cat", "dog"]
 
 
 # Weights
@@ -533,7 +602,10 @@ def test_a_damaged_file_in_torchs_cache_is_named(transfer, cached_resnet18, tmp_
     "error, expected",
     [
         (OSError("no network"), "cannot be downloaded .no network.: try again, or put https://"),
-        (OSError(errno.EROFS, "Read-only"), "cannot be kept .*Read-only.*another TORCH_HOME"),
+        (
+            OSError(errno.EROFS, "Read-only", "a file"),
+            "cannot be kept .*Read-only.*another TORCH_HOME",
+        ),
         (RuntimeError("not enough memory"), "not enough memory"),
     ],
 )
