@@ -195,6 +195,8 @@ def matching(mistakes, parts, got):
 
 def other_padding(ops):
     """That a 3x3 convolution gets an image that was padded in another way, or None."""
+    if any(first(op.padding) for op in convolutions(ops, 1)):
+        return "a 1x1 convolution pads; only 3x3 convolutions should, with padding=1"
     for op in convolutions(ops, 3):
         rows, columns = op.input.shape[2:]
         sides = [op.input[:, :, 0], op.input[:, :, rows - 1]]

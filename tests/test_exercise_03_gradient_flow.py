@@ -186,6 +186,8 @@ def check_numbers(got, expected, what, mistakes):
         return
     index = first_disagreement(got, expected)
     cause = likeliest(mistakes, lambda known: agree(got, known))
+    if not cause and agree(sorted(got), sorted(expected)):
+        cause = advice("the numbers are correct, but in another order")
     raise Wrong(
         f"{what} gives {got[index]:.4g} at index {index}, expected {expected[index]:.4g}.{cause}"
     )
@@ -581,8 +583,8 @@ def check_change(lesson, values, expected):
     cause = likeliest(mistakes, functools.partial(same_factor, got))
     if not cause and got == 0:
         cause = advice(
-            "the factor becomes 0 on its way, in a type that is too small for it "
-            "or in a sum with a larger number"
+            "the factor becomes 0 on its way: it is rounded, or in a type that is too small "
+            "for it, or in a sum with a larger number"
         )
     if not cause and any(same_factor(got, known) for known in with_constants(values)):
         cause = advice(
@@ -597,6 +599,14 @@ def same_factor(got, expected):
     return math.isclose(got, expected, rel_tol=1e-4)
 
 
+def exp(exponent):
+    """math.exp, but infinity where that raises an error."""
+    try:
+        return math.exp(exponent)
+    except OverflowError:
+        return math.inf
+
+
 def change_mistakes(values):
     """What the known wrong ways give for change_per_layer."""
     norms = usable(values)
@@ -607,7 +617,7 @@ def change_mistakes(values):
     logarithms = [y for _, y in points]
     slope_from_origin = sum(x * y for x, y in points) / sum(x * x for x, _ in points)
     steps = [(b - a) / (i - h) for (h, a), (i, b) in itertools.pairwise(points)]
-    slope_of_norms = slope_through([(place, math.exp(y)) for place, y in points])
+    slope_of_norms = slope_through([(place, exp(y)) for place, y in points])
     start = usable_start(values)
     if len(set(logarithms)) > 1:
         # The line for the places as a function of the logarithms, turned round.
@@ -616,25 +626,25 @@ def change_mistakes(values):
     else:
         slope_of_places = math.nan
     known = {
-        "the line gives places for logarithms; it should give logarithms for places": math.exp(
+        "the line gives places for logarithms; it should give logarithms for places": exp(
             slope_of_places
         ),
-        "it is the median of the ratios, not a line through the logarithms": math.exp(
+        "it is the median of the ratios, not a line through the logarithms": exp(
             statistics.median_low(steps)
         ),
-        "it is the factor from each layer to the one before; turn it round": math.exp(-slope),
-        "the slope's sign is dropped": math.exp(abs(slope)),
+        "it is the factor from each layer to the one before; turn it round": exp(-slope),
+        "the slope's sign is dropped": exp(abs(slope)),
         "it is the slope itself; e to the slope is the factor": slope,
-        "it is e to the line's start, not to its slope": math.exp(
+        "it is e to the line's start, not to its slope": exp(
             statistics.fmean(logarithms) - slope * statistics.fmean(x for x, _ in points)
         ),
         "the line goes through the norms themselves; take their logarithms": slope_of_norms,
         "norms after one that is 0, NaN or infinite are left out as well": (
-            lambda: math.exp(fitted(start))
+            lambda: exp(fitted(start))
         ),
-        "the logarithm has base 10, but e is raised to the slope": math.exp(slope / math.log(10)),
-        "the logarithm has base 2, but e is raised to the slope": math.exp(slope / math.log(2)),
-        "norms that are left out should keep their places: do not count the others anew": math.exp(
+        "the logarithm has base 10, but e is raised to the slope": exp(slope / math.log(10)),
+        "the logarithm has base 2, but e is raised to the slope": exp(slope / math.log(2)),
+        "norms that are left out should keep their places: do not count the others anew": exp(
             fitted(norms)
         ),
         "it is the mean of the ratios, not a line through the logarithms": (
@@ -647,21 +657,19 @@ def change_mistakes(values):
             whole_change ** (1 / len(norms))
         ),
         "it is the change over all layers; take that of one": whole_change,
-        "the line is forced through one point; subtract the mean of the indices first": math.exp(
+        "the line is forced through one point; subtract the mean of the indices first": exp(
             slope_from_origin
         ),
         "one of its sums is divided by n, the other by n - 1": (
-            lambda: math.exp(slope * len(norms) / (len(norms) - 1))
+            lambda: exp(slope * len(norms) / (len(norms) - 1))
         ),
         "norms below 2e-308 are left out; only those that are 0 should be": (
-            lambda: math.exp(
-                fitted([0 if value < sys.float_info.min else value for value in values])
-            )
+            lambda: exp(fitted([0 if value < sys.float_info.min else value for value in values]))
         ),
     }
     if len(steps) % 2 == 0:
-        known["it is the median of the steps between neighbours, not the slope of a line"] = (
-            math.exp(statistics.median(steps))
+        known["it is the median of the steps between neighbours, not the slope of a line"] = exp(
+            statistics.median(steps)
         )
     return known
 
@@ -673,8 +681,8 @@ def with_constants(values):
         constant = 10.0**-power
         moved = [value + constant if value >= 0 else value for value in values]
         raised = [max(value, constant) if value >= 0 else value for value in values]
-        results.append(math.exp(fitted(moved)))
-        results.append(math.exp(fitted(raised)))
+        results.append(exp(fitted(moved)))
+        results.append(exp(fitted(raised)))
     return results
 
 
@@ -685,6 +693,8 @@ def not_finite_cause(values, got):
         if len(usable_start(values)) < 2:  # what stops at the first of them gives NaN as well
             return None
         return "norms that are 0, NaN or infinite are not left out"
+    if len(set(norms)) < len(norms):
+        return "equal norms get the same place; each has its own, which enumerate gives"
     if min(norms) < 1e-30 and max(norms) > 1e30:
         return (
             "something is too large or too small for its type on the way; take each norm's own "
@@ -853,6 +863,10 @@ def correlation_mistakes(lesson, network, images, neighbours):
             similarities.append(cosines(at_images, at_neighbours))
         return torch.stack(similarities).mean()
 
+    def products_alone():
+        products = (first * second).sum(dim=1).mean()
+        return products if products.abs() > 1e-3 else math.nan  # or a 0 would be called that
+
     def of(reduce):
         """The value for another number of the logits than their sum."""
         first = input_gradients(twin, images, reduce)
@@ -907,7 +921,10 @@ def correlation_mistakes(lesson, network, images, neighbours):
             1 - cosines(first, second).mean()
         ),
         "the cosine similarities are summed, not averaged": lambda: cosines(first, second).sum(),
-        "the gradients are not divided by their norms": lambda: (first * second).sum(dim=1).mean(),
+        "the gradients are not divided by their norms": products_alone,
+        "a negative mean is returned as 0; a cosine similarity may be from -1 to 1": lambda: (
+            cosines(first, second).mean().clamp(min=0)
+        ),
         "it is the angle, not its cosine": lambda: (
             cosines(first, second).clamp(-1, 1).acos().mean()
         ),
@@ -1488,6 +1505,7 @@ def train_by_hand(
     extra_passes=0,
     freeze_statistics=False,
     clip=None,
+    forget=False,
     **loss_options,
 ):
     """What record_training should do, on a copy, or something wrong, as the switches say.
@@ -1500,6 +1518,8 @@ def train_by_hand(
     for images, labels in batches:
         if clear:
             optimizer.zero_grad()
+        if forget:
+            optimizer.state.clear()
         for _ in range(extra_passes):
             twin(images)
         statistics = {name: buffer.clone() for name, buffer in twin.named_buffers()}
@@ -1592,13 +1612,19 @@ def shape_cause(size, network, steps, count):
         (1, count): "it is the row of one step; keep a row for each step",
         (count,): "it is the row of one step; keep a row for each step",
         (full, count): "batches that are smaller than the first are left out; each one counts",
-        (steps - 1, count): "the row of one step is missing; there is one for each batch",
+        (steps - 1, count): (
+            "the row of one step is missing; there is one for each batch, and next(iter(batches)) "
+            "takes one away"
+        ),
         (2 * steps, count): "the rows of an earlier call are kept; make a new list in each call",
     }
     if size[:1] == (0,):
         return USED_UP
     if len(size) == 2 and size[1] == parameters:
         return "all parameters are among them; take the weights of nn.Conv2d only"
+    with_four = sum(parameter.dim() == 4 for parameter in network.parameters())
+    if len(size) == 2 and size[1] == with_four > count:
+        return "weights of other layers are among them; take those of nn.Conv2d only"
     if linear and len(size) == 2 and size[1] == count + linear:
         return "linear layers are among them; take nn.Conv2d only"
     if narrow and len(size) == 2 and size[1] == count - narrow:
@@ -1740,6 +1766,9 @@ def recording_mistakes(network, batches, make_optimizer, expected):
         "the model is in eval mode while it trains": train(training=False),
         "the optimizer takes no step": [weight_norms(network, batch) for batch in batches],
         "the optimizer takes two steps for each batch": lambda: train(steps=2),
+        "the optimizer forgets its momentum between the steps; keep its state": lambda: train(
+            forget=True
+        ),
         "the loss is summed over the images, not averaged": lambda: train(reduction="sum"),
         "each row is recorded after the step; the norms are those before it": (
             expected[1:] + expected[-1:]
@@ -1874,7 +1903,8 @@ def test_recording_takes_the_whole_step_of_large_gradients(lesson):
 @pytest.mark.task("3.5")
 def test_recording_a_network_of_one_convolution(lesson):
     torch.manual_seed(draw(0))
-    network = nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    others = [nn.ConvTranspose2d(10, 10, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    network = nn.Sequential(nn.Conv2d(3, 10, 3), *others)
     batches = make_batches()
     for turn in ("first", "second"):
         network[0] = nn.Conv2d(3, 10, 3)

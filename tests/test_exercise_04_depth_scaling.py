@@ -677,8 +677,6 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, 
         copy_to_oracle(pair_ops(ops, oracle_ops, what))
         got, ops = record_network(model, x, what, depth)
         expected, oracle_ops = record(oracle, x, "")
-    if extra(ops, oracle_ops) and is_close(got, expected, 1e-3):
-        raise Wrong(f"{what}: {extra(ops, oracle_ops)}.")
 
     def explain():
         pairs = pair_ops(ops, oracle_ops, what)
@@ -1437,7 +1435,8 @@ def test_processes_share_the_sweep(lesson, world_size):
     sizes = [len(rows) for rows, _, _ in shares]
     if max(sizes) - min(sizes) > 1:
         raise Wrong(
-            f"train_depths: {world_size} processes get {sizes} trainings. Deal them out evenly."
+            f"train_depths: {world_size} processes get {sizes} trainings. Deal them out evenly, "
+            "from the list of all (depth, seed)."
         )
     check_every_nth(shares, world_size)
     for _, weights, call in shares:

@@ -1443,6 +1443,8 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
             mistakes = rate_mistakes(lr, factor)
             hint = likeliest(mistakes, functools.partial(same_rates, known.values()))
             hint = hint or advice(wrong_limits(known, expected_rates) or rates_by_block(known))
+            if not hint and rate in [round(expected, digits) for digits in range(1, 12)]:
+                hint = advice("the rates are rounded; leave them as they are")
             raise Wrong(
                 f"{call}: {name}, which belongs to {PARTS[part]}, has the learning rate "
                 f"{rate:.6g}, expected {expected:.6g}.{hint}"

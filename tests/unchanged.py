@@ -218,7 +218,7 @@ class Everything:
             if left:
                 raise Wrong(
                     f"{what} is left with a hook. "
-                    "Call remove() on the handle that registering one returns."
+                    "Call remove() on the handle of each hook that you register."
                 )
             if lost:
                 raise Wrong(

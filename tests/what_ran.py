@@ -357,9 +357,16 @@ def check_registered(model, ops, what, oracle_ops=()):
     if too_few and any(parameter.shape[2:] == (1, 1) for parameter in idle.values()):
         cause = "the shortcut is not added: its 1x1 convolution is made and never called"
         raise Wrong(message, cause)
+    name = next(iter(idle))
+    owner = model.get_submodule(name.rpartition(".")[0])
+    if not isinstance(owner, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+        raise Wrong(
+            f"{message} Leave out parameters of your own, and compute with torch's own layers or "
+            "functions."
+        )
     raise Wrong(
-        f"{message} Does forward forget it? Use it, or leave it out, and compute with torch's own "
-        "layers or functions."
+        f"{message} Does forward leave it out, always or under a condition? Use it each time, or "
+        "do not make it."
     )
 
 
