@@ -133,6 +133,8 @@ def lesson(request):
         remark = ""
         if isinstance(error, SyntaxError):
             remark = f" (Python {platform.python_version()})"
+        elif isinstance(error, SystemExit):
+            remark = '. Only below if __name__ == "__main__": may a file run something'
         elif isinstance(error, ModuleNotFoundError) and str(error.name).startswith("exercise_0"):
             remark = ". Each exercise's file stands alone: copy into it what you need of another"
         raise Wrong(

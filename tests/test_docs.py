@@ -1,5 +1,6 @@
 """The pages: links lead somewhere, figures exist, commands run, words are those of the field."""
 
+import json
 import os
 import re
 import shutil
@@ -110,7 +111,7 @@ ELSEWHERE = {  # what is not run here, and what runs it if that is not a test
     "pip install -r requirements.txt": ".ci/run",
     "pip install -r requirements.txt -r tools/requirements.txt": ".ci/run",
     "python tools/kill_matrix.py": None,  # by hand: .ci/run tries a fifth of it
-    "python tools/kill_matrix.py --own --share 5": ".ci/run",
+    "python tools/kill_matrix.py --own --share 8": ".ci/run",
     "python tools/sync.py --check": ".ci/run",
     "python tools/sync.py": None,  # tests/test_sync.py
     "pytest --draw=SEED": None,  # SEED stands for a number
@@ -258,3 +259,16 @@ def test_the_numbers_by_hand_are_what_the_solutions_compute():
     assert exercise_4.marginal_gains(rows) == pytest.approx([1])
     share = exercise_4.train_depths(lambda *_: None, [18, 34, 50], [0, 1], 16, 1, 4)
     assert list(share) == [(18, 1), (50, 1)]
+
+
+def test_the_clear_differences_of_the_sweep_are_those_of_its_log(capsys):
+    log = json.loads((ROOT / "docs" / "logs" / "exercise_04_five_seeds.json").read_text("utf-8"))
+    load_solution("4").describe_pairs(log["trainings"])
+    pair = r"from (\d+) to (\d+) layers ([+-])([\d.]+) ± ([\d.]+) points"
+    clear = re.findall(pair, capsys.readouterr().out)
+    assert clear
+    words = " ".join(EXERCISES.read_text("utf-8").split())
+    for shallow, deep, sign, points, error in clear:
+        more = "more" if sign == "+" else "*less*"
+        assert f"From {shallow} to {deep} layers: {points} ± {error} points {more}" in words
+    assert len(re.findall(r"- From \d+ to \d+ layers: ", words)) == len(clear)

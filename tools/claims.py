@@ -203,6 +203,11 @@ def bottlenecks_lag(run):
     return fmean(gains_between(run, 34, 50)) < 0
 
 
+@claim("4", "ResNet-50 is less accurate than ResNet-18")
+def bottlenecks_do_not_pay(run):
+    return fmean(gains_between(run, 18, 50)) < 0
+
+
 @claim("4", "ResNet-101 is at most 1 point more accurate than ResNet-34")
 def depth_stops_paying(run):
     return fmean(gains_between(run, 34, 101)) <= 1

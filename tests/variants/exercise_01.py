@@ -2921,4 +2921,17 @@ return correct / total""",
             "    model.eval()\n    torch.set_flush_denormal(True)\n    correct = 0",
         ),
     ),
+    right(
+        "1.3",
+        "a pooling of one position",
+        edit("return nn.Identity()", "return nn.MaxPool2d(kernel_size=1)"),
+    ),
+    right(
+        "1.4",
+        "an exact fraction",
+        edit(
+            "return correct / total",
+            "import fractions\n\n    return fractions.Fraction(correct, total)",
+        ),
+    ),
 ]

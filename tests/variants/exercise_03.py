@@ -3954,4 +3954,68 @@ for images, labels in batches:
 return torch.tensor(rows)""",
         ),
     ),
+    wrong(
+        "3.1",
+        "sorted by name",
+        "the numbers are correct, but in another order",
+        hole(
+            "gradient_norms",
+            """modules = dict(model.named_modules())
+names = sorted(name for name, module in modules.items() if isinstance(module, nn.Conv2d))
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, [modules[name].weight for name in names])
+return [norm(gradient) for gradient in gradients]""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "never negative",
+        "a negative mean is returned as 0",
+        hole(
+            "gradient_correlation",
+            """directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    directions.append(F.normalize(gradient.flatten(1).cpu().double(), eps=0))
+return (directions[0] * directions[1]).sum(dim=1).mean().clamp(min=0).item()""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "parameters with four dimensions",
+        "weights of other layers are among them",
+        hole(
+            "record_training",
+            """model.train()
+weights = [parameter for parameter in model.parameters() if parameter.dim() == 4]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(weight.grad) for weight in weights])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "the optimizer's state is cleared",
+        "the optimizer forgets its momentum between the steps",
+        hole(
+            "record_training",
+            """model.train()
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    optimizer.state.clear()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
 ]

@@ -3100,4 +3100,35 @@ LAYERS""",
         ),
         before("marginal_gains", "KNOWN_GAINS = {}\n"),
     ),
+    right(
+        "4.2",
+        "an average over a window of the whole image",
+        edit(
+            "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))",
+            "nn.Sequential(WholeMean(), nn.Flatten(), nn.Linear(in_channels, num_classes))",
+        ),
+        before(
+            "build_resnet",
+            """class WholeMean(nn.Module):
+    def forward(self, x):
+        return F.avg_pool2d(x, x.shape[2:])
+""",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "a mean over a square",
+        "images of any size must work",
+        edit(
+            "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, num_classes))",
+            "nn.Sequential(SquareMean(), nn.Flatten(), nn.Linear(in_channels, num_classes))",
+        ),
+        before(
+            "build_resnet",
+            """class SquareMean(nn.Module):
+    def forward(self, x):
+        return F.avg_pool2d(x, x.shape[-1])
+""",
+        ),
+    ),
 ]

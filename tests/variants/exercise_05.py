@@ -3459,4 +3459,10 @@ return groups""",
             "        momenta.append(norm.momentum)\n        modes.append(norm.training)\n",
         ),
     ),
+    wrong(
+        "5.4",
+        "rounded rates",
+        "the rates are rounded",
+        edit('"lr": lr * factor**i}', '"lr": round(lr * factor**i, 6)}'),
+    ),
 ]
