@@ -149,7 +149,7 @@ def test_stopping_at_the_first_failure_shows_the_first_task(tmp_path):
         ),
         ("import exercise_09_mine\n", "'exercise_09_mine'. Each exercise's file stands alone"),
         ("x = 1\n\n1 / 0\n", "line 3: ZeroDivisionError: division by zero"),
-        ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0"),
+        ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0. Only below if __name__"),
         ("", "has no"),
     ],
     ids=["syntax", "import", "import of another exercise", "crash", "exit", "empty"],
@@ -357,11 +357,13 @@ def test_a_dry_run_that_fails_shows_the_exception_and_not_what_follows_it(tmp_pa
 
 def test_an_exception_names_the_learners_line(make_target):
     line = "        return F.relu(branch + self.shortcut(x))"
-    folder = make_target((line, line.replace("shortcut", "shortcutt")))
-    number = SOLUTION.read_text("utf-8").splitlines().index(line) + 1
+    printing = "        print('the branch has', tuple(branch.shape))\n"
+    folder = make_target((line, f"{printing}{line}".replace("shortcut", "shortcutt")))
+    number = 1 + SOLUTION.read_text("utf-8").splitlines().index(line) + 1
     _, output = run_pytest("--target", folder, TEST, *FAST)
     assert "BasicBlock(6, 6, stride=1) on an input (130, 6, 8, 8) raised AttributeError" in output
     assert f"({SOLUTION.name}, line {number})" in output
+    assert "Printed in this test:\nthe branch has (130, 6, 8, 8)" in output
 
 
 def test_pytests_own_tracebacks_are_there_if_you_ask_for_them(make_target):
