@@ -609,10 +609,11 @@ def stop_if_sets(folder, folders):
                 f"--images {folder}: {path.name} has folders of its own, as training sets have, "
                 f"but there is no test beside it; give {path} instead, or name the other one test"
             )
+    inside = {path: folders_in(path) for path in folders}
+    kind = {path: kind_of_set(path) for path in folders}
     for one, other in itertools.combinations(folders, 2):
-        inside = folders_in(one)
-        look_alike = len(inside) > 1 and inside == folders_in(other)
-        if look_alike or {kind_of_set(one), kind_of_set(other)} == {"train", "test"}:
+        look_alike = len(inside[one]) > 1 and inside[one] == inside[other]
+        if look_alike or {kind[one], kind[other]} == {"train", "test"}:
             sys.exit(
                 f"--images {folder}: {one.name} and {other.name} look like sets of images; if they "
                 "are, give the folder in them that has a folder for each class, or name them train "
@@ -621,7 +622,7 @@ def stop_if_sets(folder, folders):
 
 
 def kind_of_set(folder):
-    """ "train" or "test" if a word of a folder's name says so, as in seg_train; or None."""
+    """Which set a word of a folder's name says it is, as in seg_train: "train", "test" or None."""
     words = set(re.findall("[a-z]+", folder.name.lower()))
     if words & set(TRAIN_FOLDERS):
         return "train"
