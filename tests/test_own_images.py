@@ -441,12 +441,6 @@ def different_classes(folder):
     make_images(folder / "test" / "c", 2)
 
 
-def train_alone(folder):
-    make_images(folder / "train" / "a", 2)
-    make_images(folder / "train" / "b", 2)
-    make_images(folder / "sample", 2)
-
-
 def wrapped(folder):
     make_images(folder / "flowers" / "daisy", 2)
     make_images(folder / "flowers" / "rose", 2)
@@ -491,7 +485,6 @@ def odd_one_out(folder):
 @pytest.mark.parametrize(
     "make, expected",
     [
-        (train_alone, "train has folders of its own, as training sets have"),
         (wrapped, "has nothing but one folder; give"),
         (wrapped_sets, "Training: has nothing but one folder; give"),
         (unlabelled_test, "test has no folder for each class; give"),
