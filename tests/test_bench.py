@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / "tools" / "bench.py"
@@ -35,8 +36,7 @@ def network():
 
 def run_bench(folder, *flags):
     """Run tools/bench.py in a folder."""
-    command = [sys.executable, BENCH, *flags]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return warm.run([BENCH, *flags], folder)
 
 
 def dry_run(folder, *flags):

@@ -1,10 +1,10 @@
 """tools/claims.py: every claim can be checked on a run, and kept runs are used again."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 from course import SOLUTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,8 +18,8 @@ def test_every_exercise_has_claims():
 
 @pytest.mark.parametrize("exercise", SOLUTIONS)
 def test_a_table_is_printed(exercise, tmp_path):
-    command = [sys.executable, claims.__file__, exercise, "--seeds", "0", "--dry-run"]
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    command = [claims.__file__, exercise, "--seeds", "0", "--dry-run"]
+    finished = warm.run(command, tmp_path)
     assert finished.returncode == 0, finished.stderr
     table = finished.stdout[finished.stdout.index("| exercise") :].splitlines()
     assert len(table) == 2 + len(claims.CLAIMS[exercise])

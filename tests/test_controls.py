@@ -1,11 +1,11 @@
 """tools/controls.py: every control runs, and changes what it says."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,8 +16,7 @@ from bench import load_solution  # noqa: E402
 
 @pytest.mark.parametrize("name", controls.CONTROLS)
 def test_every_control_runs(name, tmp_path):
-    command = [sys.executable, controls.__file__, name, "--dry-run"]
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    finished = warm.run([controls.__file__, name, "--dry-run"], tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert "This was a dry run" in finished.stdout
 

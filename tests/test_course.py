@@ -2,11 +2,10 @@
 
 import csv
 import shutil
-import subprocess
-import sys
 
 import course
 import pytest
+import warm
 from course import ROOT, SOLUTIONS, TASKS
 
 SOLUTION = '''"""Exercise 6: a toy.
@@ -60,9 +59,7 @@ def test_double(lesson):
 
 def run(folder, *command):
     """Run a command of the course in a copy of it; returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=folder, capture_output=True, text=True
-    )
+    done = warm.run(command, folder)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from course import ROOT, SOLUTIONS
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -230,8 +231,7 @@ def test_the_readmes_transcript_is_what_the_tests_say(tmp_path):
     for text in ((ROOT / name).read_text("utf-8"), mistaken):
         (tmp_path / name).write_text(text, "utf-8")
         flags = ["-x", f"--target={tmp_path}", "-p", "no:cacheprovider", f"tests/test_{name}"]
-        command = [sys.executable, "-m", "pytest", *flags]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = warm.run(["-m", "pytest", *flags], ROOT)
         beginnings = ("1.1 ", "----------", "Basic", "The like")
         lines = [line for line in done.stdout.splitlines() if line.startswith(beginnings)]
         assert lines

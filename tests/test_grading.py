@@ -15,6 +15,7 @@ from pathlib import Path
 
 import made_class
 import pytest
+import warm
 from course import FILES, ROOT, TASKS
 
 sys.path.insert(0, str(ROOT / "grading"))
@@ -483,8 +484,7 @@ def test_other_random_inputs_are_other_inputs(tmp_path):
         subtraction = "        return F.relu(branch - self.shortcut(x))"
         answer = made_class.edit(made_class.ADDITION, subtraction)
         (tmp_path / NAME).write_text(answer(made_class.RIGHT))
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-x", *flags]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = warm.run(["-m", "pytest", "-p", "no:cacheprovider", "-x", *flags], ROOT)
         printed.append(next(line for line in done.stdout.splitlines() if "got" in line))
     assert printed[0] != printed[1]
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import conftest
 import pytest
+import warm
 from course import ROOT, SOLUTIONS
 
 SOLUTION = SOLUTIONS["1"]
@@ -25,14 +26,17 @@ pytestmark = pytest.mark.timeout(120)  # most tests start a pytest of their own
 
 def run_pytest(*flags, cwd=ROOT, python_flags=(), **environment):
     """Returns (exit status, everything that pytest printed)."""
-    command = [sys.executable, *python_flags, "-m", "pytest", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, *map(str, flags)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+    command = ["-m", "pytest", "-p", "no:cacheprovider", *map(str, flags)]
+    if not python_flags and not environment:
+        done = warm.run(command, cwd)
+    else:
+        done = subprocess.run(
+            [sys.executable, *python_flags, *command],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment},
+        )
     return done.returncode, done.stdout + done.stderr
 
 

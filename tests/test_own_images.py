@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import pickle
-import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import warm
 from course import SOLUTIONS
 from PIL import Image
 from torchvision.models import ResNet18_Weights, resnet18, resnet34, resnet50
@@ -768,10 +768,8 @@ def test_other_files_are_refused_in_one_sentence(transfer, tmp_path, write, expe
 
 def dry_run(folder, *flags):
     """A dry run of the solution in a folder, on its images; returns what it printed."""
-    command = [sys.executable, SOLUTION, "--dry-run", "--data", "shapes", "--out", "out"]
-    done = subprocess.run(
-        [*command, "--images", "images", *flags], capture_output=True, text=True, cwd=folder
-    )
+    command = [SOLUTION, "--dry-run", "--data", "shapes", "--out", "out", "--images", "images"]
+    done = warm.run([*command, *flags], folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import warm
 from course import ROOT, SOLUTIONS
 
 FIRST = SOLUTIONS["1"]
@@ -50,10 +51,9 @@ def alone(request, tmp_path):
     return copy_to(tmp_path, request.param)
 
 
-def run(script, *flags, **more):
-    """Run a script from its folder as a person would: no traceback is ever right."""
-    command = [sys.executable, script.name, *map(str, flags)]
-    done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True, **more)
+def run(script, *flags):
+    """Run a script from its folder: no traceback is ever right."""
+    done = warm.run([script.name, *flags], script.parent)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
@@ -72,7 +72,8 @@ def names(folder):
 
 @pytest.mark.timeout(120)
 def test_a_script_runs_alone_and_writes_its_results(alone):
-    done = run(alone, "--dry-run")
+    command = [sys.executable, alone.name, "--dry-run"]
+    done = subprocess.run(command, cwd=alone.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     stem = alone.stem[: len("exercise_01")]
     folder = alone.parent / "results" / "dry_run"
