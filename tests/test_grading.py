@@ -572,8 +572,8 @@ def test_brightspace_writes_times_without_a_colon(earlier, later):
 
 def test_one_learner_in_a_folder_that_others_use(tmp_path):
     """Each report is its own learner's."""
-    for name in ("zoe", "anna"):
-        lay_out(tmp_path / name, {NAME: RIGHT})
+    for name, text, points in (("zoe", RIGHT, 20), ("anna", (ROOT / NAME).read_bytes(), 0)):
+        lay_out(tmp_path / name, {NAME: text})
         command = [*GRADE, tmp_path / name, "--one", "--out", tmp_path / "out", "--exercises", "1"]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-        assert f"{name}: 20 of 20 points" in done.stdout
+        assert f"{name}: {points} of 20 points" in done.stdout

@@ -156,7 +156,8 @@ def executed(name):
 
 
 # One tuple per answer: (variant, file name, text, uses, every, own). The processes have it from
-# before they fork, for a variant holds functions and cannot be sent. uses: what executed returns.
+# before they fork, for a variant holds functions and cannot be sent. uses: what executed returns;
+# None with own.
 JOBS = []
 
 
@@ -167,10 +168,10 @@ def judge(index):
     idle = set() if variant.right else dependents(variant)  # these may fail; it does not matter
 
     def wanted(task, test):
-        if task in idle or (own and task != variant.task):
+        if task in idle:
             return False
-        if task == variant.task and not own:
-            return True
+        if own or task == variant.task:
+            return task == variant.task
         return touched is None or touched & uses.get(test, set())
 
     def enough(task, failures):
@@ -243,10 +244,12 @@ def try_all(variants, every=False, own=False):
     answers = [changes.apply(variant) for variant in variants]
     names = sorted({name for name, _ in answers})
     preload(names)
-    with pool() as workers:
-        uses = dict(workers.imap_unordered(executed, names))
+    uses = {}
+    if not own:
+        with pool() as workers:
+            uses = dict(workers.imap_unordered(executed, names))
     for variant, (name, text) in zip(variants, answers):
-        JOBS.append((variant, name, text, uses[name], every, own))
+        JOBS.append((variant, name, text, uses.get(name), every, own))
     with pool() as workers:
         judged = workers.imap_unordered(judge, range(len(JOBS)))
         failures = dict(tqdm(judged, total=len(JOBS), unit="answer"))
