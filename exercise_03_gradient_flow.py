@@ -6,7 +6,7 @@
 
 Goal: measure how the gradient changes on its way from the loss to the first layer, with and without
 shortcuts and batch norm, at initialisation and during training.
-Then judge the usual explanation of why deep plain networks fail.
+Then judge whether vanishing gradients are why deep plain networks train badly.
 Paper: He et al., 2015 (arXiv:1512.03385), section 4.1; Yang et al., 2019 (arXiv:1902.08129);
 Balduzzi et al., 2017 (arXiv:1702.08591).
 
@@ -37,8 +37,8 @@ from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
-# How many times a waiting thread looks for work before it sleeps. The usual 300,000 keep cores from
-# other programs. torch reads this when it is imported.
+# How often an idle OpenMP thread looks for work before it sleeps. The usual 300,000 times keep
+# cores from other programs. OpenMP reads this when torch loads it.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
@@ -81,6 +81,7 @@ KINDS = {
     "residual, He": (True, False, "He"),
     "residual + BN": (True, True, "He"),
 }
+# Those whose gradients at neighbouring inputs are compared, and those that are trained.
 CORRELATED = ("plain", "plain + BN", "residual", "residual + BN")
 TRAINED = ("plain + BN", "residual + BN")
 DEPTHS = {  # in layers
@@ -94,8 +95,8 @@ DRY_RUN_DEPTHS = {
     "training": 14,
 }
 PROBES = 100  # training images that norms at initialisation and losses are measured on
-DISTANCE = 0.1  # between neighbouring inputs, in standard deviations of a pixel
-RATE = 0.02  # with 0.1, 56 layers need a warm-up, which would hide the first steps
+DISTANCE = 0.1  # between neighbouring inputs, in standard deviations of the 32x32 images' pixels
+RATE = 0.02  # low, so that 56 layers need no warm-up, which would hide what the first steps show
 
 
 # %% Your part
@@ -137,10 +138,10 @@ def build_network(depth, skip, batch_norm=True, width=16, num_classes=10):
     """
     blocks = []
     in_channels = width
-    for out_channels, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+    for out_channels, first_stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
         for i in range((depth - 2) // 6):
-            block_stride = stride if i == 0 else 1
-            blocks.append(Block(in_channels, out_channels, block_stride, skip, batch_norm))
+            stride = first_stride if i == 0 else 1
+            blocks.append(Block(in_channels, out_channels, stride, skip, batch_norm))
             in_channels = out_channels
     stem = nn.Sequential(*conv_norm(3, width, 1, batch_norm), nn.ReLU())
     pool = nn.AdaptiveAvgPool2d(1)
@@ -150,18 +151,19 @@ def build_network(depth, skip, batch_norm=True, width=16, num_classes=10):
 
 @contextlib.contextmanager
 def undisturbed(model, training):
-    """Inside with, the model is in train mode (training=True) or eval mode (False).
+    """A context in which the model is in train mode (training=True) or eval mode (False).
 
-    Afterwards each module's mode and batch norm's running statistics are what they were.
+    Afterwards each module's mode and all buffers, such as running statistics, are what they were.
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = []
     for module in model.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
             buffers.append((module, name, buffer))
-            setattr(module, name, buffer.clone())
+            setattr(module, name, buffer.clone())  # the forward pass writes to this copy
+    model.train(training)
     try:
-        yield model.train(training)
+        yield
     finally:
         for module, name, buffer in buffers:
             setattr(module, name, buffer)
@@ -170,7 +172,7 @@ def undisturbed(model, training):
 
 
 def norm(tensor):
-    """The Euclidean norm as a float, computed in float64: in float32 the square of 1e-23 is 0."""
+    """The Euclidean norm as a float, computed in float64: in float32 the square of 1e-24 is 0."""
     return tensor.detach().cpu().double().norm().item()
 
 
@@ -178,12 +180,13 @@ def gradient_norms(model, images, labels):
     """The norm of the loss's gradient with respect to each convolution's weight, a list of numbers.
 
     Section 4.1. The convolutions are the nn.Conv2d in the order of model.modules(). The loss is the
-    mean cross-entropy, in train mode, of images, normalised (count, 3, height, width), and labels
+    mean cross-entropy in train mode. images (count, 3, height, width) are normalised; labels are
     (count,). Where gradients are as small as 1e-24, their norm is not 0 (use norm). If a gradient
     is not finite, neither is its norm. All the convolutions' weights require gradients.
     Leaves no trace. These stay as they were: the model's weights, gradients (.grad, None or a
-    tensor), requires_grad, hooks and buffers, each module's mode, images, labels and torch's random
-    state. (No model here draws random numbers.) undisturbed takes care of modes and buffers.
+    tensor), requires_grad, hooks and buffers, each module's mode, images, labels, torch's random
+    state and settings. (No model here draws random numbers.) undisturbed takes care of modes and
+    buffers.
     """
     # TODO 3.1: the loss of model(images) while the model is undisturbed, its gradients, and the
     # norm of each.
@@ -209,8 +212,8 @@ def change_per_layer(norms):
     For 5, 5 * r, 5 * r^2, ... that is r. For other numbers, fit a line to the norms' natural
     logarithms against their places 0, 1, 2, ... (least squares): the factor is e to its slope.
     Norms that are 0, NaN or infinite are left out, and the others keep their places. NaN if fewer
-    than two are left. Norms may be anything from 5e-324 to 1.7e308, and so may the factor. The list
-    itself stays as it was.
+    than two are left. Norms may be anything from 5e-324 to 1.7e308, and the factor lies in that
+    range, too. The list itself stays as it was.
     """
     # TODO 3.3: the slope of the line through the points (place, logarithm).
     raise NotImplementedError("TODO 3.3: change_per_layer")
@@ -219,10 +222,11 @@ def change_per_layer(norms):
 def gradient_correlation(model, images, neighbours):
     """The mean cosine similarity of the gradients at images and at their neighbours.
 
-    Balduzzi et al., 2017. The gradient is that of the summed logits with respect to the input, in
-    eval mode, where no image changes another image's logits. images and neighbours are normalised
-    (count, 3, height, width). Returns a number: 1 for a linear model; NaN if the whole gradient at
-    an image is 0. Leaves no trace, like gradient_norms; images and neighbours stay as they were.
+    Balduzzi et al., 2017. For each image the gradient is that of the sum of its logits with respect
+    to the image, in eval mode, where no image changes another image's logits. images and neighbours
+    are normalised (count, 3, height, width). Returns a number: 1 for a linear model; NaN if the
+    whole gradient at an image or a neighbour is 0. Leaves no trace, like gradient_norms; images and
+    neighbours stay as they were.
     Deep networks have tiny gradients: divide each by its norm, in float64, before you multiply.
     (On the CPU: Apple GPUs have no float64.)
     """
@@ -270,10 +274,9 @@ def run(args):
     save_numbers(args, numbers)
     source = f"{data.name}, {args.size}x{args.size} pixels"
     save_figure(args, draw_initialisation(flows, depth, source))
-    guessing = math.log(len(data.classes))
-    figure = draw_training(trainings, correlations, depths, guessing, source)
-    with written_whole(args.out / f"{args.exercise}_training.png") as path:
-        figure.savefig(path)
+    guessing_loss = math.log(len(data.classes))
+    figure = draw_training(trainings, correlations, depths, guessing_loss, source)
+    save_figure(args, figure, suffix="_training")
 
 
 def new_network(args, kind, depth):
@@ -308,8 +311,9 @@ def measure_flows(args, data, depths):
 def measure_flow(network, probe):
     """The norms of a network's gradients, from the first layer to the last, and how they change.
 
-    "weights" has those with respect to the weights, "features" those with respect to the blocks'
-    outputs; "first_over_last" is for the weights, "change_towards_input" the features' per layer.
+    "weights" and "features": the norms with respect to the convolutions' weights and to the blocks'
+    outputs. "first_over_last": the first of "weights" over the last. "change_towards_input": the
+    factor per layer of "features".
     """
     weights = [float(value) for value in gradient_norms(network, *probe)]
     features = [float(value) for value in signal_norms(network, *probe)]
@@ -400,14 +404,17 @@ def probe_loss(network, probe):
 
 
 def verdict(change):
-    """What a factor per layer, towards the input, does to the gradient of a deep network."""
+    """What a factor per layer, towards the input, does to the gradient of a deep network.
+
+    0.9 per layer leaves 0.003 after 55 layers, 1.1 makes it 190 times as large.
+    """
     if math.isnan(change):
         return "is 0 or not finite"
     if change < 0.9:
         return "vanishes"
     if change > 1.1:
         return "explodes"
-    return "changes slowly"
+    return "changes by at most 10% per layer"
 
 
 def findings(flows, depth):
@@ -437,8 +444,11 @@ def count_unusual(norms):
 def describe_flows(flows, depth):
     """Print how the gradients change from layer to layer at initialisation."""
     depths = list(flows["plain"])
-    print(f"At initialisation: the gradient's factor per layer towards the input ({depth} layers),")
-    print("and the norm of the first convolution's weight gradient over that of the last.")
+    print(
+        f"At initialisation. Factor: what a gradient is multiplied by per layer, towards the input "
+        f"({depth} layers).\nOther columns: the norm of the first convolution's weight gradient "
+        "divided by that of the last."
+    )
     heads = [f"{number} layers".rjust(13) for number in depths]
     print(f"{'':16}{'factor':>8}{''.join(heads)}")
     for kind, flow in flows.items():
@@ -447,7 +457,7 @@ def describe_flows(flows, depth):
     for kind, flow in flows.items():
         describe_unusual(kind, flow)
     print(f"At {depth} layers, towards the input, the gradient {findings(flows, depth)}.")
-    if flows["plain + BN"][depth]["change_towards_input"] > 0.9:
+    if flows["plain + BN"][depth]["change_towards_input"] >= 1:
         print(
             "With batch norm the gradient of an untrained plain network does not vanish, "
             "so vanishing gradients at the start cannot be why it trains badly."
@@ -468,17 +478,24 @@ def describe_unusual(kind, flow):
 
 def describe_correlations(correlations, depths):
     """Print how similar the gradients of neighbouring inputs are, by kind and depth."""
-    print("Gradients of neighbouring inputs at initialisation, mean cosine similarity, by layers:")
+    print(
+        "Mean cosine similarity of the gradients at neighbouring inputs, at initialisation, by "
+        "number of layers:"
+    )
     print(" " * 16 + "".join(f"{depth:8}" for depth in depths))
     for kind, values in correlations.items():
         print(f"{kind:16}" + "".join(f"{value:8.2f}" for value in values))
-    if correlations["residual + BN"][-1] - correlations["plain + BN"][-1] > 0.05:
+    difference = correlations["residual + BN"][-1] - correlations["plain + BN"][-1]
+    layers = f"{depths[-1]} layers with batch norm"
+    if difference > 0.05:
         print(
-            "With batch norm the plain network's gradients are more shattered than the residual "
+            f"At {layers} the plain network's gradients are more shattered than the residual "
             "network's: at a neighbouring image the gradient points elsewhere."
         )
+    elif difference < -0.05:
+        print(f"At {layers} the residual network's gradients are more shattered.")
     else:
-        print("With batch norm, plain and residual networks differ little in this.")
+        print(f"At {layers} the plain and the residual network hardly differ in this similarity.")
 
 
 def describe_trainings(trainings):
@@ -502,8 +519,8 @@ def first_over_last(training):
 
 
 def readable(number):
-    """A ratio with two digits, or as a whole number: 0.025, 7.4, 1,751."""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
+    """A ratio as a whole number, or, below 10, with two digits: 0.025, 7.4, 1,751."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 # The figure of the gradients at initialisation
@@ -623,7 +640,7 @@ def explain_lines(figure):
 # The figure of the training
 
 
-def draw_training(trainings, correlations, depths, guessing, source):
+def draw_training(trainings, correlations, depths, guessing_loss, source):
     """A map of the norms of each training, and the similarity of neighbouring inputs' gradients."""
     depth = depths["training"]
     figure = new_figure(16, 5.6)
@@ -638,7 +655,7 @@ def draw_training(trainings, correlations, depths, guessing, source):
     steps = len(trainings["plain + BN"]["norms"])
     figure.suptitle(
         f"Training {depth} layers for {steps} steps: the loss in nats is then "
-        f"{' and '.join(losses)} (guessing: {guessing:.2f})\n({source}; BN: batch norm)"
+        f"{' and '.join(losses)} (guessing: {guessing_loss:.2f})\n({source}; BN: batch norm)"
     )
     return figure
 
@@ -744,7 +761,7 @@ MISHAPS = {  # what torch says when it cannot go on, and what to do then
 
 
 def initialise(module):
-    """Draw a convolution's weights as He et al. do before ReLUs (arXiv:1502.01852; section 3.4)."""
+    """Draw a convolution's weights for a ReLU after it (arXiv:1502.01852, cited in section 3.4)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
@@ -759,12 +776,13 @@ class Shortcut(nn.Module):
 
     def forward(self, x):
         subsampled = x[:, :, :: self.stride, :: self.stride]
+        # F.pad counts from the last dimension: width, height, channels; before and after each.
         return F.pad(subsampled, (0, 0, 0, 0, 0, self.new_channels))
 
 
 @dataclass
 class ImageData:
-    """A training set and a test set on one device, and the training images' statistics."""
+    """A training set and a test set on one device, and statistics of some training images."""
 
     name: str
     classes: list  # the names that the labels stand for
@@ -779,7 +797,7 @@ class ImageData:
 def load_data(args):
     """The images that the command line asks for, at most args.train_images and args.test_images.
 
-    args.data becomes what they are, if it was "auto".
+    Sets args.data to "cifar10" or "shapes", whichever is loaded.
     """
     cifar10 = None if args.data == "shapes" else read_cifar10(args)
     if cifar10 is not None:
@@ -795,8 +813,8 @@ def load_data(args):
         test_set = draw_shapes(args.test_images, seed=1)
     train_images, train_labels = [part[: args.train_images].to(args.device) for part in train_set]
     test_images, test_labels = [part[: args.test_images].to(args.device) for part in test_set]
-    some = train_images[:5000].float()
-    deviation, mean = torch.std_mean(some, dim=(0, 2, 3), keepdim=True)
+    sample = train_images[:5000].float()
+    deviation, mean = torch.std_mean(sample, dim=(0, 2, 3), keepdim=True)
     epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
     print(
         f"{name}: {len(train_labels):,} training images, {len(test_labels):,} test images; "
@@ -856,15 +874,16 @@ def read_cifar10(args):
 def fetch_cifar10(root):
     """Download and unpack CIFAR-10, unless it is in root already.
 
-    Its files come to their place whole, even while another run fetches the same ones.
+    Each file is moved to its place when it is complete, so two runs may fetch CIFAR-10 at once.
     """
     try:
         CIFAR10(root)
         return
     except MemoryError:
         raise
-    except Exception:  # torchvision and pickle each raise their own
-        socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    except Exception:  # it is missing or damaged; torchvision and pickle each raise their own
+        pass
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
     folder = unfinished_path(root / CIFAR10.base_folder)
     try:
         folder.mkdir(parents=True)
@@ -886,11 +905,11 @@ def fetch_cifar10(root):
 def why_not_fetched(what, error, url, folder, setting):
     """What an error from a download into a folder means, and what to do, in one sentence.
 
-    setting is what names the folder.
+    setting is the flag for the folder, such as --data-dir.
     """
-    nameless = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # from writing to an open file
+    write_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # which name no file
     from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
-    if from_disk and (error.filename is not None or error.errno in nameless):
+    if from_disk and (error.filename is not None or error.errno in write_errors):
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     advice = "try again"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -955,7 +974,7 @@ def shape_depths(u, v):
     third = 2 * math.pi / 3
     fifth = 2 * math.pi / 5
     to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
-    to_tip = (angle / fifth % 1 - 0.5).abs()
+    from_notch = (angle / fifth % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at a tip
     bar = 0.26 - torch.minimum(u.abs(), v.abs())
     bite = torch.hypot(u - 0.5, v) - 0.75
     half_disc = 1 - torch.hypot(u, v + 0.4)
@@ -965,7 +984,7 @@ def shape_depths(u, v):
         "square": 0.75 - box,
         "frame": 0.2 - (box - 0.65).abs(),
         "triangle": 0.5 - radius * torch.cos(to_side),
-        "star": 0.42 + 1.1 * to_tip - radius,
+        "star": 0.42 + 1.1 * from_notch - radius,
         "cross": torch.minimum(bar, 0.95 - box),
         "moon": torch.minimum(0.95 - radius, bite),
         "bowl": torch.minimum(half_disc, v + 0.4),
@@ -983,7 +1002,7 @@ def shrink(data, size):
 
 
 def normalise(images, data):
-    """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
+    """uint8 images as float32: minus data.mean, divided by data.deviation, channel by channel."""
     scaled = (images - data.mean) / data.deviation
     return scaled.contiguous(memory_format=memory_format(images.device))
 
@@ -1026,9 +1045,9 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
 
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
-    """A path to write to, inside with; the file that is there at the end becomes path.
+    """Yield a temporary path to write to. At the end that file replaces path, and path is printed.
 
-    After an error path is what it was before. Prints what it has written, unless it is to be quiet.
+    After an error path is what it was before. quiet: nothing is printed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     unfinished = unfinished_path(path)
@@ -1036,7 +1055,7 @@ def written_whole(path, quiet=False):
         yield unfinished
         replace_file(path, unfinished)
     finally:
-        with contextlib.suppress(OSError):  # of other programs that look into every new file
+        with contextlib.suppress(OSError):  # a virus scanner may hold the file
             unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
@@ -1053,7 +1072,7 @@ def replace_file(path, new_file):
 
 
 def unfinished_path(path):
-    """A name of its own beside path, for what is to become path when it is whole."""
+    """A unique temporary path in path's folder."""
     return path.with_name(f"unfinished_{os.urandom(4).hex()}_{path.name}")
 
 
@@ -1076,22 +1095,25 @@ def save_numbers(args, numbers):
 
 
 def printed_unless_dry_run(args):
-    """Inside with, print works as usual; but not in a dry run, whose findings mean nothing."""
+    """A context in which a dry run prints nothing, as its findings mean nothing."""
     if args.dry_run:
         return contextlib.redirect_stdout(None)
     return contextlib.nullcontext()
 
 
-def save_figure(args, figure):
-    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it."""
+def save_figure(args, figure, suffix=""):
+    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it.
+
+    suffix comes before .png, for an exercise's second figure.
+    """
     if args.dry_run:
         figure.text(0.5, 0.5, "dry run", ha="center", va="center", color=GREY, size=80, alpha=0.5)
-    with written_whole(args.out / f"{args.exercise}.png") as path:
+    with written_whole(args.out / f"{args.exercise}{suffix}.png") as path:
         figure.savefig(path)
 
 
 def own_file():
-    """The file that runs; None for the cells of a notebook, whose file may say something else."""
+    """This script's file; None in a notebook or console, which may run other code than it has."""
     path = Path(globals().get("__file__", ""))
     return path if path.is_file() and not in_console() else None
 
@@ -1100,20 +1122,15 @@ def whole_number(low, high):
     """A type for argparse: a whole number from low to high."""
 
     def parse(text):
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            message = f"{text} is not a whole number from {low} to {high}"
-            raise argparse.ArgumentTypeError(message)
-        return number
+        if text.isdecimal() and low <= int(text) <= high:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
 
     return parse
 
 
 def expanded_path(text):
-    """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
+    """A type for argparse: a path. Expands the ~, which a shell leaves alone in --out=~/results."""
     return Path(os.path.expanduser(text))  # Path's own raises an error for an unknown user
 
 
@@ -1197,14 +1214,14 @@ def in_console():
 
 def choose_device(name, parser):
     """The torch.device of that name; for "auto" the fastest that works."""
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in there if there[device] and can_compute(device))
-    if not there[name]:
+        name = next(device for device in available if available[device] and can_compute(device))
+    if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     return torch.device(name)
 
@@ -1237,7 +1254,7 @@ def check_folders(args, parser):
         try:
             trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
         finally:
-            with contextlib.suppress(OSError):  # of other programs that look into every new file
+            with contextlib.suppress(OSError):  # a virus scanner may hold the file
                 trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
@@ -1246,7 +1263,7 @@ def check_folders(args, parser):
 
 
 def apply_budget(args, budgets):
-    """Set what the flags have left open to the budget of the device, or of the preset."""
+    """Set what no flag has set, from the preset's budget or the device's."""
     budget = dict(budgets["cpu" if args.device.type == "cpu" else "gpu"])
     preset = getattr(args, "preset", None)
     if preset:

@@ -40,6 +40,7 @@ import re
 import shutil
 import socket
 import ssl
+import statistics
 import sys
 import textwrap
 import time
@@ -47,13 +48,12 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
-# How many times a waiting thread looks for work before it sleeps. The usual 300,000 keep cores from
-# other programs. torch reads this when it is imported.
+# How often an idle OpenMP thread looks for work before it sleeps. The usual 300,000 times keep
+# cores from other programs. OpenMP reads this when torch loads it.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
@@ -96,7 +96,8 @@ BUDGETS = {  # epochs, train_images and batch_size are those of pretraining
 LABELS_PER_CLASS = (2, 5, 20, 100)
 MOST_OWN_IMAGES = 5_000  # to train on, with many classes: 0.8 GB at 224x224
 STRATEGIES = ("from scratch", "linear probe", "last stage", "all layers")
-PRETRAINING_RATE = 0.1 / 128  # SGD's, per image of a batch (Goyal et al., 2017)
+PRETRAINING_RATE = 0.1 / 128  # SGD's, per image of a batch: as in exercise 1
+WEIGHT_DECAY = 5e-4  # SGD's: common for CIFAR-10; the paper has 1e-4
 FINE_TUNING_RATE = 0.002  # AdamW's
 RATE_FACTOR = 0.6  # a stage's learning rate over that of the stage after it
 BATCH_SIZE = 32  # of fine-tuning
@@ -107,10 +108,8 @@ SYSTEM_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+fou
 TEST_SHARE = 0.3  # of your images, where you have no folder of test images
 STEPS = {"cpu": 200, "gpu": 400}  # of each fine-tuning, the same for every strategy
 SLOW_STEPS = 40  # with large images on a CPU
-SEEDS = 5  # from how many seeds each transfer is made
-# A difference of more standard errors than this is called clear. With 5 seeds, luck alone makes one
-# in less than one comparison in 20; in many comparisons it will happen.
-STANDARD_ERRORS = 3
+SEEDS = 5  # with how many seeds each transfer is made
+NOTABLE_POINTS = 5  # a gain or loss by adaptation that is worth a word
 
 
 def add_flags(add):
@@ -132,13 +131,13 @@ def add_flags(add):
         "--steps",
         type=whole_number(1, 100_000),
         metavar="N",
-        help="of each fine-tuning (default on a CPU: 200)",
+        help="of each fine-tuning (default on a CPU: 200; large images: 40)",
     )
     add(
         "--seeds",
         type=whole_number(1, 100),
         metavar="N",
-        help="with how many seeds each transfer is made (default: 5)",
+        help="with how many seeds each transfer is made (default: 5; large images on a CPU: 1)",
     )
 
 
@@ -177,7 +176,8 @@ def extract_features(model, batches):
     """What reaches fc: (features, labels), in the order of the batches.
 
     batches yields (images, labels), the images normalised; it may be an iterator. Returns features,
-    float32 (count, fc.in_features), on the model's device, and labels, int64 (count,), on theirs.
+    float32 (count, fc.in_features), on the model's device, and labels, int64 (count,), on the
+    device that they came on.
     The model runs in eval mode and without gradients, but not in torch.inference_mode, so that a
     layer can be trained on the features. All else stays as it was: the model, its hooks, each
     module's own mode, torch's random state.
@@ -217,11 +217,11 @@ def adapt_batchnorm(model, batches):
     """Replace, in place, the running statistics of all batch norms by those of batches (AdaBN).
 
     After Li et al., section 3. batches yields normalised images (count, 3, height, width) of the
-    new domain, no labels; it may be an iterator. A new statistic is the mean of those of the
-    batches, each weighing the same, as a batch norm in train mode computes it if its momentum is
-    None. Batch norms that freeze_backbone has frozen are adapted, too, and stay frozen. All else
-    stays as it was, each momentum and each module's own mode included; num_batches_tracked may
-    count these batches or not. Returns the model.
+    new domain, no labels; it may be an iterator. Each new statistic is the plain mean of the
+    batches' own: a batch norm in train mode computes it if its momentum is None. Batch norms that
+    freeze_backbone has frozen are adapted, too, and stay frozen. All else stays as it was, each
+    momentum and each module's own mode included; num_batches_tracked may count these batches or
+    not. Returns the model.
     """
     # TODO 5.5: reset the statistics; with the batch norms in train mode, run all batches and take
     # their plain mean, not a moving average; put everything else back.
@@ -236,6 +236,7 @@ def run(args):
     network = None if args.weights is None else load_weights(args.weights)
     source = None
     if is_small(network) or not args.images:
+        # A small network from a file, too, takes images that are normalised as the source's.
         data = load_data(args)
         source = make_source(args, data)
     form = image_format(args, source, network)
@@ -252,9 +253,13 @@ def run(args):
     network.to(args.device)
     choose_cost(args, form)
     accuracies, fine_tuned = compare_strategies(args, network, target, labels_per_class)
-    domain = source if args.weights is None else target
-    adapted_network = network if args.weights is None else fine_tuned
-    accuracy_by_shift = adapt_to_shifts(adapted_network, domain, args.seed)
+    if args.weights is None:
+        model = network
+        domain = source
+    else:
+        model = fine_tuned
+        domain = target
+    accuracy_by_shift = adapt_to_shifts(model, domain, args.seed)
     samples = sample_shifts(domain, args.seed)
     if args.weights is None and source.name == "shapes" and not args.images:
         accuracy_by_shift["outlines"] = adapt_to_outlines(network, source, target)
@@ -307,7 +312,7 @@ def image_format(args, source, network):
 
 
 def make_data(args, name, classes, train_set, test_set, form):
-    """Image data on args.device from two pairs (images, labels), normalised as form says."""
+    """Image data on args.device from two pairs (images, labels), with form's mean and deviation."""
     train_images, train_labels = train_set
     test_images, test_labels = test_set
     return ImageData(
@@ -338,6 +343,7 @@ def make_source(args, data):
 def make_target(args, data, form):
     """The data to transfer to: outlines of shapes, or the last five classes of CIFAR-10."""
     if data.name == "shapes":
+        # Labels are drawn at random: 200 images per class on average have 100 of every class.
         train_count = 20 if args.dry_run else 20 * LABELS_PER_CLASS[-1]
         name = "outlines of shapes"
         classes = range(10)
@@ -731,7 +737,7 @@ def pretrain(args, source):
     torch.manual_seed(args.seed)
     network = SmallResNet(len(source.classes), args.width)
     network.apply(initialise).to(args.device)
-    optimizer = make_sgd(network, PRETRAINING_RATE * args.batch_size, weight_decay=5e-4)
+    optimizer = make_sgd(network, PRETRAINING_RATE * args.batch_size, WEIGHT_DECAY)
     schedule = one_cycle(optimizer, args.epochs * count_steps(source, args.batch_size))
     train(
         network,
@@ -745,7 +751,7 @@ def pretrain(args, source):
     )
     test_accuracy = accuracy(network, test_batches(source))
     with printed_unless_dry_run(args):
-        print(f"Pretrained on {source.name}: {test_accuracy:.1%} of its test images are correct")
+        print(f"Pretrained on {source.name}, with a test accuracy of {test_accuracy:.1%} there")
     with written_whole(args.out / f"{args.exercise}_source.pt") as path:
         save_tensors(network.state_dict(), path)
     return network
@@ -775,7 +781,7 @@ def load_weights(name):
         outside_head = [key for key in missing + unexpected if not key.startswith("fc.")]
         if not outside_head:
             return network
-        why = f"one has {outside_head[0]}, and the other has not"
+        why = f"only one of the two has {outside_head[0]}"
     except KeyError as error:
         why = f"it has no {error.args[0]}"
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -865,7 +871,7 @@ def read_state(name):
 
 
 def choose_cost(args, form):
-    """Set args.seeds and args.steps, unless the flags do; to less where a step takes long."""
+    """Set args.seeds and args.steps where no flag has: fewer for large images on a CPU."""
     on_cpu = args.device.type == "cpu"
     if args.dry_run:
         args.seeds = 1
@@ -874,8 +880,8 @@ def choose_cost(args, form):
         args.seeds = args.seeds or 1
         args.steps = args.steps or SLOW_STEPS
         print(
-            f"Images of this size take long without a GPU: --seeds {args.seeds}, --steps "
-            f"{args.steps}. With few of either, a small difference may be luck."
+            f"Images of this size take long without a GPU, so this run has --seeds {args.seeds} "
+            f"and --steps {args.steps}. With few of either, a small difference may be luck."
         )
     else:
         args.seeds = args.seeds or SEEDS
@@ -894,12 +900,12 @@ def choose_labels_per_class(args, target):
         most = 1
     elif most < LABELS_PER_CLASS[-1]:
         print(f"At most {per_class(most)}: no more images of the class {rarest} were read")
-    fewer = [count for count in LABELS_PER_CLASS if 1.2 * count < most]  # or it is nearly most
+    fewer = [count for count in LABELS_PER_CLASS if 1.2 * count < most]  # not what is nearly most
     return [*fewer, most]
 
 
 def compare_strategies(args, network, target, labels_per_class):
-    """Transfer the network by every strategy, with every number of labels, from every seed.
+    """Transfer the network by every strategy, with every number of labels and every seed.
 
     Returns the test accuracies (0 to 1), {strategy: [[one per seed] per number of labels]}, and the
     last network of which all layers were fine-tuned, the one that had the most labels.
@@ -971,10 +977,7 @@ def fine_tune(model, images, labels, data, groups, steps):
     """
     device = images.device
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=device.type != "mps")
-    rates = [group["lr"] for group in groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rates, max(6, steps + 1), pct_start=0.2, cycle_momentum=False
-    )
+    schedule = one_cycle(optimizer, steps + 1)  # so that the last step still learns
     epochs = math.ceil(steps * BATCH_SIZE / len(images))
     order = torch.cat([torch.randperm(len(images)) for _ in range(epochs)])
     places = 2 * (images.shape[2] // 8) + 1  # at which an image can be cropped
@@ -1023,8 +1026,8 @@ SHIFTS = {
 def adapt_to_shifts(model, data, seed):
     """What AdaBN, on shifted training images, does to the accuracy on shifted test images.
 
-    Returns {shift: [accuracy before, accuracy after]}, from 0 to 1. The model stays as it was, in
-    eval mode.
+    Returns {shift: [accuracy before, accuracy after]}, from 0 to 1. The model is left in eval mode,
+    and else as it was.
     """
     generator = torch.Generator().manual_seed(seed)
     train_images = data.train_images[:ADAPTATION_IMAGES]
@@ -1048,7 +1051,7 @@ def sample_shifts(data, seed):
 
 
 def adapt_to_outlines(model, source, target):
-    """Accuracy on outlines, before and after AdaBN on outlines, of a model of filled shapes."""
+    """The accuracy on outlines of a model trained on filled shapes, before and after AdaBN."""
     return adapt(
         model,
         source,
@@ -1073,7 +1076,8 @@ def apply_shift(shift, images, generator):
 def adapt(model, data, unlabelled, images, labels):
     """Accuracy on images before and after AdaBN on unlabelled images: [before, after].
 
-    All images are uint8, and normalised as data says. The model stays as it was, in eval mode.
+    All images are uint8, and normalised as data says. The model is left in eval mode, and else as
+    it was.
     """
     adapted = adapt_batchnorm(copy.deepcopy(model), image_batches(unlabelled, data))
     before = accuracy(model, labelled_batches(images, labels, data))
@@ -1086,7 +1090,14 @@ def adapt(model, data, unlabelled, images, labels):
 
 def mean_accuracies(accuracies, place):
     """The mean accuracy over the seeds, {strategy: 0 to 1}, with the place-th number of labels."""
-    return {strategy: fmean(by_count[place]) for strategy, by_count in accuracies.items()}
+    return {
+        strategy: statistics.fmean(by_count[place]) for strategy, by_count in accuracies.items()
+    }
+
+
+def count_seeds(accuracies):
+    """With how many seeds each strategy was tried."""
+    return len(accuracies["from scratch"][0])
 
 
 def behind_the_best(accuracies, place):
@@ -1102,29 +1113,19 @@ def behind_the_best(accuracies, place):
     for strategy, by_count in accuracies.items():
         pairs = zip(accuracies[best][place], by_count[place])
         differences = [100 * (leader - follower) for leader, follower in pairs]
-        error = math.nan
-        if len(differences) > 1:
-            error = stdev(differences) / math.sqrt(len(differences))
-        behind[strategy] = (fmean(differences), error)
+        behind[strategy] = (statistics.fmean(differences), standard_error(differences))
     return behind
-
-
-def is_clearly_behind(mean, error):
-    """Whether a difference is many standard errors above zero; False for a single seed."""
-    return mean > 0 and mean > STANDARD_ERRORS * error
 
 
 def not_clearly_behind(accuracies, place):
     """The most accurate strategy and those that are not clearly behind it, by mean accuracy."""
     behind = behind_the_best(accuracies, place)
-    level = [
-        strategy for strategy, difference in behind.items() if not is_clearly_behind(*difference)
-    ]
+    level = [strategy for strategy, difference in behind.items() if not is_clear(*difference)]
     return sorted(level, key=lambda strategy: behind[strategy][0])
 
 
 def gain(before_and_after):
-    """What adaptation adds to an accuracy, in percentage points."""
+    """What adaptation adds to an accuracy, in percentage points, rounded to one decimal."""
     before, after = before_and_after
     return round(100 * (after - before), 1)
 
@@ -1140,7 +1141,8 @@ def describe_transfer(labels_per_class, accuracies):
     for place, count in enumerate(labels_per_class):
         means = mean_accuracies(accuracies, place)
         print(f"{count:16}" + "".join(f"{mean:14.1%}" for mean in means.values()))
-    if len(accuracies["from scratch"][0]) == 1:
+    seeds = count_seeds(accuracies)
+    if seeds == 1:
         print("One seed cannot tell a difference from luck.")
         return
     for place, count in enumerate(labels_per_class):
@@ -1154,6 +1156,11 @@ def describe_transfer(labels_per_class, accuracies):
         print(f"With {per_class(count)}, the most accurate: {' or '.join(leaders)}.")
         if followers:
             print(f"    Points behind, with standard error: {', '.join(followers)}.")
+    print(
+        f"(A strategy counts as behind if it is by more than {STANDARD_ERRORS} standard errors. "
+        f"Between two equals luck does that in {clear_by_luck(seeds)}, and here "
+        "somewhat more often, as the most accurate of four is looked for first.)"
+    )
 
 
 def describe_adaptation(accuracy_by_shift, domain):
@@ -1163,19 +1170,20 @@ def describe_adaptation(accuracy_by_shift, domain):
     harmed = []
     for shift, before_and_after in accuracy_by_shift.items():
         points = gain(before_and_after)
-        text = f"{shift} ({round(points):+d})"
-        if points >= 5:
+        text = f"{shift} ({points:+.1f})"
+        if points >= NOTABLE_POINTS:
             helped.append(text)
-        elif points <= -5:
+        elif points <= -NOTABLE_POINTS:
             harmed.append(text)
         else:
             unmoved.append(text)
+    points = f"{NOTABLE_POINTS} points"
     if helped:
-        print(f"AdaBN, on {domain.name}, gains 5 points or more on: {', '.join(helped)}.")
+        print(f"AdaBN, on {domain.name}, gains {points} or more on: {', '.join(helped)}.")
     if unmoved:
-        print(f"AdaBN, on {domain.name}, changes less than 5 points on: {', '.join(unmoved)}.")
+        print(f"AdaBN, on {domain.name}, changes less than {points} on: {', '.join(unmoved)}.")
     if harmed:
-        print(f"AdaBN, on {domain.name}, loses 5 points or more on: {', '.join(harmed)}.")
+        print(f"AdaBN, on {domain.name}, loses {points} or more on: {', '.join(harmed)}.")
 
 
 # The figure
@@ -1200,15 +1208,15 @@ def draw_transfer(axes, labels_per_class, accuracies, target):
     ends = [(chance, f"chance, {chance:.2g} %", GREY)]
     for strategy, by_count in accuracies.items():
         colour = colours[strategy]
-        means = [100 * fmean(per_seed) for per_seed in by_count]
+        means = [100 * statistics.fmean(per_seed) for per_seed in by_count]
         lowest = [100 * min(per_seed) for per_seed in by_count]
         highest = [100 * max(per_seed) for per_seed in by_count]
         axes.plot(labels_per_class, means, "o-", color=colour, linewidth=2.5)
         axes.fill_between(labels_per_class, lowest, highest, color=colour, alpha=0.2)
         ends.append((means[-1], strategy, colour))
     label_ends(axes, labels_per_class[-1], ends)
-    seeds = len(accuracies["from scratch"][0])
-    band = f" (band: {seeds} seeds)" if seeds > 1 else ""
+    seeds = count_seeds(accuracies)
+    band = f" (band: range over {seeds} seeds)" if seeds > 1 else ""
     axes.set(
         xscale="log",
         xlabel=f"labelled examples per class{band}",
@@ -1217,13 +1225,21 @@ def draw_transfer(axes, labels_per_class, accuracies, target):
     )
     axes.set_xticks(labels_per_class, labels=[str(count) for count in labels_per_class])
     axes.minorticks_off()
-    with_fewest = " or ".join(not_clearly_behind(accuracies, 0))
-    with_most = " or ".join(not_clearly_behind(accuracies, -1))
-    title = f"most accurate on {target.name}:\n{with_fewest} with {per_class(labels_per_class[0])}"
-    if len(labels_per_class) > 1:
-        title += f",\n{with_most} with {labels_per_class[-1]}"
+    title = transfer_title(labels_per_class, accuracies, target)
     # A folder's name may have dollar signs, which are no formula here.
     axes.set_title(title, fontsize=12, parse_math=False)
+
+
+def transfer_title(labels_per_class, accuracies, target):
+    """Which strategies are the most accurate with the fewest labels, and which with the most."""
+    if count_seeds(accuracies) == 1:
+        return f"{target.name}:\none seed cannot tell a difference from luck"
+    with_fewest = " or ".join(not_clearly_behind(accuracies, 0))
+    title = f"most accurate on {target.name}:\n{with_fewest} with {per_class(labels_per_class[0])}"
+    if len(labels_per_class) > 1:
+        with_most = " or ".join(not_clearly_behind(accuracies, -1))
+        title += f",\n{with_most} with {labels_per_class[-1]}"
+    return title
 
 
 def label_ends(axes, x, ends):
@@ -1250,9 +1266,9 @@ def draw_adaptation(axes, accuracy_by_shift, domain):
         ylim=(-0.6, len(shifts) - 0.4),
     )
     shifts.remove("unchanged")
-    helped = [shift for shift in shifts if gain(accuracy_by_shift[shift]) >= 5]
+    helped = [shift for shift in shifts if gain(accuracy_by_shift[shift]) >= NOTABLE_POINTS]
     axes.set_title(
-        "AdaBN, without labels, gains 5 points or more\n"
+        f"AdaBN, without labels, gains {NOTABLE_POINTS} points or more\n"
         f"on {len(helped)} of {len(shifts)} shifts of {domain.name}",
         fontsize=12,
         parse_math=False,
@@ -1294,7 +1310,7 @@ def draw_arrow(axes, y, before_and_after):
         }
         axes.annotate("", (100 * after, y), (100 * before, y), arrowprops=arrow)
     axes.plot(100 * before, y, "o", color=GREY)
-    label_curve(axes, f"{round(points):+d}", 100 * max(before, after), y, colour, (9, 0))
+    label_curve(axes, f"{points:+.1f}", 100 * max(before, after), y, colour, (9, 0))
 
 
 # %% Given: the same in every file that uses it
@@ -1344,7 +1360,7 @@ MISHAPS = {  # what torch says when it cannot go on, and what to do then
 
 
 def initialise(module):
-    """Draw a convolution's weights as He et al. do before ReLUs (arXiv:1502.01852; section 3.4)."""
+    """Draw a convolution's weights for a ReLU after it (arXiv:1502.01852, cited in section 3.4)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
@@ -1373,7 +1389,7 @@ def accuracy(model, batches):
 
 @dataclass
 class ImageData:
-    """A training set and a test set on one device, and the training images' statistics."""
+    """A training set and a test set on one device, and statistics of some training images."""
 
     name: str
     classes: list  # the names that the labels stand for
@@ -1388,7 +1404,7 @@ class ImageData:
 def load_data(args):
     """The images that the command line asks for, at most args.train_images and args.test_images.
 
-    args.data becomes what they are, if it was "auto".
+    Sets args.data to "cifar10" or "shapes", whichever is loaded.
     """
     cifar10 = None if args.data == "shapes" else read_cifar10(args)
     if cifar10 is not None:
@@ -1404,8 +1420,8 @@ def load_data(args):
         test_set = draw_shapes(args.test_images, seed=1)
     train_images, train_labels = [part[: args.train_images].to(args.device) for part in train_set]
     test_images, test_labels = [part[: args.test_images].to(args.device) for part in test_set]
-    some = train_images[:5000].float()
-    deviation, mean = torch.std_mean(some, dim=(0, 2, 3), keepdim=True)
+    sample = train_images[:5000].float()
+    deviation, mean = torch.std_mean(sample, dim=(0, 2, 3), keepdim=True)
     epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
     print(
         f"{name}: {len(train_labels):,} training images, {len(test_labels):,} test images; "
@@ -1465,15 +1481,16 @@ def read_cifar10(args):
 def fetch_cifar10(root):
     """Download and unpack CIFAR-10, unless it is in root already.
 
-    Its files come to their place whole, even while another run fetches the same ones.
+    Each file is moved to its place when it is complete, so two runs may fetch CIFAR-10 at once.
     """
     try:
         CIFAR10(root)
         return
     except MemoryError:
         raise
-    except Exception:  # torchvision and pickle each raise their own
-        socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    except Exception:  # it is missing or damaged; torchvision and pickle each raise their own
+        pass
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
     folder = unfinished_path(root / CIFAR10.base_folder)
     try:
         folder.mkdir(parents=True)
@@ -1495,11 +1512,11 @@ def fetch_cifar10(root):
 def why_not_fetched(what, error, url, folder, setting):
     """What an error from a download into a folder means, and what to do, in one sentence.
 
-    setting is what names the folder.
+    setting is the flag for the folder, such as --data-dir.
     """
-    nameless = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # from writing to an open file
+    write_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # which name no file
     from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
-    if from_disk and (error.filename is not None or error.errno in nameless):
+    if from_disk and (error.filename is not None or error.errno in write_errors):
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     advice = "try again"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -1564,7 +1581,7 @@ def shape_depths(u, v):
     third = 2 * math.pi / 3
     fifth = 2 * math.pi / 5
     to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
-    to_tip = (angle / fifth % 1 - 0.5).abs()
+    from_notch = (angle / fifth % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at a tip
     bar = 0.26 - torch.minimum(u.abs(), v.abs())
     bite = torch.hypot(u - 0.5, v) - 0.75
     half_disc = 1 - torch.hypot(u, v + 0.4)
@@ -1574,7 +1591,7 @@ def shape_depths(u, v):
         "square": 0.75 - box,
         "frame": 0.2 - (box - 0.65).abs(),
         "triangle": 0.5 - radius * torch.cos(to_side),
-        "star": 0.42 + 1.1 * to_tip - radius,
+        "star": 0.42 + 1.1 * from_notch - radius,
         "cross": torch.minimum(bar, 0.95 - box),
         "moon": torch.minimum(0.95 - radius, bite),
         "bowl": torch.minimum(half_disc, v + 0.4),
@@ -1583,7 +1600,7 @@ def shape_depths(u, v):
 
 
 def normalise(images, data):
-    """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
+    """uint8 images as float32: minus data.mean, divided by data.deviation, channel by channel."""
     scaled = (images - data.mean) / data.deviation
     return scaled.contiguous(memory_format=memory_format(images.device))
 
@@ -1604,7 +1621,10 @@ def test_batches(data, size=500):
 
 
 def random_batches(data, batch_size, generator):
-    """The training set once, in random order: (augmented uint8 images, labels)."""
+    """The training set once, in random order: (augmented uint8 images, labels).
+
+    The batches have batch_size images, or nearly so: they are as equal as they can be.
+    """
     device = data.train_images.device
     count = len(data.train_labels)
     places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
@@ -1617,18 +1637,19 @@ def random_batches(data, batch_size, generator):
 
 
 def augment(images, shift, flip):
-    """Random crops and reflections (section 4.2), for each image its own.
+    """Crop and flip each image as shift and flip say (section 4.2).
 
     Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
-    old size at shift (count, 2), and mirrored where flip (count,) is true.
+    old size from row shift[:, 0] and column shift[:, 1] on, and mirrored where flip is true.
+    shift is (count, 2), flip is (count,).
     """
     count, _, height, width = images.shape
     padded = F.pad(images, 4 * [height // 8])
     rows = shift[:, :1] + torch.arange(height, device=images.device)
     columns = shift[:, 1:] + torch.arange(width, device=images.device)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
-    image = torch.arange(count, device=images.device)
-    cropped = padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    index = torch.arange(count, device=images.device)
+    cropped = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2)  # from (count, height, width, channels)
 
 
@@ -1642,7 +1663,7 @@ def multiplies_bfloat16(device):
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # torch has no public function for these two questions. Without such units in the
+        # torch 2.6 has no public function for these two questions. Without such units in the
         # processor, bfloat16 is slower than float32.
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
@@ -1650,13 +1671,13 @@ def multiplies_bfloat16(device):
 
 def make_sgd(model, rate, weight_decay):
     """SGD with momentum 0.9 (section 3.4). Batch norms and biases do not decay."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    norms_and_biases = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0},
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": norms_and_biases, "weight_decay": 0},
     ]
-    on_mps = next(model.parameters()).device.type == "mps"  # where torch has no fused SGD
+    on_mps = next(model.parameters()).device.type == "mps"  # the fused SGD was not tried there
     return torch.optim.SGD(groups, rate, momentum=0.9, fused=not on_mps)
 
 
@@ -1692,10 +1713,11 @@ def train(
 ):
     """Train the model in place. Returns its history: a dict per epoch.
 
-    Each has "epoch", "seconds", "loss" (mean cross-entropy, nats) and "accuracy" (0 to 1) of the
-    training images as they came by, and what after_epoch(model), a dict, adds. The seed sets the
-    images' order and augmentation, alike on every device. label is what the progress bar says.
-    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015).
+    Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
+    logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
+    what after_epoch(model), a dict, adds. The seed sets the images' order and augmentation, alike
+    on every device. label is what the progress bar says. smoothing is the share of each label that
+    is spread over all classes (Szegedy et al., 2015).
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -1721,7 +1743,7 @@ def train(
                 total_loss += len(labels) * loss.detach()
                 correct += (logits.argmax(dim=1) == labels).sum()
                 seen += len(labels)
-                if step % 10 == 0:  # to read a number makes a GPU wait
+                if step % 10 == 0:  # reading a number makes the CPU wait for the GPU
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
@@ -1739,6 +1761,32 @@ def train(
                     row.update(after_epoch(model))
             history.append(row)
     return history
+
+
+# A difference of more standard errors than this is called clear.
+STANDARD_ERRORS = 3
+
+
+def standard_error(values):
+    """The standard error of the values' mean; NaN for a single value."""
+    if len(values) == 1:
+        return math.nan
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+def is_clear(mean, error):
+    """Whether a mean is many standard errors away from zero; not if its error is NaN."""
+    return abs(mean) > STANDARD_ERRORS * error
+
+
+def clear_by_luck(seeds):
+    """In how many comparisons of two equals luck makes a clear difference, in words.
+
+    By Student's t distribution, for differences seed by seed.
+    """
+    if seeds > 5:
+        return "less than 1 of 25 comparisons"
+    return f"1 of {({2: 5, 3: 10, 4: 17, 5: 25})[seeds]} comparisons"
 
 
 def new_figure(width, height):
@@ -1770,9 +1818,9 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
 
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
-    """A path to write to, inside with; the file that is there at the end becomes path.
+    """Yield a temporary path to write to. At the end that file replaces path, and path is printed.
 
-    After an error path is what it was before. Prints what it has written, unless it is to be quiet.
+    After an error path is what it was before. quiet: nothing is printed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     unfinished = unfinished_path(path)
@@ -1780,7 +1828,7 @@ def written_whole(path, quiet=False):
         yield unfinished
         replace_file(path, unfinished)
     finally:
-        with contextlib.suppress(OSError):  # of other programs that look into every new file
+        with contextlib.suppress(OSError):  # a virus scanner may hold the file
             unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
@@ -1797,12 +1845,12 @@ def replace_file(path, new_file):
 
 
 def unfinished_path(path):
-    """A name of its own beside path, for what is to become path when it is whole."""
+    """A unique temporary path in path's folder."""
     return path.with_name(f"unfinished_{os.urandom(4).hex()}_{path.name}")
 
 
 def save_tensors(content, path):
-    """torch.save, but for a full disk: then torch raises no OSError, and this does."""
+    """Like torch.save; but a full disk raises an OSError, as it does not in torch."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path.write_bytes(buffer.getbuffer())
@@ -1827,22 +1875,25 @@ def save_numbers(args, numbers):
 
 
 def printed_unless_dry_run(args):
-    """Inside with, print works as usual; but not in a dry run, whose findings mean nothing."""
+    """A context in which a dry run prints nothing, as its findings mean nothing."""
     if args.dry_run:
         return contextlib.redirect_stdout(None)
     return contextlib.nullcontext()
 
 
-def save_figure(args, figure):
-    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it."""
+def save_figure(args, figure, suffix=""):
+    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it.
+
+    suffix comes before .png, for an exercise's second figure.
+    """
     if args.dry_run:
         figure.text(0.5, 0.5, "dry run", ha="center", va="center", color=GREY, size=80, alpha=0.5)
-    with written_whole(args.out / f"{args.exercise}.png") as path:
+    with written_whole(args.out / f"{args.exercise}{suffix}.png") as path:
         figure.savefig(path)
 
 
 def own_file():
-    """The file that runs; None for the cells of a notebook, whose file may say something else."""
+    """This script's file; None in a notebook or console, which may run other code than it has."""
     path = Path(globals().get("__file__", ""))
     return path if path.is_file() and not in_console() else None
 
@@ -1851,20 +1902,15 @@ def whole_number(low, high):
     """A type for argparse: a whole number from low to high."""
 
     def parse(text):
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            message = f"{text} is not a whole number from {low} to {high}"
-            raise argparse.ArgumentTypeError(message)
-        return number
+        if text.isdecimal() and low <= int(text) <= high:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
 
     return parse
 
 
 def expanded_path(text):
-    """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
+    """A type for argparse: a path. Expands the ~, which a shell leaves alone in --out=~/results."""
     return Path(os.path.expanduser(text))  # Path's own raises an error for an unknown user
 
 
@@ -1948,14 +1994,14 @@ def in_console():
 
 def choose_device(name, parser):
     """The torch.device of that name; for "auto" the fastest that works."""
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in there if there[device] and can_compute(device))
-    if not there[name]:
+        name = next(device for device in available if available[device] and can_compute(device))
+    if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     return torch.device(name)
 
@@ -1988,7 +2034,7 @@ def check_folders(args, parser):
         try:
             trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
         finally:
-            with contextlib.suppress(OSError):  # of other programs that look into every new file
+            with contextlib.suppress(OSError):  # a virus scanner may hold the file
                 trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
@@ -1997,7 +2043,7 @@ def check_folders(args, parser):
 
 
 def apply_budget(args, budgets):
-    """Set what the flags have left open to the budget of the device, or of the preset."""
+    """Set what no flag has set, from the preset's budget or the device's."""
     budget = dict(budgets["cpu" if args.device.type == "cpu" else "gpu"])
     preset = getattr(args, "preset", None)
     if preset:

@@ -2,10 +2,10 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.6", "torchvision>=0.21", "matplotlib>=3.8", "numpy>=1.26", "tqdm>=4.66"]
 # ///
-"""Exercise 1: build ResNet-18 from scratch, train it, and test it on CIFAR-10.
+"""Exercise 1: build ResNet-18 from scratch, train it, and test it on new images.
 
-Goal: write the residual block and the network around it until they compute what torchvision's do.
-Then train the network, and measure how well it classifies images that it has never seen.
+Goal: write the residual block of torchvision's ResNet-18, and the network around it, with a stem
+for small images. Then train it, and measure how well it classifies images that it has never seen.
 Paper: He et al., 2015 (arXiv:1512.03385), sections 3.2 to 3.4, table 1.
 
     1.1  BasicBlock      two 3x3 convolutions and the shortcut around them
@@ -34,8 +34,8 @@ from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
-# How many times a waiting thread looks for work before it sleeps. The usual 300,000 keep cores from
-# other programs. torch reads this when it is imported.
+# How often an idle OpenMP thread looks for work before it sleeps. The usual 300,000 times keep
+# cores from other programs. OpenMP reads this when torch loads it.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
@@ -51,7 +51,9 @@ from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
 EXERCISE = "exercise_01_build_resnet18"
-RATE = 0.1 / 128  # per image of a batch: the paper's 0.1 for 128 (Goyal et al., 2017)
+# Per image of a batch: the paper's 0.1 for 128 (section 4.2), scaled as in Goyal et al., 2017.
+RATE = 0.1 / 128
+WEIGHT_DECAY = 5e-4  # common for CIFAR-10; the paper has 1e-4
 BUDGETS = {
     "cpu": {
         "epochs": 5,
@@ -201,9 +203,9 @@ def run(args):
     data = load_data(args)
     torch.manual_seed(args.seed)
     model = ResNet18(len(data.classes))
-    model(torch.zeros(2, 3, 32, 32))  # lazy layers, should you use any, take their shapes
+    model(torch.zeros(2, 3, 32, 32))  # lazy layers, if you use any, take their shapes
     model.apply(initialise)
-    # Inside autocast the logits are bfloat16, which numpy does not know.
+    # Under autocast the logits are bfloat16. Your accuracy may use numpy, which has no such type.
     model.register_forward_hook(lambda module, images, logits: logits.float())
     model.to(args.device)
     tested_model = Mirrored(model) if args.preset == "fast" else model
@@ -211,7 +213,7 @@ def run(args):
     def test(_):
         return {"test_accuracy": float(accuracy(tested_model, test_batches(data)))}
 
-    optimizer = make_sgd(model, RATE * args.batch_size, weight_decay=5e-4)
+    optimizer = make_sgd(model, RATE * args.batch_size, WEIGHT_DECAY)
     schedule = one_cycle(optimizer, args.epochs * count_steps(data, args.batch_size))
     history = train(
         model,
@@ -226,7 +228,7 @@ def run(args):
         smoothing=args.smoothing,
     )
     predictions = predict(tested_model, data).cpu()
-    confusion = count_confusions(predictions, data)
+    confusion = confusion_matrix(predictions, data)
     with printed_unless_dry_run(args):
         describe(history, confusion, data)
     save_numbers(args, {"history": history, "confusion": confusion.tolist()})
@@ -234,7 +236,7 @@ def run(args):
 
 
 class Mirrored(nn.Module):
-    """A model that sees each image and its mirror image; the logits are added."""
+    """Test-time augmentation: the sum of the logits for an image and for its mirror image."""
 
     def __init__(self, model):
         super().__init__()
@@ -254,11 +256,11 @@ def predict(model, data):
     return torch.cat(predictions)
 
 
-def count_confusions(predictions, data):
-    """How many test images of each class (row) are given which prediction (column), int64."""
-    count = len(data.classes)
-    pairs = count * data.test_labels.cpu() + predictions
-    return torch.bincount(pairs, minlength=count * count).view(count, count)
+def confusion_matrix(predictions, data):
+    """How many test images have a label (row) and a prediction (column), int64."""
+    num_classes = len(data.classes)
+    pairs = num_classes * data.test_labels.cpu() + predictions
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def describe(history, confusion, data):
@@ -271,19 +273,19 @@ def describe(history, confusion, data):
         "training images correctly in the last epoch."
     )
     if last["test_accuracy"] < 2 * chance:
-        print("That is little: give it more --epochs or --train-images.")
+        print("That is low: train for more --epochs, or on more --train-images.")
     label, prediction, share = most_confused(confusion)
     if share > 0:
         print(
-            f"Its most frequent mistake: {share:.0%} of the images of the class "
+            f"What it confuses most: {share:.0%} of the images of the class "
             f"{data.classes[label]} are classified as {data.classes[prediction]}."
         )
 
 
 def most_confused(confusion):
-    """The most frequent mistake, as (label, prediction, share of that label's images)."""
+    """The mistake with the largest share of a class's images: (label, prediction, share)."""
     shares = confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
-    shares = shares.fill_diagonal_(0)
+    shares.fill_diagonal_(0)
     label, prediction = divmod(shares.argmax().item(), len(shares))
     return label, prediction, shares[label, prediction].item()
 
@@ -352,7 +354,7 @@ def draw_confusion(axes, confusion, classes):
 
 
 def draw_examples(figure, predictions, data):
-    """Ten test images: up to five that are classified incorrectly, and correct ones."""
+    """Ten test images: five classified correctly and five incorrectly, if there are as many."""
     labels = data.test_labels.cpu()
     correct = (predictions == labels).nonzero()[:, 0]
     incorrect = (predictions != labels).nonzero()[:, 0]
@@ -415,14 +417,14 @@ MISHAPS = {  # what torch says when it cannot go on, and what to do then
 
 
 def initialise(module):
-    """Draw a convolution's weights as He et al. do before ReLUs (arXiv:1502.01852; section 3.4)."""
+    """Draw a convolution's weights for a ReLU after it (arXiv:1502.01852, cited in section 3.4)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 @dataclass
 class ImageData:
-    """A training set and a test set on one device, and the training images' statistics."""
+    """A training set and a test set on one device, and statistics of some training images."""
 
     name: str
     classes: list  # the names that the labels stand for
@@ -437,7 +439,7 @@ class ImageData:
 def load_data(args):
     """The images that the command line asks for, at most args.train_images and args.test_images.
 
-    args.data becomes what they are, if it was "auto".
+    Sets args.data to "cifar10" or "shapes", whichever is loaded.
     """
     cifar10 = None if args.data == "shapes" else read_cifar10(args)
     if cifar10 is not None:
@@ -453,8 +455,8 @@ def load_data(args):
         test_set = draw_shapes(args.test_images, seed=1)
     train_images, train_labels = [part[: args.train_images].to(args.device) for part in train_set]
     test_images, test_labels = [part[: args.test_images].to(args.device) for part in test_set]
-    some = train_images[:5000].float()
-    deviation, mean = torch.std_mean(some, dim=(0, 2, 3), keepdim=True)
+    sample = train_images[:5000].float()
+    deviation, mean = torch.std_mean(sample, dim=(0, 2, 3), keepdim=True)
     epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
     print(
         f"{name}: {len(train_labels):,} training images, {len(test_labels):,} test images; "
@@ -514,15 +516,16 @@ def read_cifar10(args):
 def fetch_cifar10(root):
     """Download and unpack CIFAR-10, unless it is in root already.
 
-    Its files come to their place whole, even while another run fetches the same ones.
+    Each file is moved to its place when it is complete, so two runs may fetch CIFAR-10 at once.
     """
     try:
         CIFAR10(root)
         return
     except MemoryError:
         raise
-    except Exception:  # torchvision and pickle each raise their own
-        socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    except Exception:  # it is missing or damaged; torchvision and pickle each raise their own
+        pass
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
     folder = unfinished_path(root / CIFAR10.base_folder)
     try:
         folder.mkdir(parents=True)
@@ -544,11 +547,11 @@ def fetch_cifar10(root):
 def why_not_fetched(what, error, url, folder, setting):
     """What an error from a download into a folder means, and what to do, in one sentence.
 
-    setting is what names the folder.
+    setting is the flag for the folder, such as --data-dir.
     """
-    nameless = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # from writing to an open file
+    write_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # which name no file
     from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
-    if from_disk and (error.filename is not None or error.errno in nameless):
+    if from_disk and (error.filename is not None or error.errno in write_errors):
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     advice = "try again"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -613,7 +616,7 @@ def shape_depths(u, v):
     third = 2 * math.pi / 3
     fifth = 2 * math.pi / 5
     to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
-    to_tip = (angle / fifth % 1 - 0.5).abs()
+    from_notch = (angle / fifth % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at a tip
     bar = 0.26 - torch.minimum(u.abs(), v.abs())
     bite = torch.hypot(u - 0.5, v) - 0.75
     half_disc = 1 - torch.hypot(u, v + 0.4)
@@ -623,7 +626,7 @@ def shape_depths(u, v):
         "square": 0.75 - box,
         "frame": 0.2 - (box - 0.65).abs(),
         "triangle": 0.5 - radius * torch.cos(to_side),
-        "star": 0.42 + 1.1 * to_tip - radius,
+        "star": 0.42 + 1.1 * from_notch - radius,
         "cross": torch.minimum(bar, 0.95 - box),
         "moon": torch.minimum(0.95 - radius, bite),
         "bowl": torch.minimum(half_disc, v + 0.4),
@@ -632,7 +635,7 @@ def shape_depths(u, v):
 
 
 def normalise(images, data):
-    """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
+    """uint8 images as float32: minus data.mean, divided by data.deviation, channel by channel."""
     scaled = (images - data.mean) / data.deviation
     return scaled.contiguous(memory_format=memory_format(images.device))
 
@@ -653,7 +656,10 @@ def test_batches(data, size=500):
 
 
 def random_batches(data, batch_size, generator):
-    """The training set once, in random order: (augmented uint8 images, labels)."""
+    """The training set once, in random order: (augmented uint8 images, labels).
+
+    The batches have batch_size images, or nearly so: they are as equal as they can be.
+    """
     device = data.train_images.device
     count = len(data.train_labels)
     places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
@@ -666,18 +672,19 @@ def random_batches(data, batch_size, generator):
 
 
 def augment(images, shift, flip):
-    """Random crops and reflections (section 4.2), for each image its own.
+    """Crop and flip each image as shift and flip say (section 4.2).
 
     Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
-    old size at shift (count, 2), and mirrored where flip (count,) is true.
+    old size from row shift[:, 0] and column shift[:, 1] on, and mirrored where flip is true.
+    shift is (count, 2), flip is (count,).
     """
     count, _, height, width = images.shape
     padded = F.pad(images, 4 * [height // 8])
     rows = shift[:, :1] + torch.arange(height, device=images.device)
     columns = shift[:, 1:] + torch.arange(width, device=images.device)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
-    image = torch.arange(count, device=images.device)
-    cropped = padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    index = torch.arange(count, device=images.device)
+    cropped = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2)  # from (count, height, width, channels)
 
 
@@ -691,7 +698,7 @@ def multiplies_bfloat16(device):
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # torch has no public function for these two questions. Without such units in the
+        # torch 2.6 has no public function for these two questions. Without such units in the
         # processor, bfloat16 is slower than float32.
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
@@ -699,13 +706,13 @@ def multiplies_bfloat16(device):
 
 def make_sgd(model, rate, weight_decay):
     """SGD with momentum 0.9 (section 3.4). Batch norms and biases do not decay."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    norms_and_biases = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0},
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": norms_and_biases, "weight_decay": 0},
     ]
-    on_mps = next(model.parameters()).device.type == "mps"  # where torch has no fused SGD
+    on_mps = next(model.parameters()).device.type == "mps"  # the fused SGD was not tried there
     return torch.optim.SGD(groups, rate, momentum=0.9, fused=not on_mps)
 
 
@@ -741,10 +748,11 @@ def train(
 ):
     """Train the model in place. Returns its history: a dict per epoch.
 
-    Each has "epoch", "seconds", "loss" (mean cross-entropy, nats) and "accuracy" (0 to 1) of the
-    training images as they came by, and what after_epoch(model), a dict, adds. The seed sets the
-    images' order and augmentation, alike on every device. label is what the progress bar says.
-    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015).
+    Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
+    logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
+    what after_epoch(model), a dict, adds. The seed sets the images' order and augmentation, alike
+    on every device. label is what the progress bar says. smoothing is the share of each label that
+    is spread over all classes (Szegedy et al., 2015).
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -770,7 +778,7 @@ def train(
                 total_loss += len(labels) * loss.detach()
                 correct += (logits.argmax(dim=1) == labels).sum()
                 seen += len(labels)
-                if step % 10 == 0:  # to read a number makes a GPU wait
+                if step % 10 == 0:  # reading a number makes the CPU wait for the GPU
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
@@ -819,9 +827,9 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
 
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
-    """A path to write to, inside with; the file that is there at the end becomes path.
+    """Yield a temporary path to write to. At the end that file replaces path, and path is printed.
 
-    After an error path is what it was before. Prints what it has written, unless it is to be quiet.
+    After an error path is what it was before. quiet: nothing is printed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     unfinished = unfinished_path(path)
@@ -829,7 +837,7 @@ def written_whole(path, quiet=False):
         yield unfinished
         replace_file(path, unfinished)
     finally:
-        with contextlib.suppress(OSError):  # of other programs that look into every new file
+        with contextlib.suppress(OSError):  # a virus scanner may hold the file
             unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
@@ -846,7 +854,7 @@ def replace_file(path, new_file):
 
 
 def unfinished_path(path):
-    """A name of its own beside path, for what is to become path when it is whole."""
+    """A unique temporary path in path's folder."""
     return path.with_name(f"unfinished_{os.urandom(4).hex()}_{path.name}")
 
 
@@ -869,22 +877,25 @@ def save_numbers(args, numbers):
 
 
 def printed_unless_dry_run(args):
-    """Inside with, print works as usual; but not in a dry run, whose findings mean nothing."""
+    """A context in which a dry run prints nothing, as its findings mean nothing."""
     if args.dry_run:
         return contextlib.redirect_stdout(None)
     return contextlib.nullcontext()
 
 
-def save_figure(args, figure):
-    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it."""
+def save_figure(args, figure, suffix=""):
+    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it.
+
+    suffix comes before .png, for an exercise's second figure.
+    """
     if args.dry_run:
         figure.text(0.5, 0.5, "dry run", ha="center", va="center", color=GREY, size=80, alpha=0.5)
-    with written_whole(args.out / f"{args.exercise}.png") as path:
+    with written_whole(args.out / f"{args.exercise}{suffix}.png") as path:
         figure.savefig(path)
 
 
 def own_file():
-    """The file that runs; None for the cells of a notebook, whose file may say something else."""
+    """This script's file; None in a notebook or console, which may run other code than it has."""
     path = Path(globals().get("__file__", ""))
     return path if path.is_file() and not in_console() else None
 
@@ -893,20 +904,15 @@ def whole_number(low, high):
     """A type for argparse: a whole number from low to high."""
 
     def parse(text):
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            message = f"{text} is not a whole number from {low} to {high}"
-            raise argparse.ArgumentTypeError(message)
-        return number
+        if text.isdecimal() and low <= int(text) <= high:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
 
     return parse
 
 
 def expanded_path(text):
-    """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
+    """A type for argparse: a path. Expands the ~, which a shell leaves alone in --out=~/results."""
     return Path(os.path.expanduser(text))  # Path's own raises an error for an unknown user
 
 
@@ -990,14 +996,14 @@ def in_console():
 
 def choose_device(name, parser):
     """The torch.device of that name; for "auto" the fastest that works."""
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in there if there[device] and can_compute(device))
-    if not there[name]:
+        name = next(device for device in available if available[device] and can_compute(device))
+    if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     return torch.device(name)
 
@@ -1030,7 +1036,7 @@ def check_folders(args, parser):
         try:
             trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
         finally:
-            with contextlib.suppress(OSError):  # of other programs that look into every new file
+            with contextlib.suppress(OSError):  # a virus scanner may hold the file
                 trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
@@ -1039,7 +1045,7 @@ def check_folders(args, parser):
 
 
 def apply_budget(args, budgets):
-    """Set what the flags have left open to the budget of the device, or of the preset."""
+    """Set what no flag has set, from the preset's budget or the device's."""
     budget = dict(budgets["cpu" if args.device.type == "cpu" else "gpu"])
     preset = getattr(args, "preset", None)
     if preset:

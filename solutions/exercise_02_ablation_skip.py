@@ -42,8 +42,8 @@ from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
-# How many times a waiting thread looks for work before it sleeps. The usual 300,000 keep cores from
-# other programs. torch reads this when it is imported.
+# How often an idle OpenMP thread looks for work before it sleeps. The usual 300,000 times keep
+# cores from other programs. OpenMP reads this when torch loads it.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
@@ -59,7 +59,8 @@ from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
 EXERCISE = "exercise_02_ablation_skip"
-RATE = 0.1 / 128  # per image of a batch: the paper's 0.1 for 128 (section 4.2)
+# Per image of a batch: the paper's 0.1 for 128 (section 4.2), scaled as in Goyal et al., 2017.
+RATE = 0.1 / 128
 WEIGHT_DECAY = 1e-4  # section 4.2
 MILESTONES = (32_000, 48_000)  # the steps at which the paper divides the learning rate by 10
 BUDGETS = {
@@ -141,7 +142,7 @@ class Block(nn.Module):
 
     Section 4.2. Takes (batch, in_channels, height, width), any height and width. Returns (batch,
     out_channels, ceil(height / stride), ceil(width / stride)). The shortcut is option A (section
-    3.3; Shortcut, below). It has no parameters, so a block has the same ones with and without skip.
+    3.3; Shortcut, below). It has no parameters: a block has the same ones with and without skip.
     """
 
     def __init__(self, in_channels, out_channels, stride=1, skip=True):
@@ -178,8 +179,8 @@ def build_network(depth, skip, width=16, num_classes=10):
         head      mean over all positions, linear layer
 
     Takes images (batch, 3, height, width), returns logits (batch, num_classes). skip is the same
-    for every block. Every network has layers of its own, in which batch norms are as torch makes
-    them. Raises ValueError if depth is not 6n+2 for an n of at least 1. Does not seed torch.
+    for every block. No two networks share layers. Batch norms start as torch makes them. Raises
+    ValueError if depth is not 6n+2 for an n of at least 1. Does not seed torch.
     """
     if not is_6n_plus_2(depth):
         raise ValueError(f"depth {depth} is not 6n+2: take 8, 14, 20, 26, 32, 38 and so on")
@@ -199,16 +200,16 @@ def build_network(depth, skip, width=16, num_classes=10):
 
 
 def run_ablation(fit, depths, seeds):
-    """Train a plain and a residual network of every depth from every seed.
+    """Train a plain and a residual network of every depth with every seed.
 
-    Returns {("plain", depth, seed): history, ("residual", depth, seed): history, ...}.
-    depths and seeds have no number twice. fit(network, kind, depth, seed) trains the network and
-    returns its history; the same seed means the same images in the same order. fit is called once
-    for each key, and what it returns stays as it is. kind is "plain" (without skip) or "residual"
-    (with skip). initialise (below) draws the weights of the convolutions. The weights from which a
-    network starts depend on its depth and its seed alone: not on its kind, the seed's place in
-    seeds or what ran before. Other seeds give other weights. width and num_classes are
-    build_network's own.
+    Returns {("plain", depth, seed): history, ("residual", depth, seed): history, ...}. depths and
+    seeds contain no number twice. kind is "plain" (without skip) or "residual" (with skip).
+    fit(network, kind, depth, seed) trains a network and returns its history; the same seed means
+    the same images in the same order. Call it once for each key, and keep what it returns
+    unchanged. initialise (below) draws the weights of the convolutions. The weights from which a
+    network starts depend on its depth and seed only: not on its kind, on the seed's place in seeds,
+    or on what ran before. Different seeds give different weights. width and num_classes keep
+    build_network's defaults.
     """
     # Task 2.3: for every combination, make a network with the weights that the docstring asks for,
     # fit it, and keep its history.
@@ -248,9 +249,9 @@ def degradation(histories):
 
 
 def without_block(network, index):
-    """A network like this one, but for one block, in whose place only the block's shortcut is left.
+    """The same network with one block replaced by that block's shortcut.
 
-    After Veit et al., 2016. A plain block has a shortcut, too, which it does not use; here it takes
+    After Veit et al., 2016. A plain block has a shortcut, too, but does not use it; here it takes
     the block's place. index counts the blocks from 0. network is nn.Sequential(stem, blocks,
     head) and stays as it was, with each part in its mode. The new network is an
     nn.Sequential(stem, blocks, head), too, with as many blocks, so that a second block can be taken
@@ -304,10 +305,9 @@ def run_label(kind, depth, seed):
 
 
 def silence_branches(network):
-    """Set the last batch norm's weight of each block to zero, so that the branch returns zeros."""
+    """Set the weight of each block's last batch norm to zero, so that the branch returns zeros."""
     for block in network[1]:
-        norms = [module for module in block.branch.modules() if isinstance(module, nn.BatchNorm2d)]
-        nn.init.zeros_(norms[-1].weight)
+        nn.init.zeros_(block.branch[-1].weight)
 
 
 def train_or_read(args, data, network, seed, label):
@@ -336,7 +336,7 @@ def train_or_read(args, data, network, seed, label):
 
     network.to(args.device)
     result = finished_before(args, label, compute)
-    network.load_state_dict(result["weights"])
+    network.load_state_dict(result["weights"])  # changes nothing if it was trained just now
     return result["history"]
 
 
@@ -348,10 +348,11 @@ def make_schedule(args, data, optimizer):
 
 
 def measure_lesions(networks, depths, data):
-    """The test accuracy of three networks, from 0 to 1, and what is left of it without a block.
+    """The test accuracy of three networks, intact and with each single block taken out.
 
+    After Veit et al., 2016. The deepest plain network may not have trained, so it is left out.
     Returns {"plain-20": [intact, without block 0, without block 1, ...], ...} for the shallowest
-    plain network and for the shallowest and the deepest residual network.
+    plain network and for the shallowest and the deepest residual network, from 0 to 1.
     """
     lesions = {}
     for kind, depth in (
@@ -440,11 +441,11 @@ def describe_degradation(args, histories, gaps, data):
             f"{shallow} layers ({runs})."
         )
     residual_finding = "depth does not raise the loss"
-    if gaps["residual"] > 0:
+    if not gaps["residual"] <= 0:
         residual_finding = "depth adds at most half of that"
-    plain_is_worse = gaps["plain"] > 0.1
-    shortcuts_help = gaps["residual"] <= gaps["plain"] / 2
-    if plain_is_worse and shortcuts_help:
+    if not gaps["residual"] <= gaps["plain"] / 2:
+        residual_finding = "depth still adds more than half of that"
+    if gaps["plain"] > 0.1:
         print(
             "This is degradation: the deeper plain network fits even its training images worse, "
             "so this is not overfitting. With shortcuts, and not one parameter more, "
@@ -452,19 +453,19 @@ def describe_degradation(args, histories, gaps, data):
         )
     else:
         print(
-            "This run does not show degradation: the plain gap is small (0.1 nats or less), or the "
-            "residual gap is more than half of it."
+            "This run does not show degradation: without shortcuts depth does not add more than "
+            "0.1 nats."
         )
-    chance = math.log(len(data.classes))
+    guessing_loss = math.log(len(data.classes))
     untrained = [
         f"{kind}-{depth}"
         for kind, depth in itertools.product(gaps, args.depths)
-        if final_loss(histories, kind, depth) > chance - 0.2
+        if final_loss(histories, kind, depth) > guessing_loss - 0.2
     ]
     if untrained:
         print(
-            f"Hardly trained at all, for guessing costs {chance:.2f} nats: {', '.join(untrained)}. "
-            "The paper's plain-56 does train, though worse than plain-20."
+            f"Hardly trained at all (guessing has a loss of {guessing_loss:.2f} nats): "
+            f"{', '.join(untrained)}. The paper's plain-56 does train, though worse than plain-20."
         )
 
 
@@ -484,7 +485,7 @@ def final_error(histories, kind, depth):
 
 
 def draw_figure(args, histories, gaps, lesions, branches, data):
-    """Like the paper's figure 6, and training losses; beside it, what single blocks do."""
+    """Left: training loss and test error by epoch (the paper's figure 6). Right: single blocks."""
     figure = new_figure(14, 7)
     figure.get_layout_engine().set(w_pad=0.1)  # inches between the panels
     axes = figure.subplot_mosaic(
@@ -493,7 +494,7 @@ def draw_figure(args, histories, gaps, lesions, branches, data):
             ["plain error", "residual error", "branches"],
         ]
     )
-    # The deepest networks have the same colour in every run.
+    # The deepest network has the same colour in every run.
     palette = itertools.cycle([VERMILION, BLUE, GREEN, GREY, PURPLE, ORANGE])
     colours = dict(zip(reversed(args.depths), palette))
     top = 1.05 * highest_loss(histories)
@@ -667,7 +668,7 @@ MISHAPS = {  # what torch says when it cannot go on, and what to do then
 
 
 def initialise(module):
-    """Draw a convolution's weights as He et al. do before ReLUs (arXiv:1502.01852; section 3.4)."""
+    """Draw a convolution's weights for a ReLU after it (arXiv:1502.01852, cited in section 3.4)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
@@ -682,6 +683,7 @@ class Shortcut(nn.Module):
 
     def forward(self, x):
         subsampled = x[:, :, :: self.stride, :: self.stride]
+        # F.pad counts from the last dimension: width, height, channels; before and after each.
         return F.pad(subsampled, (0, 0, 0, 0, 0, self.new_channels))
 
 
@@ -701,7 +703,7 @@ def accuracy(model, batches):
 
 @dataclass
 class ImageData:
-    """A training set and a test set on one device, and the training images' statistics."""
+    """A training set and a test set on one device, and statistics of some training images."""
 
     name: str
     classes: list  # the names that the labels stand for
@@ -716,7 +718,7 @@ class ImageData:
 def load_data(args):
     """The images that the command line asks for, at most args.train_images and args.test_images.
 
-    args.data becomes what they are, if it was "auto".
+    Sets args.data to "cifar10" or "shapes", whichever is loaded.
     """
     cifar10 = None if args.data == "shapes" else read_cifar10(args)
     if cifar10 is not None:
@@ -732,8 +734,8 @@ def load_data(args):
         test_set = draw_shapes(args.test_images, seed=1)
     train_images, train_labels = [part[: args.train_images].to(args.device) for part in train_set]
     test_images, test_labels = [part[: args.test_images].to(args.device) for part in test_set]
-    some = train_images[:5000].float()
-    deviation, mean = torch.std_mean(some, dim=(0, 2, 3), keepdim=True)
+    sample = train_images[:5000].float()
+    deviation, mean = torch.std_mean(sample, dim=(0, 2, 3), keepdim=True)
     epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
     print(
         f"{name}: {len(train_labels):,} training images, {len(test_labels):,} test images; "
@@ -793,15 +795,16 @@ def read_cifar10(args):
 def fetch_cifar10(root):
     """Download and unpack CIFAR-10, unless it is in root already.
 
-    Its files come to their place whole, even while another run fetches the same ones.
+    Each file is moved to its place when it is complete, so two runs may fetch CIFAR-10 at once.
     """
     try:
         CIFAR10(root)
         return
     except MemoryError:
         raise
-    except Exception:  # torchvision and pickle each raise their own
-        socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    except Exception:  # it is missing or damaged; torchvision and pickle each raise their own
+        pass
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
     folder = unfinished_path(root / CIFAR10.base_folder)
     try:
         folder.mkdir(parents=True)
@@ -823,11 +826,11 @@ def fetch_cifar10(root):
 def why_not_fetched(what, error, url, folder, setting):
     """What an error from a download into a folder means, and what to do, in one sentence.
 
-    setting is what names the folder.
+    setting is the flag for the folder, such as --data-dir.
     """
-    nameless = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # from writing to an open file
+    write_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # which name no file
     from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
-    if from_disk and (error.filename is not None or error.errno in nameless):
+    if from_disk and (error.filename is not None or error.errno in write_errors):
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     advice = "try again"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -892,7 +895,7 @@ def shape_depths(u, v):
     third = 2 * math.pi / 3
     fifth = 2 * math.pi / 5
     to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
-    to_tip = (angle / fifth % 1 - 0.5).abs()
+    from_notch = (angle / fifth % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at a tip
     bar = 0.26 - torch.minimum(u.abs(), v.abs())
     bite = torch.hypot(u - 0.5, v) - 0.75
     half_disc = 1 - torch.hypot(u, v + 0.4)
@@ -902,7 +905,7 @@ def shape_depths(u, v):
         "square": 0.75 - box,
         "frame": 0.2 - (box - 0.65).abs(),
         "triangle": 0.5 - radius * torch.cos(to_side),
-        "star": 0.42 + 1.1 * to_tip - radius,
+        "star": 0.42 + 1.1 * from_notch - radius,
         "cross": torch.minimum(bar, 0.95 - box),
         "moon": torch.minimum(0.95 - radius, bite),
         "bowl": torch.minimum(half_disc, v + 0.4),
@@ -920,7 +923,7 @@ def shrink(data, size):
 
 
 def normalise(images, data):
-    """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
+    """uint8 images as float32: minus data.mean, divided by data.deviation, channel by channel."""
     scaled = (images - data.mean) / data.deviation
     return scaled.contiguous(memory_format=memory_format(images.device))
 
@@ -941,7 +944,10 @@ def test_batches(data, size=500):
 
 
 def random_batches(data, batch_size, generator):
-    """The training set once, in random order: (augmented uint8 images, labels)."""
+    """The training set once, in random order: (augmented uint8 images, labels).
+
+    The batches have batch_size images, or nearly so: they are as equal as they can be.
+    """
     device = data.train_images.device
     count = len(data.train_labels)
     places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
@@ -954,18 +960,19 @@ def random_batches(data, batch_size, generator):
 
 
 def augment(images, shift, flip):
-    """Random crops and reflections (section 4.2), for each image its own.
+    """Crop and flip each image as shift and flip say (section 4.2).
 
     Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
-    old size at shift (count, 2), and mirrored where flip (count,) is true.
+    old size from row shift[:, 0] and column shift[:, 1] on, and mirrored where flip is true.
+    shift is (count, 2), flip is (count,).
     """
     count, _, height, width = images.shape
     padded = F.pad(images, 4 * [height // 8])
     rows = shift[:, :1] + torch.arange(height, device=images.device)
     columns = shift[:, 1:] + torch.arange(width, device=images.device)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
-    image = torch.arange(count, device=images.device)
-    cropped = padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    index = torch.arange(count, device=images.device)
+    cropped = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2)  # from (count, height, width, channels)
 
 
@@ -979,7 +986,7 @@ def multiplies_bfloat16(device):
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # torch has no public function for these two questions. Without such units in the
+        # torch 2.6 has no public function for these two questions. Without such units in the
         # processor, bfloat16 is slower than float32.
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
@@ -987,13 +994,13 @@ def multiplies_bfloat16(device):
 
 def make_sgd(model, rate, weight_decay):
     """SGD with momentum 0.9 (section 3.4). Batch norms and biases do not decay."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    norms_and_biases = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0},
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": norms_and_biases, "weight_decay": 0},
     ]
-    on_mps = next(model.parameters()).device.type == "mps"  # where torch has no fused SGD
+    on_mps = next(model.parameters()).device.type == "mps"  # the fused SGD was not tried there
     return torch.optim.SGD(groups, rate, momentum=0.9, fused=not on_mps)
 
 
@@ -1029,10 +1036,11 @@ def train(
 ):
     """Train the model in place. Returns its history: a dict per epoch.
 
-    Each has "epoch", "seconds", "loss" (mean cross-entropy, nats) and "accuracy" (0 to 1) of the
-    training images as they came by, and what after_epoch(model), a dict, adds. The seed sets the
-    images' order and augmentation, alike on every device. label is what the progress bar says.
-    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015).
+    Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
+    logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
+    what after_epoch(model), a dict, adds. The seed sets the images' order and augmentation, alike
+    on every device. label is what the progress bar says. smoothing is the share of each label that
+    is spread over all classes (Szegedy et al., 2015).
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -1058,7 +1066,7 @@ def train(
                 total_loss += len(labels) * loss.detach()
                 correct += (logits.argmax(dim=1) == labels).sum()
                 seen += len(labels)
-                if step % 10 == 0:  # to read a number makes a GPU wait
+                if step % 10 == 0:  # reading a number makes the CPU wait for the GPU
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
@@ -1107,9 +1115,9 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
 
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
-    """A path to write to, inside with; the file that is there at the end becomes path.
+    """Yield a temporary path to write to. At the end that file replaces path, and path is printed.
 
-    After an error path is what it was before. Prints what it has written, unless it is to be quiet.
+    After an error path is what it was before. quiet: nothing is printed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     unfinished = unfinished_path(path)
@@ -1117,7 +1125,7 @@ def written_whole(path, quiet=False):
         yield unfinished
         replace_file(path, unfinished)
     finally:
-        with contextlib.suppress(OSError):  # of other programs that look into every new file
+        with contextlib.suppress(OSError):  # a virus scanner may hold the file
             unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
@@ -1134,12 +1142,12 @@ def replace_file(path, new_file):
 
 
 def unfinished_path(path):
-    """A name of its own beside path, for what is to become path when it is whole."""
+    """A unique temporary path in path's folder."""
     return path.with_name(f"unfinished_{os.urandom(4).hex()}_{path.name}")
 
 
 def save_tensors(content, path):
-    """torch.save, but for a full disk: then torch raises no OSError, and this does."""
+    """Like torch.save; but a full disk raises an OSError, as it does not in torch."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path.write_bytes(buffer.getbuffer())
@@ -1164,17 +1172,20 @@ def save_numbers(args, numbers):
 
 
 def printed_unless_dry_run(args):
-    """Inside with, print works as usual; but not in a dry run, whose findings mean nothing."""
+    """A context in which a dry run prints nothing, as its findings mean nothing."""
     if args.dry_run:
         return contextlib.redirect_stdout(None)
     return contextlib.nullcontext()
 
 
-def save_figure(args, figure):
-    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it."""
+def save_figure(args, figure, suffix=""):
+    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it.
+
+    suffix comes before .png, for an exercise's second figure.
+    """
     if args.dry_run:
         figure.text(0.5, 0.5, "dry run", ha="center", va="center", color=GREY, size=80, alpha=0.5)
-    with written_whole(args.out / f"{args.exercise}.png") as path:
+    with written_whole(args.out / f"{args.exercise}{suffix}.png") as path:
         figure.savefig(path)
 
 
@@ -1188,7 +1199,7 @@ def finished_before(args, label, compute):
         return compute()
     path = kept_path(args, label)
     if path.exists():
-        with contextlib.suppress(Exception):  # of what torch raises if the file is damaged
+        with contextlib.suppress(Exception):  # the file may be damaged
             result = torch.load(path, map_location=args.device, weights_only=True)
             print(f"{label}: finished before the run was interrupted")
             return result
@@ -1231,7 +1242,7 @@ def own_checksum():
 
 
 def own_file():
-    """The file that runs; None for the cells of a notebook, whose file may say something else."""
+    """This script's file; None in a notebook or console, which may run other code than it has."""
     path = Path(globals().get("__file__", ""))
     return path if path.is_file() and not in_console() else None
 
@@ -1240,20 +1251,15 @@ def whole_number(low, high):
     """A type for argparse: a whole number from low to high."""
 
     def parse(text):
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            message = f"{text} is not a whole number from {low} to {high}"
-            raise argparse.ArgumentTypeError(message)
-        return number
+        if text.isdecimal() and low <= int(text) <= high:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
 
     return parse
 
 
 def expanded_path(text):
-    """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
+    """A type for argparse: a path. Expands the ~, which a shell leaves alone in --out=~/results."""
     return Path(os.path.expanduser(text))  # Path's own raises an error for an unknown user
 
 
@@ -1337,14 +1343,14 @@ def in_console():
 
 def choose_device(name, parser):
     """The torch.device of that name; for "auto" the fastest that works."""
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in there if there[device] and can_compute(device))
-    if not there[name]:
+        name = next(device for device in available if available[device] and can_compute(device))
+    if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     return torch.device(name)
 
@@ -1377,7 +1383,7 @@ def check_folders(args, parser):
         try:
             trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
         finally:
-            with contextlib.suppress(OSError):  # of other programs that look into every new file
+            with contextlib.suppress(OSError):  # a virus scanner may hold the file
                 trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
@@ -1386,7 +1392,7 @@ def check_folders(args, parser):
 
 
 def apply_budget(args, budgets):
-    """Set what the flags have left open to the budget of the device, or of the preset."""
+    """Set what no flag has set, from the preset's budget or the device's."""
     budget = dict(budgets["cpu" if args.device.type == "cpu" else "gpu"])
     preset = getattr(args, "preset", None)
     if preset:

@@ -10,10 +10,10 @@ Paper: He et al., 2015 (arXiv:1512.03385), section 4.1, table 1 and figure 5.
 
     4.1  Bottleneck         the block of the deeper networks
     4.2  build_resnet       ResNet-10, -18, -34, -50 and -101, at any width
-    4.3  count_parameters   what a network costs: the numbers that it stores,
+    4.3  count_parameters   what a network costs: the numbers that it learns,
          count_macs         and the multiply-adds that it does for an image
-    4.4  train_depths       every depth from every seed, or one process's share of these runs
-    4.5  marginal_gains     the accuracy gained per added GMAC
+    4.4  train_depths       every depth with every seed, or one process's share of these runs
+    4.5  marginal_gains     the accuracy gained per added GMAC (10^9 multiply-adds)
 
 Check:  pytest tests/test_exercise_04_depth_scaling.py
 Run:    python exercise_04_depth_scaling.py     (--help lists the flags; --dry-run takes seconds)
@@ -45,8 +45,8 @@ from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
-# How many times a waiting thread looks for work before it sleeps. The usual 300,000 keep cores from
-# other programs. torch reads this when it is imported.
+# How often an idle OpenMP thread looks for work before it sleeps. The usual 300,000 times keep
+# cores from other programs. OpenMP reads this when torch loads it.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
@@ -63,10 +63,8 @@ from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
 EXERCISE = "exercise_04_depth_scaling"
-RATE = 0.1  # high for batches of 32: exercise 1's rule gives a quarter of it
-# A difference of more standard errors than this is called clear. With 5 seeds, luck alone makes one
-# in less than one comparison in 20; in many comparisons it will happen.
-STANDARD_ERRORS = 3
+RATE = 0.1  # the paper's for batches of 128 (section 4.2): for those of 32 it is high
+WEIGHT_DECAY = 5e-4  # common for CIFAR-10; the paper has 1e-4
 BUDGETS = {
     "cpu": {
         "epochs": 7,
@@ -150,7 +148,7 @@ class Bottleneck(nn.Module):
     Takes (batch, in_channels, height, width), any height and width, and leaves it as it was.
     Returns (batch, 4 * channels, ceil(height / stride), ceil(width / stride)).
     The stride is the 3x3 convolution's, as in torchvision, or the first 1x1 convolution's, as in
-    the paper.
+    the authors' own code.
     A new block starts as its shortcut: the weight of the branch's last batch norm is zero, and
     training changes it. All other batch norms start as torch makes them, with weight one.
     """
@@ -207,7 +205,7 @@ def make_stem(kind, width):
 def build_resnet(depth, width=64, num_classes=10, stem="cifar"):
     """ResNet-10, -18, -34, -50 or -101, an nn.Module: stem, stages and head.
 
-    These are the networks of table 1; ResNet-10, with one block per stage, is not in the paper.
+    The blocks and their numbers are those of table 1, which has no ResNet-10.
     The network takes images (batch, 3, height, width) and returns logits (batch, num_classes).
     The stem is make_stem(stem, width). In the four stages, the blocks' channels are width,
     2 * width, 4 * width and 8 * width; LAYERS has the kind of block and how many there are. The
@@ -251,7 +249,7 @@ def count_macs(model, shape=(3, 32, 32)):
     statistics, and the mode of each module. torch's random state and settings stay, too.
     """
     # Task 4.3: put a forward hook on each of these layers. Each number that a layer outputs is a
-    # sum over one row of its weight.
+    # sum of products, one for each number in weight[0], which is one filter.
     macs = []
     modes = [(module, module.training) for module in model.modules()]
 
@@ -272,15 +270,15 @@ def count_macs(model, shape=(3, 32, 32)):
 
 
 def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
-    """Train a network of every depth from every seed: {(depth, seed): what fit returned, ...}.
+    """Train a network of every depth with every seed: {(depth, seed): what fit returned, ...}.
 
     fit(network, depth, seed) trains a network and returns a row of results, a dict. initialise
     (below) draws the weights of its convolutions. Networks of the same depth and seed start from
     the same weights, whatever was trained before and whatever other depths and seeds there are;
     other seeds give other weights.
-    The list of runs goes through the seeds for each depth, or through the depths for each
-    seed. If world_size processes share it, process number rank does the runs number rank, rank +
-    world_size, rank + 2 * world_size and so on, all counted from 0. The network has this width.
+    Each network is build_resnet(depth, width). List the runs depth by depth or seed by seed. If
+    world_size processes share the list, process number rank does the runs number rank, rank +
+    world_size, rank + 2 * world_size and so on, all counted from 0.
     """
     # Task 4.4: go through this process's share of the runs. For each, make a network with the
     # weights that the docstring asks for, and fit it.
@@ -288,7 +286,8 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
     rows = {}
     for depth, seed in runs[rank::world_size]:
         torch.manual_seed(seed)
-        rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)
+        network = build_resnet(depth, width).apply(initialise)
+        rows[depth, seed] = fit(network, depth, seed)
     return rows
 
 
@@ -364,14 +363,14 @@ def processes(args):
 
     Sets how many threads this process uses, and which GPU. Only process 0 prints.
     """
-    # Without torchrun, RANK and the others are left over from something else.
-    numbers = os.environ if "TORCHELASTIC_RUN_ID" in os.environ else {}
-    rank = int(numbers.get("RANK", 0))
-    world_size = int(numbers.get("WORLD_SIZE", 1))
+    # Without torchrun's mark, another program may have left RANK and the others behind.
+    environment = os.environ if "TORCHELASTIC_RUN_ID" in os.environ else {}
+    rank = int(environment.get("RANK", 0))
+    world_size = int(environment.get("WORLD_SIZE", 1))
     torch.set_num_threads(args.threads)
     if args.device.type == "cuda":
-        number = int(numbers.get("LOCAL_RANK", 0))
-        args.device = torch.device("cuda", number % torch.cuda.device_count())
+        local_rank = int(environment.get("LOCAL_RANK", 0))
+        args.device = torch.device("cuda", local_rank % torch.cuda.device_count())
     with contextlib.ExitStack() as stack:
         if world_size > 1:
             # A process that is done waits for those whose share takes longer.
@@ -397,10 +396,13 @@ def gather(own_rows, rank, world_size):
     """All processes' rows in process 0, none in the others."""
     if world_size == 1:
         return own_rows
-    shares = [None] * world_size if rank == 0 else None
+    if rank > 0:
+        dist.gather_object(own_rows)
+        return {}
+    shares = [None] * world_size
     dist.gather_object(own_rows, shares)
     rows = {}
-    for share in shares or []:
+    for share in shares:
         rows.update(share)
     return rows
 
@@ -410,10 +412,10 @@ def measure(args, network, data, seed, label):
 
     In "history", "multiply_adds" is what the training has cost so far.
     """
-    macs = int(count_macs(network, data.train_images.shape[1:]))
+    macs = int(count_macs(network, data.train_images.shape[1:]))  # yours may be a tensor
     megabytes = training_memory(network, data, args.batch_size)
     network.to(args.device)
-    optimizer = make_sgd(network, RATE, weight_decay=5e-4)
+    optimizer = make_sgd(network, RATE, WEIGHT_DECAY)
     schedule = one_cycle(optimizer, args.epochs * count_steps(data, args.batch_size))
 
     def test(model):
@@ -460,17 +462,17 @@ def training_memory(network, data, batch_size):
         parameter_bytes[parameter.untyped_storage().data_ptr()] = parameter.nbytes
     saved_bytes = {}  # by address, as layers can save the same numbers
 
-    def note(tensor):
+    def record(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameter_bytes:
             saved_bytes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     images = normalise(data.train_images[:batch_size], data)
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), autocast(device):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor), autocast(device):
         logits = network(images)
     total = 3 * sum(parameter_bytes.values()) + sum(saved_bytes.values())
-    del logits  # until here, its graph has kept what was saved in memory
+    del logits  # its graph held all saved tensors until here, so that no two had the same address
     return total / 1e6
 
 
@@ -495,18 +497,6 @@ def rows_with(trainings, name, value):
     return [row for row in trainings.values() if row[name] == value]
 
 
-def standard_error(values):
-    """The standard error of the values' mean; NaN for a single value."""
-    if len(values) == 1:
-        return math.nan
-    return statistics.stdev(values) / math.sqrt(len(values))
-
-
-def is_clear(mean, error):
-    """Whether a mean is many standard errors away from zero; not if its error is NaN."""
-    return abs(mean) > STANDARD_ERRORS * error
-
-
 def measure_gains(trainings):
     """The gain in accuracy from each network to the next larger, over all seeds: a list of dicts.
 
@@ -516,8 +506,10 @@ def measure_gains(trainings):
     seeds = sorted({row["seed"] for row in trainings.values()})
     gains_by_seed = [marginal_gains(rows_with(trainings, "seed", seed)) for seed in seeds]
     gains = []
-    for (smaller, larger), values in zip(itertools.pairwise(LAYERS), zip(*gains_by_seed)):
-        points = [float(value) / 100 for value in values]  # a GMAC is 100 times 10 MMACs
+    # marginal_gains goes by multiply-adds, of which the deeper of two networks has more.
+    for i, (smaller, larger) in enumerate(itertools.pairwise(LAYERS)):
+        # A GMAC is 100 times 10 MMACs. float(), as yours may be tensors.
+        points = [float(gains_of_seed[i]) / 100 for gains_of_seed in gains_by_seed]
         gains.append(
             {
                 "from": smaller,
@@ -530,12 +522,12 @@ def measure_gains(trainings):
 
 
 def is_clear_gain(gain):
-    """is_clear for a gain. float(), as a JSON file has a text for NaN."""
+    """Whether a gain is clear. Its error may come from a JSON file, which has NaN as a text."""
     return is_clear(gain["points_per_10_mmacs"], float(gain["standard_error"]))
 
 
 def compare(trainings, shallow, deep):
-    """The points of accuracy from one depth to another: mean over seeds, and standard error."""
+    """How many points deep is above shallow: (mean over seeds, its standard error)."""
     shallow_rows = rows_with(trainings, "depth", shallow)
     deep_rows = rows_with(trainings, "depth", deep)
     points = []
@@ -545,14 +537,15 @@ def compare(trainings, shallow, deep):
 
 
 def most_accurate_within(trainings, budget):
-    """Which network has the best test accuracy for at most so many multiply-adds of training.
+    """The most accurate network whose training costs at most budget multiply-adds.
 
-    That is the mean over seeds after the last epoch that fits in the budget.
+    Returns its "depth", the "epochs" that fit in the budget, and its "accuracy" after these: the
+    mean over the seeds.
     """
     candidates = []
     for depth in LAYERS:
         rows = rows_with(trainings, "depth", depth)
-        epochs = sum(row["multiply_adds"] <= budget for row in rows[0]["history"])
+        epochs = sum(epoch["multiply_adds"] <= budget for epoch in rows[0]["history"])
         if epochs > 0:
             accuracies = [row["history"][epochs - 1]["test_accuracy"] for row in rows]
             mean = statistics.mean(accuracies)
@@ -563,7 +556,8 @@ def most_accurate_within(trainings, budget):
 def published():
     """GMACs and ImageNet top-1 accuracy (%) of torchvision's networks: {depth: (gmacs, accuracy)}.
 
-    From torchvision's notes on its weights; nothing is downloaded. It has no ResNet-10.
+    From what torchvision says of its weights; nothing is downloaded. It has no ResNet-10, and calls
+    GMACs GFLOPS.
     """
     networks = {}
     for depth in (18, 34, 50, 101):
@@ -578,26 +572,26 @@ def describe(args, table, trainings, gains, world_size):
     print_table(table, gains)
     if args.seeds > 1:
         print(
-            f"±: one standard error over {args.seeds} seeds. A gain is clear if it is more "
-            f"than {STANDARD_ERRORS} standard errors."
+            f"±: one standard error over {args.seeds} seeds. A difference is called clear if it is "
+            f"more than {STANDARD_ERRORS} standard errors; between equals, luck makes one in "
+            f"{clear_by_luck(args.seeds)}."
         )
-    if 1 < args.seeds < 5:
-        print("With so few seeds the standard errors themselves are rough.")
     if world_size > 1:
         print(f"The seconds were measured with {world_size} training runs side by side.")
     describe_depth(args, table, trainings)
-    print("Another start or learning rate may rank the depths in another order (EXERCISES.md).")
+    print("Another initialisation or learning rate may change this ranking (EXERCISES.md).")
     describe_budgets(args, table, trainings)
     rows = {row["depth"]: row for row in table}
     print(
-        "ResNet-50, with bottlenecks, costs "
-        f"{rows[50]['macs'] / rows[34]['macs']:.2f} times the multiply-adds of ResNet-34 and "
-        f"{rows[50]['seconds'] / rows[34]['seconds']:.2f} times its time here."
+        "ResNet-50, built from bottlenecks, needs "
+        f"{rows[50]['macs'] / rows[34]['macs']:.2f} times the multiply-adds of ResNet-34, and here "
+        f"{rows[50]['seconds'] / rows[34]['seconds']:.2f} times its training time."
     )
     gmacs, accuracies = zip(*published().values())
     print(
-        f"For comparison, published for ImageNet: {accuracies[0]:.1f} % with {gmacs[0]:.1f} GMACs "
-        f"to {accuracies[-1]:.1f} % with {gmacs[-1]:.1f}."
+        f"For comparison, on ImageNet torchvision's ResNet-18 reaches {accuracies[0]:.1f} % with "
+        f"{gmacs[0]:.1f} GMACs per image, its ResNet-101 {accuracies[-1]:.1f} % with "
+        f"{gmacs[-1]:.1f}."
     )
 
 
@@ -624,7 +618,7 @@ def accuracy_text(row):
 
 
 def gain_text(gain):
-    """A gain with its standard error; "-" if there is none."""
+    """A gain with its standard error; "-" for the first network, and with a single seed."""
     if gain is None or math.isnan(gain["standard_error"]):
         return "-"
     text = f"{gain['points_per_10_mmacs']:+.1f} ± {gain['standard_error']:.1f}"
@@ -635,25 +629,11 @@ def gain_text(gain):
 
 def describe_depth(args, table, trainings):
     """Say which network is the most accurate, and how far the seeds back that up."""
-    shallowest = table[0]
-    best = max(table, key=lambda row: row["accuracy"])
-    if args.seeds == 1:
-        print(
-            f"ResNet-{best['depth']} ends with the best test accuracy, but one seed cannot show "
-            "whether a gain is luck: run this with --seeds 5."
-        )
-    elif best is shallowest:
-        print(f"In this run no deeper network is more accurate than ResNet-{best['depth']}.")
-    else:
-        points, error = compare(trainings, shallowest["depth"], best["depth"])
-        unclear = "" if is_clear(points, error) else " That is not clear."
-        print(
-            f"ResNet-{best['depth']} is the most accurate: {points:.1f} ± {error:.1f} points above "
-            f"ResNet-{shallowest['depth']}, for {best['macs'] / shallowest['macs']:.1f} times the "
-            f"multiply-adds.{unclear}"
-        )
+    print(f"{finding(vars(args), table, trainings)}.")
     if args.seeds > 1:
         describe_pairs(trainings)
+    else:
+        print("Run this with --seeds 5 to see which gains are clear.")
 
 
 def describe_pairs(trainings):
@@ -668,8 +648,8 @@ def describe_pairs(trainings):
 
 
 def describe_budgets(args, table, trainings):
-    """Say which network to train if that may cost as much as to train another."""
-    print("If training may cost as much as all epochs of one network, the most accurate one is:")
+    """Say, for what it costs to train each network, which network would be the most accurate."""
+    print("For what it costs to train one network, the most accurate network would be:")
     for row in table[:-1]:
         budget = trainings[f"{row['depth']}-{args.seed}"]["history"][-1]["multiply_adds"]
         best = most_accurate_within(trainings, budget)
@@ -751,7 +731,7 @@ def draw_by_training_cost(axes, trainings, name):
         xlabel="training cost so far (multiply-adds)",
         ylabel="test accuracy (%)",
         ylim=(0, 108),
-        title=f"{name}: a curve per depth",
+        title=f"{name}: after each epoch",
     )
 
 
@@ -873,7 +853,7 @@ MISHAPS = {  # what torch says when it cannot go on, and what to do then
 
 
 def initialise(module):
-    """Draw a convolution's weights as He et al. do before ReLUs (arXiv:1502.01852; section 3.4)."""
+    """Draw a convolution's weights for a ReLU after it (arXiv:1502.01852, cited in section 3.4)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
@@ -902,7 +882,7 @@ def accuracy(model, batches):
 
 @dataclass
 class ImageData:
-    """A training set and a test set on one device, and the training images' statistics."""
+    """A training set and a test set on one device, and statistics of some training images."""
 
     name: str
     classes: list  # the names that the labels stand for
@@ -917,7 +897,7 @@ class ImageData:
 def load_data(args):
     """The images that the command line asks for, at most args.train_images and args.test_images.
 
-    args.data becomes what they are, if it was "auto".
+    Sets args.data to "cifar10" or "shapes", whichever is loaded.
     """
     cifar10 = None if args.data == "shapes" else read_cifar10(args)
     if cifar10 is not None:
@@ -933,8 +913,8 @@ def load_data(args):
         test_set = draw_shapes(args.test_images, seed=1)
     train_images, train_labels = [part[: args.train_images].to(args.device) for part in train_set]
     test_images, test_labels = [part[: args.test_images].to(args.device) for part in test_set]
-    some = train_images[:5000].float()
-    deviation, mean = torch.std_mean(some, dim=(0, 2, 3), keepdim=True)
+    sample = train_images[:5000].float()
+    deviation, mean = torch.std_mean(sample, dim=(0, 2, 3), keepdim=True)
     epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
     print(
         f"{name}: {len(train_labels):,} training images, {len(test_labels):,} test images; "
@@ -994,15 +974,16 @@ def read_cifar10(args):
 def fetch_cifar10(root):
     """Download and unpack CIFAR-10, unless it is in root already.
 
-    Its files come to their place whole, even while another run fetches the same ones.
+    Each file is moved to its place when it is complete, so two runs may fetch CIFAR-10 at once.
     """
     try:
         CIFAR10(root)
         return
     except MemoryError:
         raise
-    except Exception:  # torchvision and pickle each raise their own
-        socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    except Exception:  # it is missing or damaged; torchvision and pickle each raise their own
+        pass
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
     folder = unfinished_path(root / CIFAR10.base_folder)
     try:
         folder.mkdir(parents=True)
@@ -1024,11 +1005,11 @@ def fetch_cifar10(root):
 def why_not_fetched(what, error, url, folder, setting):
     """What an error from a download into a folder means, and what to do, in one sentence.
 
-    setting is what names the folder.
+    setting is the flag for the folder, such as --data-dir.
     """
-    nameless = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # from writing to an open file
+    write_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # which name no file
     from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
-    if from_disk and (error.filename is not None or error.errno in nameless):
+    if from_disk and (error.filename is not None or error.errno in write_errors):
         return f"{what} cannot be kept in {folder} ({error.strerror}): name another {setting}"
     advice = "try again"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -1093,7 +1074,7 @@ def shape_depths(u, v):
     third = 2 * math.pi / 3
     fifth = 2 * math.pi / 5
     to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
-    to_tip = (angle / fifth % 1 - 0.5).abs()
+    from_notch = (angle / fifth % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at a tip
     bar = 0.26 - torch.minimum(u.abs(), v.abs())
     bite = torch.hypot(u - 0.5, v) - 0.75
     half_disc = 1 - torch.hypot(u, v + 0.4)
@@ -1103,7 +1084,7 @@ def shape_depths(u, v):
         "square": 0.75 - box,
         "frame": 0.2 - (box - 0.65).abs(),
         "triangle": 0.5 - radius * torch.cos(to_side),
-        "star": 0.42 + 1.1 * to_tip - radius,
+        "star": 0.42 + 1.1 * from_notch - radius,
         "cross": torch.minimum(bar, 0.95 - box),
         "moon": torch.minimum(0.95 - radius, bite),
         "bowl": torch.minimum(half_disc, v + 0.4),
@@ -1121,7 +1102,7 @@ def shrink(data, size):
 
 
 def normalise(images, data):
-    """uint8 images as float32 with mean 0 and standard deviation 1 over the training images."""
+    """uint8 images as float32: minus data.mean, divided by data.deviation, channel by channel."""
     scaled = (images - data.mean) / data.deviation
     return scaled.contiguous(memory_format=memory_format(images.device))
 
@@ -1142,7 +1123,10 @@ def test_batches(data, size=500):
 
 
 def random_batches(data, batch_size, generator):
-    """The training set once, in random order: (augmented uint8 images, labels)."""
+    """The training set once, in random order: (augmented uint8 images, labels).
+
+    The batches have batch_size images, or nearly so: they are as equal as they can be.
+    """
     device = data.train_images.device
     count = len(data.train_labels)
     places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
@@ -1155,18 +1139,19 @@ def random_batches(data, batch_size, generator):
 
 
 def augment(images, shift, flip):
-    """Random crops and reflections (section 4.2), for each image its own.
+    """Crop and flip each image as shift and flip say (section 4.2).
 
     Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
-    old size at shift (count, 2), and mirrored where flip (count,) is true.
+    old size from row shift[:, 0] and column shift[:, 1] on, and mirrored where flip is true.
+    shift is (count, 2), flip is (count,).
     """
     count, _, height, width = images.shape
     padded = F.pad(images, 4 * [height // 8])
     rows = shift[:, :1] + torch.arange(height, device=images.device)
     columns = shift[:, 1:] + torch.arange(width, device=images.device)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
-    image = torch.arange(count, device=images.device)
-    cropped = padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    index = torch.arange(count, device=images.device)
+    cropped = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2)  # from (count, height, width, channels)
 
 
@@ -1180,7 +1165,7 @@ def multiplies_bfloat16(device):
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # torch has no public function for these two questions. Without such units in the
+        # torch 2.6 has no public function for these two questions. Without such units in the
         # processor, bfloat16 is slower than float32.
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
@@ -1188,13 +1173,13 @@ def multiplies_bfloat16(device):
 
 def make_sgd(model, rate, weight_decay):
     """SGD with momentum 0.9 (section 3.4). Batch norms and biases do not decay."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    norms_and_biases = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0},
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": norms_and_biases, "weight_decay": 0},
     ]
-    on_mps = next(model.parameters()).device.type == "mps"  # where torch has no fused SGD
+    on_mps = next(model.parameters()).device.type == "mps"  # the fused SGD was not tried there
     return torch.optim.SGD(groups, rate, momentum=0.9, fused=not on_mps)
 
 
@@ -1230,10 +1215,11 @@ def train(
 ):
     """Train the model in place. Returns its history: a dict per epoch.
 
-    Each has "epoch", "seconds", "loss" (mean cross-entropy, nats) and "accuracy" (0 to 1) of the
-    training images as they came by, and what after_epoch(model), a dict, adds. The seed sets the
-    images' order and augmentation, alike on every device. label is what the progress bar says.
-    smoothing is the share of each label that is spread over all classes (Szegedy et al., 2015).
+    Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
+    logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
+    what after_epoch(model), a dict, adds. The seed sets the images' order and augmentation, alike
+    on every device. label is what the progress bar says. smoothing is the share of each label that
+    is spread over all classes (Szegedy et al., 2015).
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -1259,7 +1245,7 @@ def train(
                 total_loss += len(labels) * loss.detach()
                 correct += (logits.argmax(dim=1) == labels).sum()
                 seen += len(labels)
-                if step % 10 == 0:  # to read a number makes a GPU wait
+                if step % 10 == 0:  # reading a number makes the CPU wait for the GPU
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
@@ -1279,6 +1265,32 @@ def train(
     return history
 
 
+# A difference of more standard errors than this is called clear.
+STANDARD_ERRORS = 3
+
+
+def standard_error(values):
+    """The standard error of the values' mean; NaN for a single value."""
+    if len(values) == 1:
+        return math.nan
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+def is_clear(mean, error):
+    """Whether a mean is many standard errors away from zero; not if its error is NaN."""
+    return abs(mean) > STANDARD_ERRORS * error
+
+
+def clear_by_luck(seeds):
+    """In how many comparisons of two equals luck makes a clear difference, in words.
+
+    By Student's t distribution, for differences seed by seed.
+    """
+    if seeds > 5:
+        return "less than 1 of 25 comparisons"
+    return f"1 of {({2: 5, 3: 10, 4: 17, 5: 25})[seeds]} comparisons"
+
+
 def new_figure(width, height):
     """An empty figure of width x height inches in the course's style, and not the user's own."""
     rcdefaults()
@@ -1295,9 +1307,9 @@ def new_figure(width, height):
 
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
-    """A path to write to, inside with; the file that is there at the end becomes path.
+    """Yield a temporary path to write to. At the end that file replaces path, and path is printed.
 
-    After an error path is what it was before. Prints what it has written, unless it is to be quiet.
+    After an error path is what it was before. quiet: nothing is printed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up during the run
     unfinished = unfinished_path(path)
@@ -1305,7 +1317,7 @@ def written_whole(path, quiet=False):
         yield unfinished
         replace_file(path, unfinished)
     finally:
-        with contextlib.suppress(OSError):  # of other programs that look into every new file
+        with contextlib.suppress(OSError):  # a virus scanner may hold the file
             unfinished.unlink(missing_ok=True)
     if not quiet:
         print(f"Wrote {path}")
@@ -1322,12 +1334,12 @@ def replace_file(path, new_file):
 
 
 def unfinished_path(path):
-    """A name of its own beside path, for what is to become path when it is whole."""
+    """A unique temporary path in path's folder."""
     return path.with_name(f"unfinished_{os.urandom(4).hex()}_{path.name}")
 
 
 def save_tensors(content, path):
-    """torch.save, but for a full disk: then torch raises no OSError, and this does."""
+    """Like torch.save; but a full disk raises an OSError, as it does not in torch."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path.write_bytes(buffer.getbuffer())
@@ -1352,17 +1364,20 @@ def save_numbers(args, numbers):
 
 
 def printed_unless_dry_run(args):
-    """Inside with, print works as usual; but not in a dry run, whose findings mean nothing."""
+    """A context in which a dry run prints nothing, as its findings mean nothing."""
     if args.dry_run:
         return contextlib.redirect_stdout(None)
     return contextlib.nullcontext()
 
 
-def save_figure(args, figure):
-    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it."""
+def save_figure(args, figure, suffix=""):
+    """Write the figure to OUT/exercise_0N.png, a dry run's with a mark across it.
+
+    suffix comes before .png, for an exercise's second figure.
+    """
     if args.dry_run:
         figure.text(0.5, 0.5, "dry run", ha="center", va="center", color=GREY, size=80, alpha=0.5)
-    with written_whole(args.out / f"{args.exercise}.png") as path:
+    with written_whole(args.out / f"{args.exercise}{suffix}.png") as path:
         figure.savefig(path)
 
 
@@ -1376,7 +1391,7 @@ def finished_before(args, label, compute):
         return compute()
     path = kept_path(args, label)
     if path.exists():
-        with contextlib.suppress(Exception):  # of what torch raises if the file is damaged
+        with contextlib.suppress(Exception):  # the file may be damaged
             result = torch.load(path, map_location=args.device, weights_only=True)
             print(f"{label}: finished before the run was interrupted")
             return result
@@ -1419,7 +1434,7 @@ def own_checksum():
 
 
 def own_file():
-    """The file that runs; None for the cells of a notebook, whose file may say something else."""
+    """This script's file; None in a notebook or console, which may run other code than it has."""
     path = Path(globals().get("__file__", ""))
     return path if path.is_file() and not in_console() else None
 
@@ -1428,20 +1443,15 @@ def whole_number(low, high):
     """A type for argparse: a whole number from low to high."""
 
     def parse(text):
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            message = f"{text} is not a whole number from {low} to {high}"
-            raise argparse.ArgumentTypeError(message)
-        return number
+        if text.isdecimal() and low <= int(text) <= high:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
 
     return parse
 
 
 def expanded_path(text):
-    """A type for argparse: a path; as in --out=~/results, of which a shell leaves the ~ alone."""
+    """A type for argparse: a path. Expands the ~, which a shell leaves alone in --out=~/results."""
     return Path(os.path.expanduser(text))  # Path's own raises an error for an unknown user
 
 
@@ -1525,14 +1535,14 @@ def in_console():
 
 def choose_device(name, parser):
     """The torch.device of that name; for "auto" the fastest that works."""
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in there if there[device] and can_compute(device))
-    if not there[name]:
+        name = next(device for device in available if available[device] and can_compute(device))
+    if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     return torch.device(name)
 
@@ -1565,7 +1575,7 @@ def check_folders(args, parser):
         try:
             trial.write_bytes(bytes(2**20))  # a full disk may still take an empty file
         finally:
-            with contextlib.suppress(OSError):  # of other programs that look into every new file
+            with contextlib.suppress(OSError):  # a virus scanner may hold the file
                 trial.unlink(missing_ok=True)
     except OSError as error:
         parser.error(
@@ -1574,7 +1584,7 @@ def check_folders(args, parser):
 
 
 def apply_budget(args, budgets):
-    """Set what the flags have left open to the budget of the device, or of the preset."""
+    """Set what no flag has set, from the preset's budget or the device's."""
     budget = dict(budgets["cpu" if args.device.type == "cpu" else "gpu"])
     preset = getattr(args, "preset", None)
     if preset:

@@ -96,7 +96,7 @@ ANY_INPUT_CASES = [
 
 
 def like_the_paper(ops):
-    """Whether bottlenecks have their stride on the first 1x1 convolution, as in the paper.
+    """Whether bottlenecks have their stride on the first 1x1 convolution, as in the authors' code.
 
     torchvision has it on the 3x3 convolution.
     """

@@ -747,7 +747,7 @@ def test_any_head_will_do(transfer, tmp_path, head):
         (other_tensors, "fits neither"),
         (list_of_numbers, "fits neither"),
         (one_stage, "fits neither"),
-        (deeper_network, "this script's network: one has layer1.2.conv1.weight"),
+        (deeper_network, "this script's network: only one of the two has layer1.2.conv1.weight"),
         (bottlenecks, "this script's network: size mismatch for "),
         (no_file, "there is no such file"),
     ],

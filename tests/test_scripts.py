@@ -276,7 +276,7 @@ def test_the_figure_is_drawn_for_every_outcome():
     all_correct = data.test_labels
     all_incorrect = (data.test_labels + 1) % 10
     for predictions in (all_correct, all_incorrect):
-        confusion = lesson.count_confusions(predictions, data)
+        confusion = lesson.confusion_matrix(predictions, data)
         lesson.draw_figure(history, confusion, predictions, data).savefig(io.BytesIO())
 
 

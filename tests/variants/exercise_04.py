@@ -1412,7 +1412,7 @@ return rows""",
         "4.4",
         "arguments of fit swapped",
         "Say fit(network, depth, seed)",
-        edit(".apply(initialise), depth, seed)", ".apply(initialise), seed, depth)"),
+        edit("= fit(network, depth, seed)", "= fit(network, seed, depth)"),
     ),
     wrong(
         "4.5",
@@ -2888,10 +2888,8 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
         "initialise on the blocks only",
         "or some of them, are not drawn by initialise",
         edit(
-            "        rows[depth, seed] = fit(build_resnet(depth, width).apply(initialise), depth, seed)",
-            "        network = build_resnet(depth, width)\n"
-            "        network[1].apply(initialise)\n"
-            "        rows[depth, seed] = fit(network, depth, seed)",
+            "        network = build_resnet(depth, width).apply(initialise)\n",
+            "        network = build_resnet(depth, width)\n        network[1].apply(initialise)\n",
         ),
     ),
     wrong(
@@ -2899,8 +2897,8 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
         "depth added to the row",
         "not what fit returned, whole and unchanged",
         edit(
-            "fit(build_resnet(depth, width).apply(initialise), depth, seed)",
-            "{\n            'depth': depth,\n            **fit(build_resnet(depth, width).apply(initialise), depth, seed),\n        }",
+            "= fit(network, depth, seed)",
+            "= {'depth': depth, **fit(network, depth, seed)}",
         ),
     ),
     wrong(
