@@ -41,7 +41,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"This Python has no {error.name}: install it, or activate the environment that has it"
+    )
 import torch.nn.functional as F
 import torchvision
 from matplotlib import rcdefaults, rcParams
@@ -379,7 +384,8 @@ SHAPES = (
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
 MISHAPS = {  # what torch says when it cannot go on, and what to do then
-    "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "out of memory": "The GPU's memory is full: close what else uses it, choose another GPU "
+    "(CUDA_VISIBLE_DEVICES=1), or run with --device cpu",
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "not enough memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
@@ -1020,7 +1026,8 @@ def check_folders(args, parser):
 
 def apply_budget(args, budgets):
     """Set what no flag has set, from the preset's budget or the device's."""
-    budget = dict(budgets["cpu" if args.device.type == "cpu" else "gpu"])
+    # Apple's GPUs are far slower than those that the larger budget is meant for.
+    budget = dict(budgets["gpu" if args.device.type == "cuda" else "cpu"])
     preset = getattr(args, "preset", None)
     if preset:
         budget.update(budgets[preset])

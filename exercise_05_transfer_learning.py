@@ -59,7 +59,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"This Python has no {error.name}: install it, or activate the environment that has it"
+    )
 import torch.nn.functional as F
 import torchvision
 import torchvision.transforms.functional as TF
@@ -403,7 +408,7 @@ def read_folders(args, form):
 
     Prints what is skipped. Ends the script with one sentence if the folders cannot be used.
     """
-    choice = Choice(args.images)
+    choice = Choice(args.images, args.out)
     try:
         train_files, test_files = find_files(args, choice)
         return read_files(args, form, train_files, test_files, choice)
@@ -452,8 +457,9 @@ def read_files(args, form, train_files, test_files, choice):
 class Choice:
     """Which files and folders of yours are read, and how many are skipped, by the reason why."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, out):
         images = Path(os.path.realpath(folder))
+        self.out = Path(os.path.realpath(out))
         self.seen = {images, *images.parents}  # to which a link may lead back
         self.first = {}
         self.count = Counter()
@@ -463,6 +469,8 @@ class Choice:
         real_path = Path(os.path.realpath(path))  # Path.resolve may fail at a link to itself
         if is_hidden(path.name):
             self.skip(path, "hidden, or the system's own")
+        elif self.out.is_relative_to(real_path):
+            self.skip(path, "this script writes its results there")
         elif real_path in self.seen:
             self.skip(path, "a link to what is read elsewhere")
         else:
@@ -686,6 +694,8 @@ def read_image(path):
         if image.mode.startswith(("I", "F")):
             image = image.convert("F")
             low, high = image.getextrema()
+            if not math.isfinite(high - low):
+                raise ValueError("it has values that are NaN or infinite")
             factor = 255 / ((high - low) or 1)
             image = image.point(lambda value: value * factor - low * factor)
         return image.convert("RGB")
@@ -1348,7 +1358,8 @@ SHAPES = (
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
 MISHAPS = {  # what torch says when it cannot go on, and what to do then
-    "out of memory": "The GPU's memory is full: close what else uses it, or run with --device cpu",
+    "out of memory": "The GPU's memory is full: close what else uses it, choose another GPU "
+    "(CUDA_VISIBLE_DEVICES=1), or run with --device cpu",
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
     "not enough memory": "The memory is full: close other programs, or use fewer images",
     "no kernel image": "This torch does not support this GPU: run with --device cpu",
@@ -2044,7 +2055,8 @@ def check_folders(args, parser):
 
 def apply_budget(args, budgets):
     """Set what no flag has set, from the preset's budget or the device's."""
-    budget = dict(budgets["cpu" if args.device.type == "cpu" else "gpu"])
+    # Apple's GPUs are far slower than those that the larger budget is meant for.
+    budget = dict(budgets["gpu" if args.device.type == "cuda" else "cpu"])
     preset = getattr(args, "preset", None)
     if preset:
         budget.update(budgets[preset])

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import version
 from pathlib import Path
 
+import needed  # noqa: F401
 import reports
 import review
 import sandbox
@@ -50,7 +51,10 @@ def grade(learner, places, exercise, options, room):
         except Exception as error:  # of whatever kind: nobody's file may end the others' grading
             kept.unlink(missing_ok=True)
             return {**verdict, "status": f"not judged: {error or type(error).__name__}"}
-    reports.write(kept, json.dumps(verdict))
+    try:
+        reports.write(kept, json.dumps(verdict))
+    except OSError as error:
+        return {**verdict, "status": f"not judged: {error}"}
     return verdict
 
 
@@ -165,9 +169,14 @@ def read_options():
     except (OSError, ValueError) as error:
         parser.error(f"--points {options.points}: {error}")
     drawn = options.out / "seed.txt"
-    if options.seed is None:
-        options.seed = int(drawn.read_text()) if drawn.exists() else 1 + secrets.randbelow(10**6)
-    reports.write(drawn, str(options.seed))
+    try:
+        if options.seed is None and drawn.exists():
+            options.seed = int(drawn.read_text())
+        elif options.seed is None:
+            options.seed = 1 + secrets.randbelow(10**6)
+        reports.write(drawn, str(options.seed))
+    except (OSError, ValueError) as error:
+        parser.error(f"--out {options.out}: {error}")
     versions = [sys.version, version("torch"), version("pytest")]
     digest = hashlib.sha256(f"{options.seed} {options.seconds} {versions}".encode())
     for pattern in ("tests/*.py", "grading/*.*", "exercise_0*.py", "pyproject.toml"):
@@ -179,6 +188,7 @@ def read_options():
 
 def main():
     sys.stdout.reconfigure(errors="backslashreplace")  # for names in another encoding
+    os.umask(0o022)  # a container's user must be able to read what is judged
     options = read_options()
     host = socket.gethostname()
     for folder in options.out.glob(f"scratch-{host}-*-*"):

@@ -1,9 +1,9 @@
 """What comes of verdicts: points, reports for learners, and what an instructor reads."""
 
+import contextlib
 import csv
 import io
 import json
-import os
 import re
 import sys
 import tempfile
@@ -20,9 +20,15 @@ def write(path, text):
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".", delete=False) as file:
-        file.write(CONTROL.sub(" ", text).encode("utf-8", "backslashreplace"))
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+        unfinished = Path(file.name)
+        try:
+            file.write(CONTROL.sub(" ", text).encode("utf-8", "backslashreplace"))
+            file.close()
+            with contextlib.suppress(OSError):  # some file systems have no permissions
+                unfinished.chmod(0o644)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def read_points(path):

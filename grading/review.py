@@ -89,7 +89,7 @@ def full_name(node, imported):
     first, dot, rest = ast.unparse(node).partition(".")
     own = f".{first}" if dot else first
     name = imported.get(first, own) + dot + rest
-    if not re.fullmatch(r"[\w.]+", name):
+    if isinstance(node, ast.Attribute) and not re.fullmatch(r"[\w.]+", name):
         name = f".{node.attr}"
     return name if isinstance(node.ctx, ast.Load) else f"{name} ="
 
@@ -136,7 +136,11 @@ def alike(shapes):
         matcher = difflib.SequenceMatcher(b=shapes[learner], autojunk=False)
         for group in groups:
             matcher.set_seq1(shapes[group[0]])
-            if matcher.quick_ratio() > ALIKE and matcher.ratio() > ALIKE:
+            if (
+                matcher.real_quick_ratio() > ALIKE
+                and matcher.quick_ratio() > ALIKE
+                and matcher.ratio() > ALIKE
+            ):
                 group.append(learner)
                 break
         else:

@@ -1,5 +1,7 @@
 """Who handed in what: learners and their scripts, as people and learning platforms lay them out."""
 
+import errno
+import filecmp
 import re
 import tempfile
 import zipfile
@@ -8,17 +10,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 LARGEST = 2**20  # bytes of a script
-NOT_THEIRS = ("solutions", "tests", "grading", "tools", "venv", "site-packages", "__MACOSX")
+THE_COURSES = ("solutions", "tests", "grading", "tools")  # folders of a clone
+NOT_THEIRS = ("venv", "site-packages", "__MACOSX")
 SCRIPT = re.compile(r"\.(py|py\.txt|ipynb|zip)$", re.IGNORECASE)
 OTHER_ARCHIVES = r"rar|7z|tar|tar\.\w+|tgz"
 OTHER_ARCHIVE = re.compile(rf"\.({OTHER_ARCHIVES})$", re.IGNORECASE)
+NO_SCRIPT = re.compile(
+    r"exercise[ _-]?\d[^.]*(\.(txt|docx?|pdf|odt|rtf|md|html?))?$", re.IGNORECASE
+)
 LAYOUTS = [  # what a name at the top says; the first one that fits
     r"(?P<learner>.+_\d+)_assignsubmission_[a-z]+(_(?P<file>.*))?",  # Moodle
-    r"(?P<learner>\d+)-\d+ - (?P<name>.+?) - (?P<date>\w+ \d+, \d+ \d+ [AP]M)( - (?P<file>.*))?",
+    r"(?P<learner>\d+)-\d+ - (?P<name>.+?) - "
+    r"(?P<date>\w+ \d+, \d+ \d+ [AP]M)( - (?P<file>.*))?",  # Brightspace
     r"(?P<learner>.+)_attempt_(?P<date>\d{4}[-\d]+)(_(?P<file>.*)|\.txt)",  # Blackboard
     r"(?P<learner>.+?)(_LATE)?_(?P<name>\d{2,})_\d{3,}_(?P<file>.+)",  # Canvas
+    r"(LATE_)?(?P<learner>anon_[0-9A-Za-z]+)_\d+_(?P<file>.+)",  # Canvas without names
     r"(?P<learner>.+?)[ _.-]?(?P<file>exercise[ _-]?\d.*)",
-    rf"(?P<learner>.+?)(?P<file>\.(zip|{OTHER_ARCHIVES}))",
+    rf"(?P<learner>.+?)\.(zip|{OTHER_ARCHIVES})",
 ]
 FOLDER_LAYOUTS = LAYOUTS[:2]  # any other folder has its learner's name
 
@@ -42,7 +50,7 @@ def find_learners(folder):
     learners = {}
     strays = []
     for path in sorted(Path(folder).iterdir()):
-        if path.name.startswith(".") or path.name in NOT_THEIRS:
+        if path.name.startswith(".") or path.name in THE_COURSES + NOT_THEIRS:
             continue
         layouts = FOLDER_LAYOUTS if path.is_dir() else LAYOUTS
         matches = (re.fullmatch(layout, path.name, re.IGNORECASE) for layout in layouts)
@@ -58,12 +66,16 @@ def find_learners(folder):
 
 
 def sortable(date):
-    """A date in the order year, month, day: Brightspace writes Oct 5, 2025 115 PM."""
-    with_colon = re.sub(r"(\d\d) ([AP]M)$", r":\1 \2", date)
+    """A date in the order year, month, day; "" if it is in none that is known.
+
+    Brightspace writes Oct 5, 2025 115 PM, or Sept 30, 2025 1041 AM.
+    """
+    short = re.sub(r"^([A-Z][a-z]{2})\w*", r"\1", date)
+    with_colon = re.sub(r"(\d\d) ([AP]M)$", r":\1 \2", short)
     try:
         return datetime.strptime(with_colon, "%b %d, %Y %I:%M %p").isoformat()
     except ValueError:
-        return date
+        return date if date[:1].isdecimal() else ""
 
 
 def scripts_in(path, name, date, scratch, depth=0):
@@ -72,22 +84,26 @@ def scripts_in(path, name, date, scratch, depth=0):
         problem = f"{name} is a link or no file: hand in the file itself"
         yield Script(name, path, depth, problem, date)
     elif path.is_dir():
+        is_clone = Path(path, "solutions").is_dir() and Path(path, "tests").is_dir()
         for entry in sorted(path.iterdir()):
-            is_theirs = entry.name[0] != "." and entry.name not in NOT_THEIRS
             is_archive = depth == 0 and OTHER_ARCHIVE.search(entry.name)  # further down: data
-            if is_theirs and (entry.is_dir() or SCRIPT.search(entry.name) or is_archive):
-                yield from scripts_in(entry, entry.name, date, scratch, depth + 1)
+            is_hand_in = SCRIPT.search(entry.name) or NO_SCRIPT.match(entry.name) or is_archive
+            is_the_courses = is_clone and entry.name in THE_COURSES
+            if is_theirs(entry.name) and not is_the_courses and (entry.is_dir() or is_hand_in):
+                version = re.fullmatch(r"Version (\d+)", entry.name)  # an attempt, in Teams
+                attempt = version[1].zfill(6) if version else date
+                yield from scripts_in(entry, entry.name, attempt, scratch, depth + 1)
     elif name.lower().endswith(".zip"):
         folder = tempfile.mkdtemp(dir=scratch)
         try:
             with zipfile.ZipFile(path) as archive:
-                members = [m for m in archive.infolist() if SCRIPT.search(m.filename)]
+                members = [member for member in archive.infolist() if may_be_script(member)]
                 if sum(member.file_size for member in members) > 20 * LARGEST:
                     raise ValueError("it holds more than 20 MB of scripts")
                 archive.extractall(folder, members)
-        except OSError:
-            raise
         except Exception as error:  # zlib, lzma and others raise their own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             yield Script(name, path, depth, f"{name} cannot be unpacked: {error}", date)
             return
         yield from scripts_in(Path(folder), name, date, scratch, depth)
@@ -96,6 +112,20 @@ def scripts_in(path, name, date, scratch, depth=0):
         yield Script(name, path, depth, problem, date)
     elif SCRIPT.search(name):
         yield Script(name, path, depth, "", date)
+    elif NO_SCRIPT.match(name):
+        yield Script(name, path, depth, f"{name} is no .py file: hand in the script itself", date)
+
+
+def is_theirs(name):
+    """Whether a file or folder of this name may be a learner's own work."""
+    return not name.startswith(".") and name not in NOT_THEIRS
+
+
+def may_be_script(member):
+    """Whether to unpack a member of a zip file: a script, in no folder that is passed over."""
+    member.filename = member.filename.replace("\\", "/")  # as old tools of Windows write it
+    folders = member.filename.split("/")[:-1]
+    return bool(SCRIPT.search(member.filename)) and all(map(is_theirs, folders))
 
 
 def choose(places, wanted, alone, scratch):
@@ -121,14 +151,21 @@ def choose(places, wanted, alone, scratch):
     found = sorted((script for script in found if script.date == last), key=rank)
     if not found:
         for script in there:
-            if script.problem:
+            is_archive = script.depth < 2 and "unpacked" in script.problem
+            if script.problem and (is_archive or pattern.match(script.name)):
                 raise Refused(script.problem)
         unclear = [s.name for s in every if not re.search(r"exercise[ _-]?\d", s.name, re.I)]
         return None, unclear[:4]
     if len(found) > 1 and rank(found[0]) == rank(found[1]):
-        raise Refused(f"more than one file: {found[0].name} and {found[1].name}")
+        first, second = (script.path for script in found[:2])
+        if not filecmp.cmp(first, second, shallow=False):
+            names = " and ".join("/".join(path.parts[-2:]) for path in (first, second))
+            raise Refused(f"more than one file: {names}")
     if found[0].name.lower().endswith(".ipynb"):
-        raise Refused(f"{found[0].name} is a notebook: save and export it as an executable script")
+        raise Refused(
+            f"{found[0].name} is a notebook: export it as a script, without lines with ! or %"
+        )
     if found[0].path.stat().st_size > LARGEST:
         raise Refused(f"{found[0].name} is larger than {LARGEST >> 20} MB: that is no script")
-    return found[0].path.read_bytes(), [script.name for script in found[1:]][:4]
+    later = [script.name for script in there if script.problem and script.date > last]
+    return found[0].path.read_bytes(), [*later, *(script.name for script in found[1:])][:4]

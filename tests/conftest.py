@@ -24,13 +24,19 @@ from pathlib import Path
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
 
-import messages
 import pytest
-import torch
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"This Python has no {error.name}: install it, or activate the environment that has it"
+    )
 
 if [int(part) for part in torch.__version__.split(".")[:2]] < [2, 6]:
     sys.exit(f"PyTorch 2.6 or newer is needed; this is {torch.__version__}")
 
+import messages
 from cifar10 import is_complete, make_archive
 from course import ROOT, TASKS
 from messages import UNWRITTEN, Wrong

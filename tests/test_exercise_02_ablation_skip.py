@@ -1455,6 +1455,14 @@ def test_lesion_of_a_deep_network(lesson):
 
 
 @pytest.mark.task("2.5")
+def test_lesion_passes_negative_features_on(lesson):
+    """There are none in these networks, but the shortcut alone would let them through."""
+    network = make_network(lesson, skip=True)
+    network[0][2] = nn.Identity()
+    check_lesion(lesson, network, 0)
+
+
+@pytest.mark.task("2.5")
 def test_lesion_of_a_network_in_float64(lesson):
     network = make_network(lesson, skip=True).double()
     for index in (2, 1):

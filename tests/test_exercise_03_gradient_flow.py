@@ -738,6 +738,19 @@ def test_change_leaves_out_what_has_no_logarithm(lesson):
 
 
 @pytest.mark.task("3.3")
+def test_change_of_a_list_that_has_changed(lesson):
+    what = "change_per_layer(norms), called again after the numbers in the list norms have changed,"
+    norms = [1.0, 2.0, 4.0]
+    with calling(what):
+        lesson.change_per_layer(norms)
+        norms[:] = [1.0, 3.0, 9.0]
+        got = float(number(lesson.change_per_layer(norms), what))
+    if not same_factor(got, 3):
+        mistake = "what an earlier call found is kept and returned again" if got == 2 else None
+        raise Wrong(f"{what} is {got:.6g}, expected 3.", mistake)
+
+
+@pytest.mark.task("3.3")
 def test_change_of_whole_numbers(lesson):
     check_change(lesson, [8.0, 4.0, 2.0, 0.0, 0.5], 0.5)
     what, got = call_change(lesson, [8, 4, 2, 0, 0.5])  # the same, as on the page

@@ -1037,7 +1037,7 @@ def check_macs(lesson, model, size, name):
         mistakes = {"it runs two images, so it counts twice": 2 * expected}
     hint = likeliest(mistakes, lambda known: got == known) or (
         " It is the sum, over every run of a convolution or linear layer, "
-        "of the numbers that it outputs times the length of one row of its weight."
+        "of the numbers that it outputs times those of one filter, weight[0]."
     )
     raise Wrong(f"{what} is {got:,}, expected {expected:,}.{hint}")
 
@@ -1245,6 +1245,41 @@ def check_is_run_once(images):
             )
 
 
+class WithAuxiliaryHead(nn.Module):
+    """A network with a second head, which runs in train mode only."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(3, 4, 3)
+        self.auxiliary = nn.Conv2d(3, 5, 3)
+
+    def forward(self, x):
+        return (self.head(x), self.auxiliary(x)) if self.training else self.head(x)
+
+
+@pytest.mark.task("4.3")
+def test_macs_are_those_of_eval_mode(lesson):
+    what = "count_macs(a network in train mode, with a second head that runs in that mode only)"
+    with calling(what):
+        got = whole_number(lesson.count_macs(WithAuxiliaryHead(), (3, 9, 12)), what)
+    if got != 7_560:
+        mistake = "the network runs in train mode" if got == 17_010 else None
+        raise Wrong(f"{what} is {got:,}, expected 7,560.", mistake)
+
+
+@pytest.mark.task("4.3")
+def test_parameters_of_a_model_that_has_grown(lesson):
+    model = nn.Sequential(nn.Linear(2, 3))
+    what = "count_parameters(model)"
+    with calling(what):
+        lesson.count_parameters(model)
+        model.append(nn.Linear(3, 4))
+        got = whole_number(lesson.count_parameters(model), what)
+    if got != 25:
+        mistake = "what an earlier call found is kept and returned again" if got == 9 else None
+        raise Wrong(f"{what} is {got} after a layer has been added, expected 25.", mistake)
+
+
 @pytest.mark.task("4.3")
 def test_macs_of_a_model_that_has_grown(lesson):
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)]
@@ -1331,6 +1366,7 @@ def row_of(depth, seed):
 SWEPT_DEPTHS = (10, 18, 34)
 SWEPT_SEEDS = (3, 5, 0)
 FAR_SEEDS = (  # many of them agree in their last digits or bits, or in their first seven digits
+    42,  # which people write where none is given
     1,
     1_001,
     10_001,

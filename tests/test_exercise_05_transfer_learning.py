@@ -825,6 +825,8 @@ def test_features_are_those_of_eval_mode_whatever_modules_there_are(lesson):
     awake = nn.Sequential(AddsInTrainMode(), nn.Dropout2d(0.5), StochasticDepth(0.5, "row"))
     model.layer2.append(awake)
     model.layer3.append(awake)
+    requires_grad = []
+    awake.register_forward_hook(lambda layer, x, y: requires_grad.append(y.requires_grad))
     before = Everything(model)
     batches = make_batches((3, 1))
     what = (
@@ -836,6 +838,11 @@ def test_features_are_those_of_eval_mode_whatever_modules_there_are(lesson):
         raise Wrong(
             f"{what} gives other features than in eval mode. "
             "Put every module into eval mode, of whatever class it is."
+        )
+    if any(requires_grad):
+        raise Wrong(
+            f"{what} runs the model with gradients, which takes time and memory. Say: with "
+            "torch.no_grad():"
         )
     check_unchanged(before, what)
 

@@ -627,6 +627,13 @@ def test_a_preset_changes_the_budget_and_flags_change_the_preset(tmp_path, monke
     assert args.exercise == "exercise_09"
 
 
+@pytest.mark.parametrize("device, epochs", [("cpu", 5), ("mps", 5), ("cuda", 9)])
+def test_only_cuda_has_the_larger_budget(device, epochs):
+    args = SimpleNamespace(device=torch.device(device), epochs=None, dry_run=False)
+    given.apply_budget(args, {"cpu": {"epochs": 5}, "gpu": {"epochs": 9}})
+    assert args.epochs == epochs
+
+
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

@@ -99,6 +99,21 @@ LAYOUTS = {
         },
         {"Homework 1_jdoe": {"1": b"late"}, "Homework 1_j_doe": {"1": b"2"}},
     ),
+    "canvas, anonymous": (
+        {
+            f"anon_Ab3xY_98765_{NAME}": b"1",
+            "LATE_anon_Ab3xY_98766_exercise_02_ablation_skip.py": b"2",
+            f"anon_Ab3xZ_98767_{NAME}": b"3",
+        },
+        {"anon_Ab3xY": {"1": b"1", "2": b"2"}, "anon_Ab3xZ": {"1": b"3"}},
+    ),
+    "teams": (
+        {
+            f"Jane Doe/Homework/Version 9/{NAME}": b"early",
+            f"Jane Doe/Homework/Version 10/{NAME}": b"late",
+        },
+        {"Jane Doe": {"1": b"late"}},
+    ),
     "gradescope": (
         {f"submission_98/{NAME}": b"1", f"submission_99/x/{NAME}": b"2", "metadata.yml": b""},
         {"submission_98": {"1": b"1"}, "submission_99": {"1": b"2"}},
@@ -181,6 +196,41 @@ def test_a_zip_file_is_a_folder(tmp_path):
     assert choose(tmp_path, {}) == (b"x = 1", [])
 
 
+def test_a_zip_file_of_a_whole_project_is_judged(tmp_path):
+    (tmp_path / "anna").mkdir()
+    with zipfile.ZipFile(tmp_path / "anna" / "homework.zip", "w") as archive:
+        archive.writestr(f"work\\{NAME}", b"x = 1")  # as old tools of Windows write it
+        archive.writestr(f"work\\solutions\\{NAME}", b"not theirs")
+        archive.writestr(f"work\\tests\\test_{NAME}", b"not theirs")
+        for folder in (".venv", "env/lib/site-packages"):
+            archive.writestr(f"work/{folder}/torch.py", bytes(21 * 2**20))
+    assert choose(tmp_path, {}) == (b"x = 1", [])
+
+
+def test_a_folder_called_solutions_may_be_the_learners(tmp_path):
+    assert choose(tmp_path, {f"solutions/{NAME}": b"1"}) == (b"1", [])
+
+
+def test_two_copies_are_one_file(tmp_path):
+    assert choose(tmp_path, {f"a/{NAME}": b"1", f"b/{NAME}": b"1"}) == (b"1", [NAME])
+
+
+def test_an_exercise_that_was_not_handed_in_is_missing(tmp_path):
+    """Whatever else is wrong in the folder."""
+    files = {FILES["2"]: b"2", "exercise_03.docx": b"", "data/photos.zip": b"no zip"}
+    assert choose(tmp_path, files) == (None, [])
+    (tmp_path / "anna" / "lib64").symlink_to(tmp_path)
+    assert choose(tmp_path, {}) == (None, [])
+
+
+def test_a_later_attempt_that_cannot_be_read_is_named(tmp_path):
+    layout = "Homework_jdoe_attempt_2025-10-{}-10-00-00_exercise_01.{}"
+    lay_out(tmp_path / "class", {layout.format("05", "py"): b"1", layout.format("06", "rar"): b""})
+    learners, _ = submissions.find_learners(tmp_path / "class")
+    (places,) = learners.values()
+    assert submissions.choose(places, NAME, False, tmp_path) == (b"1", ["exercise_01.rar"])
+
+
 def test_what_is_not_taken_is_named(tmp_path):
     assert choose(tmp_path, {"main.py": b"1"}) == (None, ["main.py"])
     assert choose(tmp_path / "b", {"main.py": b"", FILES["2"]: b""}) == (None, ["main.py"])
@@ -193,6 +243,9 @@ def test_what_is_not_taken_is_named(tmp_path):
     ("files", "says"),
     [
         ({"exercise_01 (1).py": b"1", "exercise_01 (2).py": b"2"}, "more than one"),
+        ({f"a/{NAME}": b"1", f"b/{NAME}": b"2"}, f"a/{NAME} and b/{NAME}"),
+        ({"exercise_01_build_resnet18.docx": b"PK"}, "is no .py file"),
+        ({"exercise_01_build_resnet18": b"x = 1"}, "is no .py file"),
         ({"exercise_01.zip": b"no zip"}, "cannot be unpacked"),
         ({"exercise_01.ipynb": b"{}"}, "is a notebook"),
         ({"homework.rar": b"Rar!"}, "homework.rar cannot be unpacked here"),
@@ -560,6 +613,24 @@ def test_what_is_not_the_script_costs_nobody_anything(tmp_path):
     assert table["anna"]["total"] == table["ben"]["total"] == "20"
     assert "hand_in.zip cannot be unpacked" in table["carl"]["status"]
     assert "nested too deeply" in (tmp_path / "out/review.txt").read_text()
+
+
+def test_names_may_have_marks_that_are_no_letters():
+    """Python allows them in names, and regular expressions do not call them letters."""
+    text = "x\u0304 = 1\nx\u0304 += x\u0304\nprint(x\u0304.real)\n".encode()
+    assert review.look_at(text, b"", "1") == []
+
+
+@pytest.mark.parametrize("out", ["file", "file/out"])
+def test_a_place_that_cannot_be_used_gets_one_sentence(tmp_path, out):
+    (tmp_path / "class").mkdir()
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [*GRADE, tmp_path / "class", "--out", tmp_path / out], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert f"--out {tmp_path / out}" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,13 @@ def make_images(folder, count, width=40, height=30, first_seed=0):
 
 def read(transfer, folder):
     """The training set and the test set that the script makes of a folder, of 16x16 images."""
-    args = SimpleNamespace(images=folder, seed=0, test_images=60, device=torch.device("cpu"))
+    args = SimpleNamespace(
+        images=folder,
+        seed=0,
+        test_images=60,
+        device=torch.device("cpu"),
+        out=folder / "results" / "dry_run",
+    )
     image_format = transfer.ImageFormat(
         size=16,
         resize=16,
@@ -190,6 +196,24 @@ def test_folders_that_are_links_are_read(transfer, tmp_path):
     for name in ("one", "two"):
         (images / name).symlink_to(tmp_path / "elsewhere" / name, target_is_directory=True)
     assert images_per_class(read(transfer, images).train_labels) == [3, 3]
+
+
+def test_the_scripts_own_results_are_no_class(transfer, tmp_path, capsys):
+    """As with cd photos and --images ."""
+    for name in ("red", "blue", "results/dry_run"):
+        make_images(tmp_path / name, 4)
+    assert read(transfer, tmp_path).classes == ["blue", "red"]
+    assert "results: this script writes its results there" in capsys.readouterr().out
+
+
+def test_an_image_with_nan_is_skipped_by_name(transfer, tmp_path, capsys):
+    for name in ("red", "blue"):
+        make_images(tmp_path / name, 4)
+    pixels = np.ones((20, 20), dtype=np.float32)
+    pixels[0, 0] = np.nan
+    Image.fromarray(pixels).save(tmp_path / "red" / "satellite.tif")
+    read(transfer, tmp_path)
+    assert "satellite.tif: it has values that are NaN or infinite" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -556,7 +580,12 @@ def test_images_for_imagenet_weights_are_prepared_by_their_own_transforms(transf
     make_images(folder / "a", 2, width=400, height=300)
     make_images(folder / "b", 2, width=300, height=500, first_seed=10)
     args = SimpleNamespace(
-        images=folder, seed=0, test_images=10, size=16, device=torch.device("cpu")
+        images=folder,
+        seed=0,
+        test_images=10,
+        size=16,
+        device=torch.device("cpu"),
+        out=tmp_path / "results",
     )
     image_format = transfer.image_format(args, None, transfer.load_weights("imagenet"))
     data = transfer.read_folders(args, image_format)

@@ -96,6 +96,13 @@ def test_an_older_python_gets_one_sentence(exercise, monkeypatch):
         runpy.run_path(str(SOLUTIONS[exercise]), run_name="__main__")
 
 
+@pytest.mark.parametrize("exercise", SOLUTIONS)
+def test_a_python_without_torch_gets_one_sentence(exercise, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit, match="This Python has no torch: install it, or activate"):
+        runpy.run_path(str(SOLUTIONS[exercise]), run_name="__main__")
+
+
 @pytest.mark.parametrize("version", ["2.5.1+cu124", "1.13.0a0+git"])
 def test_an_older_torch_gets_one_sentence(version, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "__version__", version)

@@ -367,6 +367,10 @@ SETTINGS = {  # of torch's: {name: (what they are, a function that sets them)}
         torch.use_deterministic_algorithms,
     ),
     "torch's anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "the precision of torch's matrix products": (
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+    ),
     "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
     "what torch does with denormal numbers": (flushes_denormals, torch.set_flush_denormal),
 }
