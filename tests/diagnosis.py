@@ -91,6 +91,12 @@ def with_relu_at_the_input(p):
     return (branch + p.shortcut).relu()
 
 
+def with_relu_of_the_input(p):
+    if p.has_projection:
+        return None
+    return (p.second_half(p.first_half(p.x.relu())) + p.x.relu()).relu()
+
+
 def with_relu_before_norm(p):
     features = norm(p.after_conv1.relu(), p.norm1, p.training)
     return (p.second_half(features) + p.shortcut).relu()
@@ -155,6 +161,9 @@ BLOCK_MISTAKES = ADDITION_MISTAKES | {
         lambda p: (p.branch + p.after_conv1).relu()
     ),
     "the input passes a ReLU before the first convolution": with_relu_at_the_input,
+    "the block's input passes a ReLU first; branch and shortcut start from the input itself": (
+        with_relu_of_the_input
+    ),
     "the ReLU comes before the first batch norm; it belongs after it": with_relu_before_norm,
     "the second batch norm comes after the addition; it belongs before it": (
         with_norm_after_addition

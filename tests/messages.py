@@ -125,7 +125,8 @@ def calling(what):
             message = f"{name}.py has no {error.name}. Its name may not be changed."
             raise Wrong(message) from None
         lines = lesson_lines(error)
-        text = (str(error).strip().splitlines() or ["no message"])[0]
+        first, *others = str(error).strip().splitlines() or ["no message"]
+        text = f"{first} {others[0].strip()}" if others and first.endswith(":") else first
         message = f"{what} raised {type(error).__name__}: {text}{place(lines)}"
         raise Wrong(message, slip(error, text) if lines else None) from error
 

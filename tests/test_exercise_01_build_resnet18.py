@@ -8,9 +8,13 @@ import pytest
 import torch
 from cifar10 import load_cifar10, train_some_epochs
 from diagnosis import (
+    IN_EVAL,
+    IN_TRAIN,
+    conv,
     extra,
     first_difference,
     name_block_mistake,
+    norm,
     place_in_resnet18,
     wrong_between,
     wrong_block,
@@ -262,8 +266,8 @@ def test_block_passes_gradients_on_as_torchvisions_does(lent, case, training):
             where = "its input" if i == 0 else "its weights"
             raise Wrong(
                 f"{twins.what} gives the correct output, but a wrong gradient for {where}. "
-                "The likeliest mistake: "
-                "the shortcut or the branch is detached (.detach(), .data, no_grad)."
+                "The likeliest mistake: something is hidden from autograd (.detach(), .data, "
+                "no_grad): the shortcut, the branch or the last ReLU."
             )
 
 
@@ -373,7 +377,8 @@ def test_network_gives_logits(lent, classes):
     check_tensor(logits, torch.empty(2, classes), what)
     ones = torch.ones(2)
     are_probabilities = bool((logits > 0).all()) and is_close(logits.sum(1), ones, 1e-3)
-    are_logarithms = is_close(logits.exp().sum(1), ones, 1e-3)
+    # Of a single class the logarithm is 0, and so are all logits of a network that starts at zero.
+    are_logarithms = classes > 1 and is_close(logits.exp().sum(1), ones, 1e-3)
     if are_probabilities or are_logarithms:
         raise Wrong(
             f"{what} returns probabilities{' as logarithms' if are_logarithms else ''}. "
@@ -617,6 +622,18 @@ def check_projection(lesson, case, training):
     def explain():
         if of_kind(ops, "avg_pool2d"):
             return "pixels are averaged; let the 1x1 convolution take the stride itself"
+        ((own, _), (own_norm, _)) = pairs
+        takes_stride = "let the 1x1 convolution take the stride itself, before the batch norm"
+        if own_norm.input.shape != expected.shape:
+            return f"the batch norm takes pixels that are left out afterwards; {takes_stride}"
+        other_mode = norm(conv(x, own), own_norm, not training)
+        if own.input.shape == x.shape and is_close(got, other_mode, 1e-4):
+            return IN_TRAIN if training else IN_EVAL
+        if own.input.shape != x.shape:
+            return (
+                f"it takes other pixels than a stride of {stride}, which takes the first one of "
+                f"every {stride}; {takes_stride}"
+            )
         return None
 
     check_close(got, expected, f"{what} in {mode_name(training)} mode", explain)
@@ -910,6 +927,12 @@ def accuracy_mistakes(lesson, sizes, correct, value):
             total_probability / count
         ),
         "the logits are rounded to few digits before argmax": correct_when_rounded / count,
+        "correct predictions are counted in float16, which ends at 2,048; count in whole numbers": (
+            2048 / count
+        ),
+        "correct predictions are counted in bfloat16, which ends at 256; count in whole numbers": (
+            256 / count
+        ),
         "it is rounded; return it as it is": rounded_like(value, expected),
         "it rounds down: divide by /, not by //": rounding_down,
         "the largest logit itself is compared with the label, not its index": comparing_logits,
@@ -926,7 +949,7 @@ def test_accuracy_of_logits_of_any_size(lesson, size):
         expected = ((sign * logits).argmax(dim=1) == labels).double().mean().item()
         given = sign * size * logits
         model = Constant(given.clone())
-        what = f"accuracy(model, one batch) of logits of up to {sign * size * logits.max():.1g}"
+        what = f"accuracy(model, one batch) of logits of at most {sign * size * logits.max():.1g}"
         with calling(what):
             value = number(lesson.accuracy(model, iter([(torch.zeros(9, 3, 2, 2), labels)])), what)
         if not equal(model.logits, given):
@@ -934,7 +957,7 @@ def test_accuracy_of_logits_of_any_size(lesson, size):
         if abs(value - expected) > 1e-6:
             raise Wrong(
                 f"{what} returned {value:.4f}, expected {expected:.4f}. "
-                "Compare the logits as they are: softmax and the like make some of them equal."
+                "Compare the logits as they are: softmax or sigmoid makes some of them equal."
             )
 
 
@@ -1026,7 +1049,12 @@ def test_accuracy_uses_eval_mode(lesson, training):
     for note in call.notes:
         if note.in_train_mode:
             first, *others = [name or "the model itself" for name in note.in_train_mode]
-            more = f" and {len(others)} more of its parts" if others else ""
+            more = f" and {len(others)} more of the model's parts" if others else ""
+            if not call.notes[0].in_train_mode:
+                raise Wrong(
+                    f"{call.what} ran {first}{more} in train mode from a later batch on. The first "
+                    "batch was in eval mode: go back to train mode after the last batch, if at all."
+                )
             raise Wrong(
                 f"{call.what} ran {first}{more} in train mode: batch norm would use the batch's "
                 "statistics, and dropout would drop. Call model.eval(), which reaches every part."
@@ -1039,7 +1067,8 @@ def test_accuracy_takes_no_gradients(lesson):
     if any(note.recorded for note in call.notes):
         raise Wrong(
             f"{call.what} recorded the forward pass for gradients, which costs memory and time. "
-            "Use torch.no_grad()."
+            "Say: with torch.no_grad(): and put the loop inside it. On a line of its own it does "
+            "nothing."
         )
 
 

@@ -201,6 +201,8 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
             mistakes = {kept: output}
     cause = wrong_switch(lesson, case, training)
     named = advice(cause) or likeliest(mistakes, functools.partial(is_close, output))
+    if not named and skip and not calls_shortcut(block, x):
+        named = advice("what is added is not self.shortcut(x), which is never called")
     raise Wrong(f"{what} gives wrong numbers." + (named or advice(extra(ops))))
 
 
@@ -226,6 +228,16 @@ def block_mistakes(branch, shortcut, before_relu):
         "only the shortcut comes out": F.relu(shortcut),
         "without skip the block gives back its input; its branch should still work": shortcut,
     }
+
+
+def calls_shortcut(block, x):
+    """Whether a block calls its shortcut."""
+    calls = []
+    watch = block.shortcut.register_forward_hook(lambda *_: calls.append(True))
+    with contextlib.suppress(Exception), torch.no_grad():
+        block(x)
+    watch.remove()
+    return bool(calls)
 
 
 def wrong_switch(lesson, case, training):
@@ -701,7 +713,10 @@ def test_network_of_another_depth_is_refused(lesson, depth):
         if isinstance(wrong.__cause__, ValueError):
             return
         raise
-    raise Wrong(f"{call} raised nothing, expected a ValueError: the depth is not 6n+2.")
+    raise Wrong(
+        f"{call} raised nothing, expected a ValueError: the depth is not 6n+2 for an n of at "
+        "least 1."
+    )
 
 
 @pytest.mark.task("2.2")
@@ -1329,7 +1344,7 @@ def test_degradation_by_hand(lesson, final, expected):
     raise Wrong(
         f"{what}[{kind!r}] is {values[kind]:.4g}, expected {expected[kind]:.4g}.",
         degradation_mistake(final, values),
-        f"\nThe last losses of the shallowest and the deepest: {losses}",
+        f"\nThe last losses of the shallowest and the deepest networks: {losses}",
     )
 
 
@@ -1532,6 +1547,16 @@ def check_lesion(lesson, network, index):
     x = torch.randn(2, 3, 16, 16, generator=generator, dtype=kind)
     with calling(call):
         lesioned = lesson.without_block(network, index)
+    try:
+        before.check_hooks(call)
+    except Wrong as wrong:
+        finding, is_hook, _ = wrong.message.partition(" is left with a hook.")
+        if not is_hook:
+            raise
+        raise Wrong(
+            f"{finding}{is_hook} It changes the network that was given, too: put the block's "
+            "shortcut in its place, in a new nn.Sequential."
+        ) from None
     before.check(call, "random state")
     check_module(lesioned, call)
     check_form(lesioned, len(network[1]), call)

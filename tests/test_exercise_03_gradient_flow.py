@@ -126,8 +126,8 @@ def shrunk(network, factor=1e-25):
 TORCH_SAYS = {  # what torch's words about gradients mean here
     "a gradient is None: it is cleared before it is read, "
     "or retain_grad() was not called on an inner tensor": "'NoneType' object has no attribute",
-    "what to differentiate for does not lead to this loss: it is a copy, or left from an earlier "
-    "call; take the tensor itself, and make a new list in each call": (
+    "the loss does not depend on a tensor that you differentiate with respect to: that is a copy, "
+    "or left from an earlier call; take the tensor itself, and make a new list in each call": (
         "to not have been used in the graph"
     ),
     "a tensor is cut off from the graph, by detach(), .data or no_grad; "
@@ -284,6 +284,13 @@ def weight_mistakes(network, batch):
         "it is the mean of the filters' norms; take one norm of the whole gradient": mean_row_norms(
             gradients
         ),
+        "it is the largest singular value, as torch.linalg.norm(matrix, 2) gives; take norm": [
+            torch.linalg.matrix_norm(gradient.double().flatten(1), 2).item()
+            for gradient in gradients
+        ],
+        "the batch goes through the model in two halves, each with statistics of its own": (
+            lambda: norms_in_halves(network, batch)
+        ),
         "the norms are those of the weights, not of their gradients": norms_of_weights,
         "it is the mean of the images' norms; take one norm of the whole gradient": lambda: (
             mean_norms_of_images()
@@ -306,7 +313,7 @@ def weight_mistakes(network, batch):
             lambda: norms_for(network, batch, conv_weights_as_they_run)
         ),
         "the norms are clipped at 1; return them as they are": [min(norm, 1) for norm in norms],
-        "all is counted twice: do the gradients of two backward() add up?": [
+        "everything counts twice: backward() adds to the .grad that was there": [
             2 * norm for norm in norms
         ],
         "the norms are sorted by size; they belong in the order of model.modules()": sorted(norms),
@@ -317,6 +324,20 @@ def weight_mistakes(network, batch):
             functools.partial(F.cross_entropy, label_smoothing=0.1)
         ),
     }
+
+
+def norms_in_halves(network, batch):
+    """What gradient_norms gives if each half of the batch goes through the model by itself."""
+    images, labels = batch
+    total = 0
+    for half in zip(images.chunk(2), labels.chunk(2)):
+        gradients = gradients_for(network, half, conv_weights)
+        total = (
+            [gradient / 2 for gradient in gradients]
+            if total == 0
+            else [before + gradient / 2 for before, gradient in zip(total, gradients)]
+        )
+    return euclid(total)
 
 
 def other_weights(network, batch):
@@ -499,6 +520,12 @@ def signal_mistakes(network, batch):
             of_summed_logits[1:]
         ),
         "the model is in eval mode; the loss is that of train mode": euclid(in_eval_mode[1:]),
+        "softmax is applied before cross_entropy, which applies it itself": lambda: euclid(
+            block_gradients(network, *batch, loss=cross_entropy_after_softmax)[1:]
+        ),
+        "it is computed in bfloat16 (autocast); leave the precision as it is": lambda: (
+            norms_under_autocast(network, batch)
+        ),
         "the squares are summed, but no root is taken": [norm**2 for norm in norms],
         "the loss is summed over the images, not averaged": [COUNT * norm for norm in norms],
         "they are the gradients at the branches, before shortcut and ReLU; "
@@ -509,6 +536,18 @@ def signal_mistakes(network, batch):
             norms, gradients
         ),
     }
+
+
+def cross_entropy_after_softmax(logits, labels):
+    """What the loss is if softmax is applied twice."""
+    return F.cross_entropy(logits.softmax(dim=1), labels)
+
+
+def norms_under_autocast(network, batch):
+    """What signal_norms gives in bfloat16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, points = run_blocks(network, *batch)
+    return euclid(torch.autograd.grad(loss, points)[1:])
 
 
 # Task 3.3
@@ -534,12 +573,13 @@ def fitted(values):
     return slope_through(log_points(values))
 
 
-def slope_through(points):
-    """The slope of the least-squares line through points (x, y)."""
-    x_mean = sum(x for x, _ in points) / len(points)
-    y_mean = sum(y for _, y in points) / len(points)
-    covariance = sum((x - x_mean) * (y - y_mean) for x, y in points)
-    variance = sum((x - x_mean) ** 2 for x, _ in points)
+def slope_through(points, weights=None):
+    """The slope of the least-squares line through points (x, y), which may have weights."""
+    weights = weights or [1] * len(points)
+    x_mean = sum(w * x for w, (x, _) in zip(weights, points)) / sum(weights)
+    y_mean = sum(w * y for w, (_, y) in zip(weights, points)) / sum(weights)
+    covariance = sum(w * (x - x_mean) * (y - y_mean) for w, (x, y) in zip(weights, points))
+    variance = sum(w * (x - x_mean) ** 2 for w, (x, _) in zip(weights, points))
     return covariance / variance
 
 
@@ -577,6 +617,10 @@ def check_change(lesson, values, expected):
     if same_factor(got, expected):
         return
     message = f"{what} is {got:.6g}, expected {expected:.6g}."
+    _, again = call_change(lesson, values)
+    if not same_factor(again, got) and not math.isnan(again):
+        cause = f"something is kept from call to call: called again, it gives {again:.6g}"
+        raise Wrong(message, cause)
     if not math.isfinite(got):
         raise Wrong(message, not_finite_cause(values, got))
     mistakes = change_mistakes(values)
@@ -634,6 +678,9 @@ def change_mistakes(values):
         ),
         "it is the factor from each layer to the one before; turn it round": exp(-slope),
         "the slope's sign is dropped": exp(abs(slope)),
+        "large norms weigh more in the fit; in this one all count alike": (
+            lambda: exp(slope_through(points, [exp(y) for _, y in points]))
+        ),
         "it is the slope itself; e to the slope is the factor": slope,
         "it is e to the line's start, not to its slope": exp(
             statistics.fmean(logarithms) - slope * statistics.fmean(x for x, _ in points)
@@ -927,6 +974,12 @@ def correlation_mistakes(lesson, network, images, neighbours):
         "the loss is differentiated; take the sum of the logits": lambda: of(
             lambda logits: F.cross_entropy(logits, logits.argmax(dim=1))
         ),
+        "negative cosine similarities count as 0; they count as they are": lambda: (
+            cosines(first, second).clamp(min=0).mean()
+        ),
+        "the second gradient is added to the first, as in .grad; take each by itself": lambda: (
+            cosines(first, first + second).mean()
+        ),
         "the absolute values of the cosine similarities are averaged": lambda: (
             cosines(first, second).abs().mean()
         ),
@@ -996,7 +1049,7 @@ def check_correlation(
     what,
     why,
     tolerance,
-    if_nan="A norm of 0 divided by itself is NaN: take the norm of each image's whole gradient.",
+    if_nan="A gradient of 0 divided by its norm is NaN: take each image's whole gradient at once.",
 ):
     """Raise Wrong, with the mistake that gives what was got, unless the correlation is correct.
 
@@ -1287,8 +1340,8 @@ def test_measuring_thaws_nothing(lesson, task):
 @of_tasks("3.1", "3.2", "3.4")
 def test_measuring_again_gives_the_new_numbers(lesson, task):
     what = (
-        f"{call_of(task)}, called a second time, when the model has other weights, "
-        "and the first convolution and a block have been replaced,"
+        f"{call_of(task)}, called again after the weights have changed and the first convolution "
+        "and a block have been replaced,"
     )
     network = make_network(lesson)
     other_network = make_network(lesson)
@@ -1492,7 +1545,7 @@ def test_hooks_go_even_if_the_forward_pass_raises(lesson, task, index, part):
         try:
             check(what)
         except Wrong as wrong:
-            raise wrong.because("what cleans up is not within try ... finally") from None
+            raise wrong.because("what cleans up is not in a finally clause") from None
     what = f"{call_of(task)}, after a call that raised an error,"
     try:
         again = measured(lesson, task, network, given, what)
@@ -1519,6 +1572,8 @@ def train_by_hand(
     freeze_statistics=False,
     clip=None,
     forget=False,
+    clear_convolutions_only=False,
+    divide_by=None,
     **loss_options,
 ):
     """What record_training should do, on a copy, or something wrong, as the switches say.
@@ -1528,15 +1583,22 @@ def train_by_hand(
     twin = copy.deepcopy(network).train(training)
     optimizer = make_optimizer(twin)
     rows = []
+    for parameter in twin.parameters() if clear_convolutions_only else ():
+        parameter.grad = torch.ones_like(parameter)  # left over, as in the learner's network
     for images, labels in batches:
         if clear:
             optimizer.zero_grad()
+        for weight in conv_weights(twin) if clear_convolutions_only else ():
+            weight.grad = None
         if forget:
             optimizer.state.clear()
         for _ in range(extra_passes):
             twin(images)
         statistics = {name: buffer.clone() for name, buffer in twin.named_buffers()}
-        F.cross_entropy(twin(images), labels, **loss_options).backward()
+        loss = F.cross_entropy(twin(images), labels, **loss_options)
+        if divide_by:
+            loss = loss * len(labels) / divide_by
+        loss.backward()
         if freeze_statistics:
             twin.load_state_dict(statistics, strict=False)
         if clip == "before the norms":
@@ -1626,8 +1688,8 @@ def shape_cause(size, network, steps, count):
         (count,): "it is the row of one step; keep a row for each step",
         (full, count): "batches that are smaller than the first are left out; each one counts",
         (steps - 1, count): (
-            "the row of one step is missing; there is one for each batch, and next(iter(batches)) "
-            "takes one away"
+            "one batch has no row: next(iter(batches)) takes one away, and a loop that keeps one "
+            "in reserve must still use the last"
         ),
         (2 * steps, count): "the rows of an earlier call are kept; make a new list in each call",
     }
@@ -1776,6 +1838,12 @@ def recording_mistakes(network, batches, make_optimizer, expected):
             network, batches, make_optimizer, [batches[0]] * STEPS
         ),
         "gradients add up from batch to batch; clear them before each": train(clear=False),
+        "only the convolutions' gradients are cleared; zero_grad() clears all": train(
+            clear=False, clear_convolutions_only=True
+        ),
+        "the loss is divided by the first batch's size; take the mean over each batch": train(
+            divide_by=SIZES[0]
+        ),
         "the model is in eval mode while it trains": train(training=False),
         "the optimizer takes no step": [weight_norms(network, batch) for batch in batches],
         "the optimizer takes two steps for each batch": lambda: train(steps=2),

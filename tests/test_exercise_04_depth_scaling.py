@@ -1203,6 +1203,8 @@ def test_a_large_count_is_exact(lesson):
         cause = None
         if got == int(torch.tensor(float(expected))):
             cause = "the sum is kept in float32, which rounds numbers above 2**24"
+        if got == 17 * expected:
+            cause = "a layer that has several names gets a hook for each of them"
         raise Wrong(f"{what} returned {got:,}, expected {expected:,}.", cause)
 
 
@@ -1293,6 +1295,9 @@ def test_macs_of_a_model_that_has_grown(lesson):
 # Task 4.4
 
 
+STARTED_AT_ZERO = set()  # the depths of which a network was seen to start so
+
+
 class Fit:
     """A stand-in for training: notes the weights that it is given, and changes them."""
 
@@ -1349,11 +1354,19 @@ class Fit:
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         zeros = sum(not norm.weight.any() for norm in norms)
         if norms and zeros != sum(BLOCKS[depth]):
+            cause = None
+            if zeros == 0 and depth in STARTED_AT_ZERO:
+                cause = (
+                    "as they did in an earlier call, this network has been trained before; "
+                    "state_dict() gives a network's tensors themselves, so build each one anew"
+                )
             raise Wrong(
                 f"{self.call}: in the network of depth {depth} that fit is given, {zeros} batch "
                 f"norms start at zero, expected {sum(BLOCKS[depth])}, one per block: "
-                "initialise leaves them alone."
+                "initialise leaves them alone.",
+                cause,
             )
+        STARTED_AT_ZERO.add(depth)
 
 
 def row_of(depth, seed):
@@ -1689,7 +1702,7 @@ def test_gains_by_hand(lesson, points, expected):
     if len(got) != len(expected):
         raise Wrong(
             f"{call} returned {counted(len(got), 'number')}, expected {len(expected)}: "
-            "one for each step to a larger one."
+            "one for each step to a larger network."
         )
     if same_gains(got, expected):
         return
@@ -1767,6 +1780,10 @@ def gain_mistakes(points, expected):
         "smaller minus larger; take larger minus smaller": [-value for value in expected],
         "a GMAC is 10^9 multiply-adds; it divides by millions of them": [
             value / 1e3 for value in expected
+        ],
+        "multiply-adds are cut to whole GMACs; divide by /, not by //": lambda: [
+            gain((macs // 1e9 * 1e9, before), (more // 1e9 * 1e9, after))
+            for (macs, before), (more, after) in itertools.pairwise(sorted(points))
         ],
         "a GMAC is 10^9 multiply-adds, not 2^30": [value * 2**30 / 1e9 for value in expected],
         "it counts operations, two for each multiply-add": [value / 2 for value in expected],

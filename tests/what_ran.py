@@ -5,6 +5,7 @@ nn.Conv2d, its subclasses, lazy layers and F.conv2d on plain parameters all look
 """
 
 import operator
+from collections import Counter
 from types import SimpleNamespace
 
 import torch
@@ -376,6 +377,12 @@ def check_registered(model, ops, what, oracle_ops=()):
 def check_each_used_once(model, ops, what):
     """The ids of all tensors that ran; raises Wrong if one ran twice or is not the model's."""
     known = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    runs = Counter(id(op.weight) for op in of_kind(ops, "conv2d"))
+    if len(runs) > 1 and min(runs.values()) > 1:
+        raise Wrong(
+            f"{what} ran each of its convolutions {runs.most_common()[-1][1]} times. Run it once "
+            "in each call, and keep what it gives."
+        )
     used = set()
     for op in ops:
         for name, value in tensors(op).items():
