@@ -112,7 +112,7 @@ TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
 SYSTEM_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found")
 TEST_SHARE = 0.3  # of your images, where you have no folder of test images
 STEPS = {"cpu": 200, "gpu": 400}  # of each fine-tuning, the same for every strategy
-SLOW_STEPS = 40  # with large images on a CPU
+SLOW_STEPS = 40  # with large images, without a CUDA GPU
 SEEDS = 5  # with how many seeds each transfer is made
 NOTABLE_POINTS = 5  # a gain or loss by adaptation that is worth a word
 
@@ -142,7 +142,7 @@ def add_flags(add):
         "--seeds",
         type=whole_number(1, 100),
         metavar="N",
-        help="with how many seeds each transfer is made (default: 5; large images on a CPU: 1)",
+        help="with how many seeds each transfer is made (default: 5; large images without CUDA: 1)",
     )
 
 
@@ -881,21 +881,22 @@ def read_state(name):
 
 
 def choose_cost(args, form):
-    """Set args.seeds and args.steps where no flag has: fewer for large images on a CPU."""
-    on_cpu = args.device.type == "cpu"
+    """Set args.seeds and args.steps where no flag has: fewer for large images without CUDA."""
+    is_fast = args.device.type == "cuda"
     if args.dry_run:
         args.seeds = 1
         args.steps = 1
-    elif on_cpu and form.size > 64:
+    elif form.size > 64 and not is_fast:
         args.seeds = args.seeds or 1
         args.steps = args.steps or SLOW_STEPS
         print(
-            f"Images of this size take long without a GPU, so this run has --seeds {args.seeds} "
-            f"and --steps {args.steps}. With few of either, a small difference may be luck."
+            f"Images of this size take long without a CUDA GPU, so this run has --seeds "
+            f"{args.seeds} and --steps {args.steps}. With few of either, a small difference may be "
+            "luck."
         )
     else:
         args.seeds = args.seeds or SEEDS
-        args.steps = args.steps or STEPS["cpu" if on_cpu else "gpu"]
+        args.steps = args.steps or STEPS["gpu" if is_fast else "cpu"]
 
 
 def choose_labels_per_class(args, target):

@@ -795,6 +795,25 @@ def test_other_files_are_refused_in_one_sentence(transfer, tmp_path, write, expe
 # Both
 
 
+@pytest.mark.parametrize(
+    "device, size, flags, expected",
+    [
+        ("cpu", 16, (None, None), (5, 200)),
+        ("mps", 16, (None, None), (5, 200)),
+        ("cuda", 16, (None, None), (5, 400)),
+        ("cpu", 224, (None, None), (1, 40)),
+        ("mps", 224, (None, None), (1, 40)),
+        ("cuda", 224, (None, None), (5, 400)),
+        ("cpu", 224, (3, 7), (3, 7)),
+    ],
+)
+def test_large_images_cost_less_without_cuda(transfer, device, size, flags, expected):
+    seeds, steps = flags
+    args = SimpleNamespace(device=torch.device(device), dry_run=False, seeds=seeds, steps=steps)
+    transfer.choose_cost(args, SimpleNamespace(size=size))
+    assert (args.seeds, args.steps) == expected
+
+
 def dry_run(folder, *flags):
     """A dry run of the solution in a folder, on its images; returns what it printed."""
     command = [SOLUTION, "--dry-run", "--data", "shapes", "--out", "out", "--images", "images"]
