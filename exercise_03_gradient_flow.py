@@ -540,7 +540,7 @@ def draw_initialisation(flows, depth, source):
         draw_flow(axes, flows[kind], colour_of(kind))
         change = flows[kind][depth]["change_towards_input"]
         axes.set_title(
-            f"{kind}: {verdict(change)}, ×{change:.2f} per layer\n{conditions(kind)}",
+            f"{kind}: ×{change:.2f} per layer\n{conditions(kind)}",
             color=colour_of(kind),
             fontsize=12,
         )

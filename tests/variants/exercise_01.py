@@ -2934,4 +2934,34 @@ return correct / total""",
             "import fractions\n\n    return fractions.Fraction(correct, total)",
         ),
     ),
+    wrong(
+        "1.4",
+        "matrix products in another precision for good",
+        "the precision of torch's matrix products",
+        edit("    model.eval()\n", '    torch.set_float32_matmul_precision("high")\n    model.eval()\n'),
+    ),
+    wrong(
+        "1.3",
+        "every third pixel but the first",
+        "it takes other pixels than a stride",
+        edit(
+            "    projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)\n"
+            "    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))",
+            "    projection = nn.Conv2d(in_channels, out_channels, 1, bias=False)\n"
+            "    return nn.Sequential(LastOfEach(stride), projection, nn.BatchNorm2d(out_channels))",
+        ),
+        before(
+            "make_shortcut",
+            """class LastOfEach(nn.Module):
+    def __init__(self, stride):
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x):
+        rows = [min(i + self.stride - 1, x.shape[2] - 1) for i in range(0, x.shape[2], self.stride)]
+        columns = [min(i + self.stride - 1, x.shape[3] - 1) for i in range(0, x.shape[3], self.stride)]
+        return x[:, :, rows][:, :, :, columns]
+""",
+        ),
+    ),
 ]

@@ -2048,4 +2048,23 @@ return F.relu(out)""",
         ),
         edit("kept = [block.shortcut if", "kept = [FixedShortcut(block.shortcut) if"),
     ),
+    wrong(
+        "2.5",
+        "a ReLU after the shortcut",
+        None,
+        edit(
+            "[block.shortcut if i == index else block",
+            "[nn.Sequential(block.shortcut, nn.ReLU()) if i == index else block",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "pixels averaged, and padded by hand",
+        "what is added is not self.shortcut(x)",
+        edit(
+            "out = out + self.shortcut(x)",
+            "x = F.adaptive_avg_pool2d(x, out.shape[2:])\n"
+            "            out = out + F.pad(x, (0, 0, 0, 0, 0, out.shape[1] - x.shape[1]))",
+        ),
+    ),
 ]

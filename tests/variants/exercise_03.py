@@ -4018,4 +4018,52 @@ for images, labels in batches:
 return torch.tensor(rows)""",
         ),
     ),
+    wrong(
+        "3.3",
+        "kept by the list's identity",
+        "what an earlier call found is kept",
+        edit("def change_per_layer(norms):", "FACTORS = {}\n\n\ndef change_per_layer(norms):"),
+        edit("    return math.exp(slope)", "    return FACTORS.setdefault((id(norms), len(norms)), math.exp(slope))"),
+    ),
+    wrong(
+        "3.5",
+        "only the convolutions' gradients are cleared",
+        "only the convolutions' gradients are cleared",
+        edit(
+            "        optimizer.zero_grad()\n        F.cross_entropy",
+            "        for convolution in convolutions:\n"
+            "            convolution.weight.grad = None\n"
+            "        F.cross_entropy",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "in two halves",
+        "the batch goes through the model in two halves",
+        hole(
+            "gradient_norms",
+            """
+convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+weights = [convolution.weight for convolution in convolutions]
+totals = [torch.zeros_like(weight) for weight in weights]
+for half in zip(images.chunk(2), labels.chunk(2)):
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(half[0]), half[1]) / 2
+    for total, gradient in zip(totals, torch.autograd.grad(loss, weights)):
+        total += gradient
+return [norm(total) for total in totals]
+""",
+        ),
+    ),
+    right(
+        "3.1",
+        "as a context's value",
+        edit(
+            "    with undisturbed(model, training=True):\n        loss = F.cross_entropy(model(images), labels)\n"
+            "    gradients = torch.autograd.grad(loss, weights)",
+            "    with undisturbed(model, training=True) as network:\n"
+            "        loss = F.cross_entropy(network(images), labels)\n"
+            "    gradients = torch.autograd.grad(loss, weights)",
+        ),
+    ),
 ]

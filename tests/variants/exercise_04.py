@@ -3129,4 +3129,68 @@ LAYERS""",
 """,
         ),
     ),
+    wrong(
+        "4.3",
+        "cached by the model",
+        "what an earlier call found is kept",
+        edit("def count_parameters(", "@functools.cache\ndef count_parameters("),
+    ),
+    wrong(
+        "4.3",
+        "a copy in the mode that the model is in",
+        "the network runs in train mode",
+        hole(
+            "count_macs",
+            """
+model = copy.deepcopy(model)
+macs = []
+
+def count(layer, inputs, output):
+    macs.append(output.numel() * layer.weight[0].numel())
+
+for layer in model.modules():
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        layer.register_forward_hook(count)
+with torch.no_grad():
+    model(torch.zeros(1, *shape, device=next(model.parameters()).device))
+return sum(macs)
+""",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "seed 0 is taken for none",
+        None,
+        edit("torch.manual_seed(seed)", "torch.manual_seed(seed or 42)"),
+    ),
+    wrong(
+        "4.5",
+        "whole GMACs",
+        "multiply-adds are cut to whole GMACs",
+        edit(
+            'gmacs = (larger["macs"] - smaller["macs"]) / 1e9',
+            'gmacs = larger["macs"] // 10**9 - smaller["macs"] // 10**9',
+        ),
+    ),
+    right(
+        "4.1",
+        "the shortcut takes every stride-th pixel first",
+        edit(
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n\n    def forward(self, x):\n"
+            '        """Features in, features out."""',
+            "        self.stride = stride\n"
+            "        self.shortcut = make_shortcut(in_channels, out_channels, 1)\n"
+            "        if stride > 1 and in_channels == out_channels:\n"
+            "            convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)\n"
+            "            self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))\n\n"
+            "    def forward(self, x):\n"
+            '        """Features in, features out."""',
+        ),
+        edit(
+            "        # Task 4.1: add the shortcut of x to its residual branch; a last ReLU.\n"
+            "        return F.relu(self.branch(x) + self.shortcut(x))",
+            "        shortcut = self.shortcut(x[:, :, :: self.stride, :: self.stride])\n"
+            "        return F.relu(shortcut + self.branch(x))",
+        ),
+    ),
 ]

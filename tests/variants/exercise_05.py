@@ -3465,4 +3465,17 @@ return groups""",
         "the rates are rounded",
         edit('"lr": lr * factor**i}', '"lr": round(lr * factor**i, 6)}'),
     ),
+    wrong(
+        "5.3",
+        "with gradients, and detached afterwards",
+        "runs the model with gradients",
+        edit(
+            "    with torch.no_grad():\n        for images, batch_labels in batches:\n"
+            "            model(images)\n            labels.append(batch_labels)\n"
+            "    hook.remove()",
+            "    for images, batch_labels in batches:\n        model(images)\n"
+            "        features[-1] = features[-1].detach()\n        labels.append(batch_labels)\n"
+            "    hook.remove()",
+        ),
+    ),
 ]
