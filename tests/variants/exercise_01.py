@@ -2938,7 +2938,10 @@ return correct / total""",
         "1.4",
         "matrix products in another precision for good",
         "the precision of torch's matrix products",
-        edit("    model.eval()\n", '    torch.set_float32_matmul_precision("high")\n    model.eval()\n'),
+        edit(
+            "    model.eval()\n",
+            '    torch.set_float32_matmul_precision("high")\n    model.eval()\n',
+        ),
     ),
     wrong(
         "1.3",

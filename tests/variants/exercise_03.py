@@ -4023,7 +4023,10 @@ return torch.tensor(rows)""",
         "kept by the list's identity",
         "what an earlier call found is kept",
         edit("def change_per_layer(norms):", "FACTORS = {}\n\n\ndef change_per_layer(norms):"),
-        edit("    return math.exp(slope)", "    return FACTORS.setdefault((id(norms), len(norms)), math.exp(slope))"),
+        edit(
+            "    return math.exp(slope)",
+            "    return FACTORS.setdefault((id(norms), len(norms)), math.exp(slope))",
+        ),
     ),
     wrong(
         "3.5",
