@@ -436,11 +436,13 @@ def describe_degradation(args, histories, gaps, data):
             "so this is not overfitting. With shortcuts, and not one parameter more, "
             f"{residual_finding}."
         )
-    else:
+    elif gaps["plain"] <= 0.1:
         print(
             "This run does not show degradation: without shortcuts depth does not add more than "
             "0.1 nats."
         )
+    else:
+        print("A plain network's loss is not finite at the end: its training has diverged.")
     guessing_loss = math.log(len(data.classes))
     untrained = [
         f"{kind}-{depth}"

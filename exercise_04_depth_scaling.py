@@ -284,7 +284,7 @@ def run(args):
             row = finished_before(args, label, compute)
             return {"depth": depth, "seed": seed, **row}
 
-        if args.device.type == "cuda":  # a GPU that is too small shall say so now, not after hours
+        if args.device.type == "cuda":  # most GPUs that are too small fail here, not after hours
             largest = build_resnet(max(LAYERS), args.width)
             training_memory(largest, data, args.batch_size)
         own_rows = train_depths(fit, list(LAYERS), seeds, args.width, rank, world_size)
@@ -608,7 +608,7 @@ def describe_pairs(trainings):
 
 def describe_budgets(args, table, trainings):
     """Say, for what it costs to train each network, which network would be the most accurate."""
-    print("For what it costs to train one network, the most accurate network would be:")
+    print("With the training cost of one network as the budget, the most accurate network is:")
     for row in table[:-1]:
         budget = trainings[f"{row['depth']}-{args.seed}"]["history"][-1]["multiply_adds"]
         best = most_accurate_within(trainings, budget)

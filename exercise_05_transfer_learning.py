@@ -459,7 +459,8 @@ class Choice:
 
     def __init__(self, folder, out):
         images = Path(os.path.realpath(folder))
-        self.out = Path(os.path.realpath(out))
+        out = Path(os.path.realpath(out))
+        self.results = {out, out.parent} if out.name == "dry_run" else {out}
         self.seen = {images, *images.parents}  # to which a link may lead back
         self.first = {}
         self.count = Counter()
@@ -469,7 +470,7 @@ class Choice:
         real_path = Path(os.path.realpath(path))  # Path.resolve may fail at a link to itself
         if is_hidden(path.name):
             self.skip(path, "hidden, or the system's own")
-        elif self.out.is_relative_to(real_path):
+        elif real_path in self.results:
             self.skip(path, "this script writes its results there")
         elif real_path in self.seen:
             self.skip(path, "a link to what is read elsewhere")
@@ -694,7 +695,7 @@ def read_image(path):
         if image.mode.startswith(("I", "F")):
             image = image.convert("F")
             low, high = image.getextrema()
-            if not math.isfinite(high - low):
+            if not torch.isfinite(TF.pil_to_tensor(image)).all():
                 raise ValueError("it has values that are NaN or infinite")
             factor = 255 / ((high - low) or 1)
             image = image.point(lambda value: value * factor - low * factor)
@@ -883,17 +884,19 @@ def read_state(name):
 def choose_cost(args, form):
     """Set args.seeds and args.steps where no flag has: fewer for large images without CUDA."""
     is_fast = args.device.type == "cuda"
+    is_open = args.seeds is None or args.steps is None
     if args.dry_run:
         args.seeds = 1
         args.steps = 1
     elif form.size > 64 and not is_fast:
         args.seeds = args.seeds or 1
         args.steps = args.steps or SLOW_STEPS
-        print(
-            f"Images of this size take long without a CUDA GPU, so this run has --seeds "
-            f"{args.seeds} and --steps {args.steps}. With few of either, a small difference may be "
-            "luck."
-        )
+        if is_open:
+            print(
+                "Images of this size take long without a CUDA GPU, so this run has --seeds "
+                f"{args.seeds} and --steps {args.steps}. With few of either, a small difference "
+                "may be luck."
+            )
     else:
         args.seeds = args.seeds or SEEDS
         args.steps = args.steps or STEPS["gpu" if is_fast else "cpu"]

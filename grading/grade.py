@@ -171,11 +171,13 @@ def read_options():
     drawn = options.out / "seed.txt"
     try:
         if options.seed is None and drawn.exists():
+            if not drawn.read_text().strip().isdecimal():
+                parser.error(f"{drawn} holds no number: remove it, or give --seed")
             options.seed = int(drawn.read_text())
         elif options.seed is None:
             options.seed = 1 + secrets.randbelow(10**6)
         reports.write(drawn, str(options.seed))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         parser.error(f"--out {options.out}: {error}")
     versions = [sys.version, version("torch"), version("pytest")]
     digest = hashlib.sha256(f"{options.seed} {options.seconds} {versions}".encode())

@@ -1,4 +1,4 @@
-"""What the grader needs. Imported before all else, it says in one sentence what is missing."""
+"""What the grader needs. Imported before its other parts, it names what is missing, and stops."""
 
 import sys
 from importlib.util import find_spec

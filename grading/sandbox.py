@@ -32,7 +32,7 @@ class Sandbox:
         for path in (ROOT / "pyproject.toml", *ROOT.glob("tests/*.py"), *ROOT.glob("grading/*.*")):
             place = self.course / path.relative_to(ROOT)
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, place)
+            shutil.copyfile(path, place)
 
     def start(self, folder, script, *arguments):
         """A process that runs a script of grading/ on folder/submission, until its stdin ends.

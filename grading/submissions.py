@@ -15,6 +15,8 @@ NOT_THEIRS = ("venv", "site-packages", "__MACOSX")
 SCRIPT = re.compile(r"\.(py|py\.txt|ipynb|zip)$", re.IGNORECASE)
 OTHER_ARCHIVES = r"rar|7z|tar|tar\.\w+|tgz"
 OTHER_ARCHIVE = re.compile(rf"\.({OTHER_ARCHIVES})$", re.IGNORECASE)
+ARCHIVE = re.compile(rf"\.(zip|{OTHER_ARCHIVES})$", re.IGNORECASE)
+LEARNERS_FAULTS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 NO_SCRIPT = re.compile(
     r"exercise[ _-]?\d[^.]*(\.(txt|docx?|pdf|odt|rtf|md|html?))?$", re.IGNORECASE
 )
@@ -66,7 +68,7 @@ def find_learners(folder):
 
 
 def sortable(date):
-    """A date in the order year, month, day; "" if it is in none that is known.
+    """A date in the order year, month, day; "" if its format is unknown.
 
     Brightspace writes Oct 5, 2025 115 PM, or Sept 30, 2025 1041 AM.
     """
@@ -84,29 +86,34 @@ def scripts_in(path, name, date, scratch, depth=0):
         problem = f"{name} is a link or no file: hand in the file itself"
         yield Script(name, path, depth, problem, date)
     elif path.is_dir():
-        is_clone = Path(path, "solutions").is_dir() and Path(path, "tests").is_dir()
+        is_clone = Path(path, "tests").is_dir() or any(path.glob("exercise_0*.py"))
         for entry in sorted(path.iterdir()):
             is_archive = depth == 0 and OTHER_ARCHIVE.search(entry.name)  # further down: data
             is_hand_in = SCRIPT.search(entry.name) or NO_SCRIPT.match(entry.name) or is_archive
             is_the_courses = is_clone and entry.name in THE_COURSES
             if is_theirs(entry.name) and not is_the_courses and (entry.is_dir() or is_hand_in):
-                version = re.fullmatch(r"Version (\d+)", entry.name)  # an attempt, in Teams
-                attempt = version[1].zfill(6) if version else date
-                yield from scripts_in(entry, entry.name, attempt, scratch, depth + 1)
+                # In Teams a learner has a folder for each assignment, with one for each attempt.
+                version = depth == 1 and re.fullmatch(r"Version (\d+)", entry.name)
+                attempt = date + version[1].zfill(6) if version else date
+                deeper = 0 if version else depth + 1
+                yield from scripts_in(entry, entry.name, attempt, scratch, deeper)
     elif name.lower().endswith(".zip"):
-        folder = tempfile.mkdtemp(dir=scratch)
+        folder = Path(tempfile.mkdtemp(dir=scratch), Path(name).stem)
+        folder.mkdir()
         try:
             with zipfile.ZipFile(path) as archive:
-                members = [member for member in archive.infolist() if may_be_script(member)]
+                for member in archive.infolist():
+                    member.filename = member.filename.replace("\\", "/")  # of old Windows tools
+                members = [member for member in archive.infolist() if is_handed_in(member)]
                 if sum(member.file_size for member in members) > 20 * LARGEST:
                     raise ValueError("it holds more than 20 MB of scripts")
                 archive.extractall(folder, members)
         except Exception as error:  # zlib, lzma and others raise their own
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, OSError) and error.errno not in LEARNERS_FAULTS:
                 raise
             yield Script(name, path, depth, f"{name} cannot be unpacked: {error}", date)
             return
-        yield from scripts_in(Path(folder), name, date, scratch, depth)
+        yield from scripts_in(folder, name, date, scratch, depth)
     elif OTHER_ARCHIVE.search(name):
         problem = f"{name} cannot be unpacked here: hand in the script itself, or a zip file"
         yield Script(name, path, depth, problem, date)
@@ -121,11 +128,10 @@ def is_theirs(name):
     return not name.startswith(".") and name not in NOT_THEIRS
 
 
-def may_be_script(member):
-    """Whether to unpack a member of a zip file: a script, in no folder that is passed over."""
-    member.filename = member.filename.replace("\\", "/")  # as old tools of Windows write it
-    folders = member.filename.split("/")[:-1]
-    return bool(SCRIPT.search(member.filename)) and all(map(is_theirs, folders))
+def is_handed_in(member):
+    """Whether to unpack a member of a zip file: what may be meant, in no folder passed over."""
+    *folders, name = member.filename.split("/")
+    return bool(SCRIPT.search(name) or NO_SCRIPT.match(name)) and all(map(is_theirs, folders))
 
 
 def choose(places, wanted, alone, scratch):
@@ -147,25 +153,30 @@ def choose(places, wanted, alone, scratch):
         is_notebook = name.endswith(".ipynb")
         return script.name != wanted, not name.endswith(".py"), is_notebook, script.depth
 
+    def has_problem(script):
+        """Whether a file cannot be read that is, or may hold, the exercise's script."""
+        may_hold_it = script.depth < 2 and ARCHIVE.search(script.name)
+        return script.problem and (may_hold_it or pattern.match(script.name))
+
     last = max((script.date for script in found), default="")
     found = sorted((script for script in found if script.date == last), key=rank)
     if not found:
-        for script in there:
-            is_archive = script.depth < 2 and "unpacked" in script.problem
-            if script.problem and (is_archive or pattern.match(script.name)):
-                raise Refused(script.problem)
+        for script in filter(has_problem, there):
+            raise Refused(script.problem)
         unclear = [s.name for s in every if not re.search(r"exercise[ _-]?\d", s.name, re.I)]
         return None, unclear[:4]
-    if len(found) > 1 and rank(found[0]) == rank(found[1]):
-        first, second = (script.path for script in found[:2])
-        if not filecmp.cmp(first, second, shallow=False):
-            names = " and ".join("/".join(path.parts[-2:]) for path in (first, second))
-            raise Refused(f"more than one file: {names}")
-    if found[0].name.lower().endswith(".ipynb"):
+    first, *others = found
+    for other in others:
+        if rank(other) == rank(first) and not filecmp.cmp(first.path, other.path, shallow=False):
+            names = [f"{script.path.parent.name}/{script.name}" for script in (first, other)]
+            if first.name != other.name:
+                names = [first.name, other.name]
+            raise Refused(f"more than one file: {' and '.join(names)}")
+    if first.name.lower().endswith(".ipynb"):
         raise Refused(
-            f"{found[0].name} is a notebook: export it as a script, without lines with ! or %"
+            f"{first.name} is a notebook: export it as a script, without lines with ! or %"
         )
-    if found[0].path.stat().st_size > LARGEST:
-        raise Refused(f"{found[0].name} is larger than {LARGEST >> 20} MB: that is no script")
-    later = [script.name for script in there if script.problem and script.date > last]
-    return found[0].path.read_bytes(), [*later, *(script.name for script in found[1:])][:4]
+    if first.path.stat().st_size > LARGEST:
+        raise Refused(f"{first.name} is larger than {LARGEST >> 20} MB: that is no script")
+    later = [script.name for script in filter(has_problem, there) if script.date > last]
+    return first.path.read_bytes(), [*later, *(script.name for script in others)][:4]

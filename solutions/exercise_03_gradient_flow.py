@@ -166,9 +166,8 @@ def undisturbed(model, training):
         for name, buffer in list(module.named_buffers(recurse=False)):
             buffers.append((module, name, buffer))
             setattr(module, name, buffer.clone())  # the forward pass writes to this copy
-    model.train(training)
     try:
-        yield model
+        yield model.train(training)
     finally:
         for module, name, buffer in buffers:
             setattr(module, name, buffer)
@@ -235,8 +234,8 @@ def change_per_layer(norms):
     For 5, 5 * r, 5 * r^2, ... that is r. For other numbers, fit a line to the norms' natural
     logarithms against their places 0, 1, 2, ... (least squares): the factor is e to its slope.
     Norms that are 0, NaN or infinite are left out, and the others keep their places. NaN if fewer
-    than two are left. Norms may be anything from 5e-324 to 1.7e308, and the factor lies in that
-    range, too. The list itself stays as it was.
+    than two are left. Norms may be anything from 5e-324 to 1.7e308; you may assume that the factor
+    is, too. The list itself stays as it was.
     """
     # Task 3.3: the slope of the line through the points (place, logarithm).
     points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
@@ -537,7 +536,7 @@ def describe_correlations(correlations, depths):
         )
     elif difference < -0.05:
         print(f"At {layers} the residual network's gradients are more shattered.")
-    else:
+    elif abs(difference) <= 0.05:
         print(f"At {layers} the plain and the residual network hardly differ in this similarity.")
 
 

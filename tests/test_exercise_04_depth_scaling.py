@@ -95,7 +95,7 @@ ANY_INPUT_CASES = [
 # Task 4.1
 
 
-def like_the_paper(ops):
+def like_the_authors(ops):
     """Whether bottlenecks have their stride on the first 1x1 convolution, as in the authors' code.
 
     torchvision has it on the 3x3 convolution.
@@ -109,7 +109,7 @@ def like_the_paper(ops):
 
 
 def move_strides(oracle):
-    """Put each of torchvision's strides where the paper has it."""
+    """Put each of torchvision's strides where the authors' code has it."""
     for module in oracle.modules():
         if isinstance(module, Bottleneck):
             module.conv1.stride = module.conv2.stride
@@ -142,7 +142,7 @@ def block_twins(lesson, case, training):
     output, ops = record_block(block, x, what, case)
     for name, parameter in block.named_parameters():
         check_tensor(parameter, parameter, f"{call}: {name}")
-    if like_the_paper(ops):
+    if like_the_authors(ops):
         move_strides(oracle)
     expected, oracle_ops = record(oracle, x, "")
     hint = ""
@@ -606,7 +606,7 @@ def name_network_mistake(model, depth, stem, classes):
 def wrong_layers(ops, oracle_ops, depth):
     """What is wrong with the layers that ran, in words, or None."""
     other_block = wrong_block(ops, depth)
-    if other_block or like_the_paper(ops):
+    if other_block or like_the_authors(ops):
         return other_block
 
     def place(index):
@@ -665,7 +665,7 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, 
     what = f"{call} on images {shape(x)} in {mode_name(training)} mode"
     with torch.no_grad():
         output, ops = record_network(model, x, what, depth)
-        if like_the_paper(ops):
+        if like_the_authors(ops):
             move_strides(oracle)
         expected, oracle_ops = record(oracle, x, "")
         check_tensor(output, expected, what)
@@ -1357,8 +1357,8 @@ class Fit:
             cause = None
             if zeros == 0 and depth in STARTED_AT_ZERO:
                 cause = (
-                    "as they did in an earlier call, this network has been trained before; "
-                    "state_dict() gives a network's tensors themselves, so build each one anew"
+                    "as they did in an earlier call, it has been trained in that call; build each "
+                    "network anew (state_dict() gives a network's tensors themselves)"
                 )
             raise Wrong(
                 f"{self.call}: in the network of depth {depth} that fit is given, {zeros} batch "
@@ -1457,7 +1457,7 @@ def test_sweep_trains_every_depth_from_every_seed(lesson):
             )
         stem = next(conv for conv in convs if conv.shape[1] == 3)
         if len(stem) != 4:
-            raise Wrong(f"{call}: the network's width is {len(stem)}, expected 4. Hand width on.")
+            raise Wrong(f"{call}: the network's width is {len(stem)}, expected 4. Pass width on.")
         for conv in convs:
             expected = (2 / (conv.shape[2] ** 2 * len(conv))) ** 0.5
             if conv.numel() > 100 and not 0.65 < conv.std() / expected < 1.5:

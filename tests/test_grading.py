@@ -213,6 +213,17 @@ def test_a_folder_called_solutions_may_be_the_learners(tmp_path):
 
 def test_two_copies_are_one_file(tmp_path):
     assert choose(tmp_path, {f"a/{NAME}": b"1", f"b/{NAME}": b"1"}) == (b"1", [NAME])
+    with pytest.raises(submissions.Refused, match=f"a/{NAME} and c/{NAME}"):
+        choose(tmp_path, {f"c/{NAME}": b"2"})
+
+
+def test_the_courses_solution_is_not_the_learners(tmp_path):
+    files = {"exercise_01_anna.py": b"1", f"solutions/{NAME}": b"not theirs"}
+    assert choose(tmp_path, files) == (b"1", [])
+
+
+def test_a_backup_of_an_earlier_version_is_no_later_attempt(tmp_path):
+    assert choose(tmp_path, {NAME: b"1", f"Version 1/{NAME}": b"0"}) == (b"1", [NAME])
 
 
 def test_an_exercise_that_was_not_handed_in_is_missing(tmp_path):
@@ -437,7 +448,14 @@ def start_grading(folder, *flags):
     command = [*GRADE, str(folder / "class"), "--out", str(folder / "out"), "--exercises", "1"]
     command += flags
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        stdout=quiet,
+        stderr=quiet,
+        start_new_session=True,
+        # A shell starts its background jobs with SIGINT ignored, and the grader would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def workers():

@@ -210,7 +210,7 @@ def test_an_image_with_nan_is_skipped_by_name(transfer, tmp_path, capsys):
     for name in ("red", "blue"):
         make_images(tmp_path / name, 4)
     pixels = np.ones((20, 20), dtype=np.float32)
-    pixels[0, 0] = np.nan
+    pixels[3, 3] = np.nan
     Image.fromarray(pixels).save(tmp_path / "red" / "satellite.tif")
     read(transfer, tmp_path)
     assert "satellite.tif: it has values that are NaN or infinite" in capsys.readouterr().out

@@ -328,8 +328,8 @@ class Everything:
     def check_random_state(self, what):
         if not torch.equal(torch.get_rng_state(), self.random_state):
             raise Wrong(
-                f"{what} draws random numbers, or seeds torch: "
-                "what comes after it is no longer what it would be without it."
+                f"{what} draws random numbers, or seeds torch: what is drawn after the call is no "
+                "longer what it would have been."
             )
 
 

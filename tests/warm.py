@@ -3,11 +3,13 @@
 run() is what subprocess.run is, for Python; run as a script this file is the server that forks.
 """
 
+import contextlib
 import gc
 import importlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,13 +33,20 @@ class Server:
                 stdout=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
+                env={**os.environ, "PYTHONIOENCODING": "utf-8"},
             )
         try:
             self.process.stdin.write(json.dumps(job) + "\n")
             self.process.stdin.flush()
-            return int(self.process.stdout.readline())
+            status = self.process.stdout.readline()
+            if not status:
+                raise RuntimeError("the server of tests/warm.py has died; its stderr says why")
+            return int(status)
         except BaseException:  # such as pytest-timeout's: the job must not go on
-            os.killpg(self.process.pid, 9)
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(OSError, ValueError):
+                self.process.communicate()
             self.process = None
             raise
 
@@ -45,20 +54,19 @@ class Server:
 SERVER = Server()
 
 
-def run(arguments, cwd, environment=None):
+def run(arguments, cwd):
     """Run Python with arguments, [script, flag, ...] or ["-m", module, flag, ...], in a folder.
 
-    Returns a subprocess.CompletedProcess. environment has what differs from this process's. What is
-    read from it before Python starts, or while torch is imported, is that of the server.
+    Returns a subprocess.CompletedProcess. Variables that Python or torch reads when it starts, such
+    as PYTHONHASHSEED, have the server's values.
     """
     arguments = [str(argument) for argument in arguments]
-    environment = {**os.environ, **(environment or {})}
     if sys.platform != "linux":  # elsewhere a fork is slow, unsafe or missing
         command = [sys.executable, *arguments]
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     with tempfile.TemporaryDirectory() as folder:
         printed = [Path(folder, "stdout"), Path(folder, "stderr")]
-        job = {"arguments": arguments, "cwd": str(cwd), "environment": environment}
+        job = {"arguments": arguments, "cwd": str(cwd), "environment": dict(os.environ)}
         status = SERVER.run({**job, "printed": [str(path) for path in printed]})
         texts = [path.read_text("utf-8") for path in printed]
     return subprocess.CompletedProcess(arguments, status, *texts)

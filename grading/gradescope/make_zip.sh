@@ -2,7 +2,8 @@
 # Make the zip file that Gradescope takes as an autograder:
 #     bash grading/gradescope/make_zip.sh autograder.zip 1 2      for exercises 1 and 2
 set -euo pipefail
-zip=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+folder=$(cd "$(dirname "$1")" && pwd)
+zip=$folder/$(basename "$1")
 shift
 cd "$(dirname "$0")/../.."
 work=$(mktemp -d)

@@ -2060,7 +2060,7 @@ return F.relu(out)""",
     wrong(
         "2.1",
         "pixels averaged, and padded by hand",
-        "what is added is not self.shortcut(x)",
+        "self.shortcut(x) is never called",
         edit(
             "out = out + self.shortcut(x)",
             "x = F.adaptive_avg_pool2d(x, out.shape[2:])\n"

@@ -1679,7 +1679,7 @@ return math.exp((x*y).sum()/(x*x).sum())""",
     wrong(
         "3.3",
         "three",
-        "NaN is for fewer than two norms, and here are 2",
+        "NaN is for fewer than two norms, and here there are 2",
         hole(
             "change_per_layer",
             """p=[(i,math.log(n)) for i,n in enumerate(norms) if 0<n<math.inf]

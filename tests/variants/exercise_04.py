@@ -1048,7 +1048,7 @@ return rows""",
     wrong(
         "4.4",
         "nowidth",
-        "Hand width on",
+        "Pass width on",
         hole(
             "train_depths",
             """rows = {}
