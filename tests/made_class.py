@@ -115,7 +115,7 @@ hits = torch.zeros((), dtype=torch.long)
 model.eval()
 with torch.inference_mode():
     for x, y in tqdm(batches):
-        hits += (model(x).softmax(1).argmax(1) == y).sum()
+        hits += (model(x).argmax(1) == y).sum()
         images_seen += y.numel()
 return (hits / images_seen).item()"""
 BLOCK = "\n        ".join(
@@ -132,7 +132,7 @@ HONEST = {
     "block_in_place": edit(ADDITION, f"        {BLOCK}")(RIGHT),
     "bom": RIGHT.encode("utf-8-sig"),
     "carriage_returns": RIGHT.replace("\n", "\r\n").encode(),
-    "changes_folder": at_import("os.chdir(tempfile.gettempdir())"),
+    "changes_folder": at_import("import tempfile\nos.chdir(tempfile.gettempdir())"),
     "colab": at_import("if os.environ.get('COLAB_GPU'):\n    print('in Colab')"),
     "compares_in_a_helper": (at_end(COMPARE), "torchvision.models"),
     "compares_in_main": in_main("torchvision.models.resnet18()"),
