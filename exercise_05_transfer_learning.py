@@ -1801,7 +1801,8 @@ def clear_by_luck(seeds):
     """
     if seeds > 5:
         return "less than 1 of 25 comparisons"
-    return f"1 of {({2: 5, 3: 10, 4: 17, 5: 25})[seeds]} comparisons"
+    one_of = {2: 5, 3: 10, 4: 17, 5: 25}
+    return f"1 of {one_of[seeds]} comparisons"
 
 
 def new_figure(width, height):

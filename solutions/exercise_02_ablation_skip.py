@@ -445,24 +445,25 @@ def describe_degradation(args, histories, gaps, data):
             f"{kind}: the training loss of {deep} layers ends {size_of(gap)} {side} that of "
             f"{shallow} layers ({runs})."
         )
-    residual_finding = "depth does not raise the loss"
-    if not gaps["residual"] <= 0:
+    if gaps["residual"] <= 0:
+        residual_finding = "depth does not raise the loss"
+    elif gaps["residual"] <= gaps["plain"] / 2:
         residual_finding = "depth adds at most half of that"
-    if not gaps["residual"] <= gaps["plain"] / 2:
+    else:
         residual_finding = "depth still adds more than half of that"
-    if gaps["plain"] > 0.1:
+    if not all(map(math.isfinite, gaps.values())):
+        print("A network's loss is not finite at the end: its training has diverged.")
+    elif gaps["plain"] > 0.1:
         print(
             "This is degradation: the deeper plain network fits even its training images worse, "
             "so this is not overfitting. With shortcuts, and not one parameter more, "
             f"{residual_finding}."
         )
-    elif gaps["plain"] <= 0.1:
+    else:
         print(
             "This run does not show degradation: without shortcuts depth does not add more than "
             "0.1 nats."
         )
-    else:
-        print("A plain network's loss is not finite at the end: its training has diverged.")
     guessing_loss = math.log(len(data.classes))
     untrained = [
         f"{kind}-{depth}"
