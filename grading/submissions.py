@@ -161,8 +161,9 @@ def choose(places, wanted, alone, scratch):
     last = max((script.date for script in found), default="")
     found = sorted((script for script in found if script.date == last), key=rank)
     if not found:
-        for script in filter(has_problem, there):
-            raise Refused(script.problem)
+        problems = [script.problem for script in there if has_problem(script)]
+        if problems:
+            raise Refused(problems[0])
         unclear = [s.name for s in every if not re.search(r"exercise[ _-]?\d", s.name, re.I)]
         return None, unclear[:4]
     first, *others = found
@@ -178,5 +179,5 @@ def choose(places, wanted, alone, scratch):
         )
     if first.path.stat().st_size > LARGEST:
         raise Refused(f"{first.name} is larger than {LARGEST >> 20} MB: that is no script")
-    later = [script.name for script in filter(has_problem, there) if script.date > last]
+    later = [script.name for script in there if has_problem(script) and script.date > last]
     return first.path.read_bytes(), [*later, *(script.name for script in others)][:4]
