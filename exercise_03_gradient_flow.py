@@ -265,21 +265,21 @@ def run(args):
     data = shrink(load_data(args), args.size)
     flows = measure_flows(args, data, depths["initialisation"])
     correlations = measure_correlations(args, data, depths["correlation"])
-    trainings = {kind: follow_training(args, data, kind, depth) for kind in TRAINED}
+    runs = {kind: follow_training(args, data, kind, depth) for kind in TRAINED}
     with printed_unless_dry_run(args):
         describe_flows(flows, depth)
         describe_correlations(correlations, depths["correlation"])
-        describe_trainings(trainings)
+        describe_runs(runs)
     numbers = {
         "at_initialisation": flows,
-        "trainings": trainings,
+        "runs": runs,
         "correlation": {"depths": depths["correlation"], **correlations},
     }
     save_numbers(args, numbers)
     source = f"{data.name}, {args.size}x{args.size} pixels"
     save_figure(args, draw_initialisation(flows, depth, source))
     guessing_loss = math.log(len(data.classes))
-    figure = draw_training(trainings, correlations, depths, guessing_loss, source)
+    figure = draw_training(runs, correlations, depths, guessing_loss, source)
     save_figure(args, figure, suffix="_training")
 
 
@@ -502,12 +502,12 @@ def describe_correlations(correlations, depths):
         print(f"At {layers} the plain and the residual network hardly differ in this similarity.")
 
 
-def describe_trainings(trainings):
+def describe_runs(runs):
     """Print how gradients and loss change during training."""
-    for kind, training in trainings.items():
-        start, end = first_over_last(training)
-        before, after = training["loss"]
-        steps = len(training["norms"])
+    for kind, record in runs.items():
+        start, end = first_over_last(record)
+        before, after = record["loss"]
+        steps = len(record["norms"])
         print(
             f"{kind}, {steps} steps: the first layer's gradient is {readable(start)} times "
             f"the last layer's in the first step, {readable(end)} times in the last step; "
@@ -515,10 +515,10 @@ def describe_trainings(trainings):
         )
 
 
-def first_over_last(training):
+def first_over_last(record):
     """The first convolution's norm over the last's: in the first step, and in the last step."""
-    first_step = training["norms"][0]
-    last_step = training["norms"][-1]
+    first_step = record["norms"][0]
+    last_step = record["norms"][-1]
     return ratio(first_step[0], first_step[-1]), ratio(last_step[0], last_step[-1])
 
 
@@ -644,19 +644,19 @@ def explain_lines(figure):
 # The figure of the training
 
 
-def draw_training(trainings, correlations, depths, guessing_loss, source):
-    """A map of the norms of each training, and the similarity of neighbouring inputs' gradients."""
+def draw_training(runs, correlations, depths, guessing_loss, source):
+    """A map of the norms in each run, and the similarity of neighbouring inputs' gradients."""
     depth = depths["training"]
     figure = new_figure(16, 5.6)
     figure.get_layout_engine().set(w_pad=0.12)  # inches between the panels
     *maps, last = figure.subplots(1, 3)
-    scale = shared_colours(trainings)
-    for axes, (kind, training) in zip(maps, trainings.items()):
-        image = draw_map(axes, kind, training, scale)
+    scale = shared_colours(runs)
+    for axes, (kind, record) in zip(maps, runs.items()):
+        image = draw_map(axes, kind, record, scale)
     figure.colorbar(image, ax=maps, label="norm of the weight gradient (nats)", pad=0.01)
     draw_correlations(last, correlations, depths["correlation"])
-    losses = [f"{training['loss'][1]:.2f} in {kind}" for kind, training in trainings.items()]
-    steps = len(trainings["plain + BN"]["norms"])
+    losses = [f"{record['loss'][1]:.2f} in {kind}" for kind, record in runs.items()]
+    steps = len(runs["plain + BN"]["norms"])
     figure.suptitle(
         f"Training {depth} layers for {steps} steps: the loss in nats is then "
         f"{' and '.join(losses)} (guessing: {guessing_loss:.2f})\n({source}; BN: batch norm)"
@@ -664,18 +664,16 @@ def draw_training(trainings, correlations, depths, guessing_loss, source):
     return figure
 
 
-def shared_colours(trainings):
-    """A logarithmic colour scale for all positive norms of all trainings."""
-    norms = torch.cat(
-        [torch.tensor(training["norms"]).flatten() for training in trainings.values()]
-    )
+def shared_colours(runs):
+    """A logarithmic colour scale for all positive norms of all runs."""
+    norms = torch.cat([torch.tensor(record["norms"]).flatten() for record in runs.values()])
     positive = norms[norms.isfinite() & (norms > 0)]
     return LogNorm(positive.min().item(), positive.max().item())
 
 
-def draw_map(axes, kind, training, scale):
+def draw_map(axes, kind, record, scale):
     """The norm of each layer's weight gradient at each step; black where it is 0 or not finite."""
-    norms = torch.tensor(training["norms"]).T
+    norms = torch.tensor(record["norms"]).T
     layers, steps = norms.shape
     axes.set_facecolor("black")
     image = axes.imshow(
@@ -685,7 +683,7 @@ def draw_map(axes, kind, training, scale):
         norm=scale,
         extent=(0.5, steps + 0.5, 0.5, layers + 0.5),
     )
-    start, end = first_over_last(training)
+    start, end = first_over_last(record)
     axes.set(xlabel="training step", ylabel="layer, counted from the input")
     axes.set_title(
         f"{kind}: first layer's norm over last layer's:\n"

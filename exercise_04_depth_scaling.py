@@ -292,21 +292,21 @@ def run(args):
     if rank > 0:
         sys.exit()  # process 0 does the rest
 
-    trainings = {f"{depth}-{seed}": rows[depth, seed] for depth, seed in sorted(rows)}
-    table = [summarise(depth, trainings) for depth in LAYERS]
-    gains = measure_gains(trainings)
+    runs = {f"{depth}-{seed}": rows[depth, seed] for depth, seed in sorted(rows)}
+    table = [summarise(depth, runs) for depth in LAYERS]
+    gains = measure_gains(runs)
     with printed_unless_dry_run(args):
-        describe(args, table, trainings, gains, world_size)
+        describe(args, table, runs, gains, world_size)
     numbers = {
         "data": data.name,
         "training_images": len(data.train_labels),
         "processes": world_size,
         "table": table,
         "gains": gains,
-        "trainings": trainings,
+        "runs": runs,
     }
     save_numbers(args, numbers)
-    figure = draw_figure(vars(args), table, trainings, gains, data.name, len(data.train_labels))
+    figure = draw_figure(vars(args), table, runs, gains, data.name, len(data.train_labels))
     save_figure(args, figure)
     forget_finished(args, [run_label(*key) for key in rows])
 
@@ -435,9 +435,9 @@ def training_memory(network, data, batch_size):
     return total / 1e6
 
 
-def summarise(depth, trainings):
+def summarise(depth, runs):
     """One row of the table: what a network costs, and how well it does over its seeds."""
-    rows = rows_with(trainings, "depth", depth)
+    rows = rows_with(runs, "depth", depth)
     accuracies = [row["accuracy"] for row in rows]
     return {
         "depth": depth,
@@ -451,19 +451,19 @@ def summarise(depth, trainings):
     }
 
 
-def rows_with(trainings, name, value):
+def rows_with(runs, name, value):
     """The rows of all training runs of one depth, by seed, or of one seed, by depth."""
-    return [row for row in trainings.values() if row[name] == value]
+    return [row for row in runs.values() if row[name] == value]
 
 
-def measure_gains(trainings):
+def measure_gains(runs):
     """The gain in accuracy from each network to the next larger, over all seeds: a list of dicts.
 
     Each seed's networks are compared among themselves, as they saw the same images in the same
     order.
     """
-    seeds = sorted({row["seed"] for row in trainings.values()})
-    gains_by_seed = [marginal_gains(rows_with(trainings, "seed", seed)) for seed in seeds]
+    seeds = sorted({row["seed"] for row in runs.values()})
+    gains_by_seed = [marginal_gains(rows_with(runs, "seed", seed)) for seed in seeds]
     gains = []
     # marginal_gains goes by multiply-adds, of which the deeper of two networks has more.
     for i, (smaller, larger) in enumerate(itertools.pairwise(LAYERS)):
@@ -485,17 +485,17 @@ def is_clear_gain(gain):
     return is_clear(gain["points_per_10_mmacs"], float(gain["standard_error"]))
 
 
-def compare(trainings, shallow, deep):
+def compare(runs, shallow, deep):
     """How many points deep is above shallow: (mean over seeds, its standard error)."""
-    shallow_rows = rows_with(trainings, "depth", shallow)
-    deep_rows = rows_with(trainings, "depth", deep)
+    shallow_rows = rows_with(runs, "depth", shallow)
+    deep_rows = rows_with(runs, "depth", deep)
     points = []
     for shallow_row, deep_row in zip(shallow_rows, deep_rows):
         points.append(100 * (deep_row["accuracy"] - shallow_row["accuracy"]))
     return statistics.mean(points), standard_error(points)
 
 
-def most_accurate_within(trainings, budget):
+def most_accurate_within(runs, budget):
     """The most accurate network whose training costs at most budget multiply-adds.
 
     Returns its "depth", the "epochs" that fit in the budget, and its "accuracy" after these: the
@@ -503,7 +503,7 @@ def most_accurate_within(trainings, budget):
     """
     candidates = []
     for depth in LAYERS:
-        rows = rows_with(trainings, "depth", depth)
+        rows = rows_with(runs, "depth", depth)
         epochs = sum(epoch["multiply_adds"] <= budget for epoch in rows[0]["history"])
         if epochs > 0:
             accuracies = [row["history"][epochs - 1]["test_accuracy"] for row in rows]
@@ -526,7 +526,7 @@ def published():
     return networks
 
 
-def describe(args, table, trainings, gains, world_size):
+def describe(args, table, runs, gains, world_size):
     """Print the table, and say in a few sentences what this run's numbers show."""
     print_table(table, gains)
     if args.seeds > 1:
@@ -537,9 +537,9 @@ def describe(args, table, trainings, gains, world_size):
         )
     if world_size > 1:
         print(f"The seconds were measured with {world_size} training runs side by side.")
-    describe_depth(args, table, trainings)
+    describe_depth(args, table, runs)
     print("Another initialisation or learning rate may change this ranking (EXERCISES.md).")
-    describe_budgets(args, table, trainings)
+    describe_budgets(args, table, runs)
     rows = {row["depth"]: row for row in table}
     print(
         "ResNet-50, built from bottlenecks, needs "
@@ -586,32 +586,32 @@ def gain_text(gain):
     return text
 
 
-def describe_depth(args, table, trainings):
+def describe_depth(args, table, runs):
     """Say which network is the most accurate, and how far the seeds back that up."""
-    print(f"{finding(vars(args), table, trainings)}.")
+    print(f"{finding(vars(args), table, runs)}.")
     if args.seeds > 1:
-        describe_pairs(trainings)
+        describe_pairs(runs)
     else:
         print("Run this with --seeds 5 to see which gains are clear.")
 
 
-def describe_pairs(trainings):
+def describe_pairs(runs):
     """Say which differences in accuracy are clear, between any two of the networks."""
     pairs = list(itertools.combinations(LAYERS, 2))
     clear = []
     for shallow, deep in pairs:
-        points, error = compare(trainings, shallow, deep)
+        points, error = compare(runs, shallow, deep)
         if is_clear(points, error):
             clear.append(f"from {shallow} to {deep} layers {points:+.1f} ± {error:.1f} points")
     print(f"Clear differences among the {len(pairs)} pairs: {'; '.join(clear) or 'none'}.")
 
 
-def describe_budgets(args, table, trainings):
+def describe_budgets(args, table, runs):
     """Say, for what it costs to train each network, which network would be the most accurate."""
     print("With the training cost of one network as the budget, the most accurate network is:")
     for row in table[:-1]:
-        budget = trainings[f"{row['depth']}-{args.seed}"]["history"][-1]["multiply_adds"]
-        best = most_accurate_within(trainings, budget)
+        budget = runs[f"{row['depth']}-{args.seed}"]["history"][-1]["multiply_adds"]
+        best = most_accurate_within(runs, budget)
         print(
             f"  ResNet-{row['depth']} ({budget / 1e9:,.1f} GMACs): ResNet-{best['depth']}, "
             f"{100 * best['accuracy']:.1f} % after epoch {best['epochs']} of {args.epochs}"
@@ -620,23 +620,23 @@ def describe_budgets(args, table, trainings):
         print("(Stopped early, a network still has a high learning rate, which costs it accuracy.)")
 
 
-def draw_figure(settings, table, trainings, gains, name, training_images):
+def draw_figure(settings, table, runs, gains, name, training_images):
     """Accuracy against the cost of training, and of an image; and what is published for ImageNet.
 
-    settings, table, trainings and gains are those of the run, or of the JSON file that it wrote.
+    settings, table, runs and gains are those of the run, or of the JSON file that it wrote.
     name is that of the data.
     """
     figure = new_figure(15, 5.6)
     cost_axes, macs_axes, imagenet_axes = figure.subplots(1, 3)
-    draw_by_training_cost(cost_axes, trainings, name)
+    draw_by_training_cost(cost_axes, runs, name)
     draw_by_macs(macs_axes, table, gains, name)
     draw_published(imagenet_axes)
     about = circumstances(settings, name, training_images)
-    figure.suptitle(f"{finding(settings, table, trainings)}\n({about})")
+    figure.suptitle(f"{finding(settings, table, runs)}\n({about})")
     return figure
 
 
-def finding(settings, table, trainings):
+def finding(settings, table, runs):
     """What the run shows about depth, as far as its seeds can tell: a sentence for the title."""
     shallowest = table[0]
     best = max(table, key=lambda row: row["accuracy"])
@@ -644,7 +644,7 @@ def finding(settings, table, trainings):
         return "One training run per network cannot show whether a gain in accuracy is luck"
     if best is shallowest:
         return f"No deeper network is more accurate than ResNet-{best['depth']}"
-    points, error = compare(trainings, shallowest["depth"], best["depth"])
+    points, error = compare(runs, shallowest["depth"], best["depth"])
     if not is_clear(points, error):
         return (
             f"ResNet-{best['depth']} is the most accurate, but its {points:.1f} points above "
@@ -675,10 +675,10 @@ def depth_colours():
     return dict(zip(LAYERS, [GREY, BLUE, GREEN, ORANGE, VERMILION]))
 
 
-def draw_by_training_cost(axes, trainings, name):
+def draw_by_training_cost(axes, runs, name):
     """Test accuracy by epoch against the cost of training: mean over seeds, and their range."""
     for depth, colour in depth_colours().items():
-        rows = rows_with(trainings, "depth", depth)
+        rows = rows_with(runs, "depth", depth)
         costs = [row["multiply_adds"] for row in rows[0]["history"]]
         curves = torch.tensor([test_percentages(row) for row in rows])
         highest = curves.amax(dim=0)

@@ -263,7 +263,7 @@ def test_the_numbers_by_hand_are_what_the_solutions_compute():
 
 def test_the_clear_differences_of_the_sweep_are_those_of_its_log(capsys):
     log = json.loads((ROOT / "docs" / "logs" / "exercise_04_five_seeds.json").read_text("utf-8"))
-    load_solution("4").describe_pairs(log["trainings"])
+    load_solution("4").describe_pairs(log["runs"])
     pair = r"from (\d+) to (\d+) layers ([+-])([\d.]+) ± ([\d.]+) points"
     clear = re.findall(pair, capsys.readouterr().out)
     assert clear

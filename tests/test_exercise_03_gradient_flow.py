@@ -2066,7 +2066,7 @@ def test_recording_twice_with_batches_that_draw_random_numbers(lesson):
 
 
 def seeded_trainings(network, batches):
-    """The rows of trainings that seed torch before the batches draw their noise."""
+    """The rows of runs that seed torch before the batches draw their noise."""
     rows_by_mistake = {}
     for seed in (0, 1, 42):
         torch.manual_seed(seed)

@@ -1319,7 +1319,7 @@ class Fit:
         if any(network is other for other in self.networks):
             raise Wrong(
                 f"{self.call}: for depth {depth} and seed {seed} fit was given a network that it "
-                "has trained before. Build a new one for each training."
+                "has trained before. Build a new one for each run."
             )
         self.networks.append(network)
         if not all(module.training for module in network.modules()):
@@ -1370,7 +1370,7 @@ class Fit:
 
 
 def row_of(depth, seed):
-    """What the stand-in returns for a training; a row may be empty, as for seed 0."""
+    """What the stand-in returns for a run; a row may be empty, as for seed 0."""
     if seed == 0:
         return {}
     return {"row": (depth, seed)}
@@ -1484,7 +1484,7 @@ def test_processes_share_the_sweep(lesson, world_size):
     sizes = [len(rows) for rows, _, _ in shares]
     if max(sizes) - min(sizes) > 1:
         raise Wrong(
-            f"train_depths: {world_size} processes get {sizes} trainings. Deal them out evenly, "
+            f"train_depths: {world_size} processes get {sizes} runs. Deal them out evenly, "
             "from the list of all (depth, seed)."
         )
     check_every_nth(shares, world_size)
@@ -1498,7 +1498,7 @@ def test_processes_share_the_sweep(lesson, world_size):
 
 
 def check_every_nth(shares, world_size):
-    """Raise Wrong unless each process does every world_size-th training, by depth or by seed."""
+    """Raise Wrong unless each process does every world_size-th run, by depth or by seed."""
     by_depth = list(itertools.product(SWEPT_DEPTHS, SWEPT_SEEDS))
     by_seed = sorted(by_depth, key=lambda key: SWEPT_SEEDS.index(key[1]))
     sets = [set(rows) for rows, _, _ in shares]
@@ -1515,7 +1515,7 @@ def check_every_nth(shares, world_size):
                 "networks; take every world_size-th"
             )
     raise Wrong(
-        f"{call} trains {sorted(sets[0])}, expected every world_size-th training "
+        f"{call} trains {sorted(sets[0])}, expected every world_size-th run "
         f"of the list, such as {by_depth[0::world_size]}.",
         cause,
     )
@@ -1544,7 +1544,7 @@ def test_seeds_differ_and_repeat(lesson):
         if all_equal(weights[10, one], weights[10, other]):
             raise Wrong(
                 f"train_depths: seeds {one} and {other} give the same weights. "
-                "Seed torch with the seed of the training, and draw the weights after that."
+                "Seed torch with the seed of the run, and draw the weights after that."
             )
 
 
@@ -1615,7 +1615,7 @@ def test_arguments_count_and_not_the_environment(lesson, share, monkeypatch):
 
 
 @pytest.mark.task("4.4")
-def test_weights_do_not_depend_on_the_other_trainings(lesson):
+def test_weights_do_not_depend_on_the_other_runs(lesson):
     _, weights, _ = sweep(lesson)
     depths = {34: "as the script gives them", 10: "the keys of a dict"}
     _, weights_there, call = sweep(lesson, depths=depths, seeds=range(5, 7))

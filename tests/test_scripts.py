@@ -349,11 +349,11 @@ def test_torchrun_shares_the_sweep_and_changes_no_number(tmp_path):
     alone, _ = sweep(tmp_path / "one", 1)
     shared, printed = sweep(tmp_path / "two", 2)
     assert (alone["processes"], shared["processes"]) == (1, 2)
-    assert list(alone["trainings"]) == list(shared["trainings"])
-    for name, row in alone["trainings"].items():
+    assert list(alone["runs"]) == list(shared["runs"])
+    for name, row in alone["runs"].items():
         for key in ("accuracy", "parameters", "macs"):
-            assert shared["trainings"][name][key] == row[key], (name, key)
-        assert shared["trainings"][name]["history"][0]["loss"] == row["history"][0]["loss"], name
+            assert shared["runs"][name][key] == row[key], (name, key)
+        assert shared["runs"][name]["history"][0]["loss"] == row["history"][0]["loss"], name
     assert printed.count("Wrote") == 2, "process 0 alone speaks"
     assert names(tmp_path / "two" / "dry_run") == ["exercise_04.json", "exercise_04.png"]
 

@@ -61,7 +61,7 @@ TEST_IMAGES = 500  # in a turn
 MATRIX_SIDE = {"cpu": 4096, "cuda": 8192}
 TEXTBOOK_EPOCHS = 15
 SEEDS = 3
-COMPANY = (0, 1, 2, 3)  # how many other trainings run on the same cores
+COMPANY = (0, 1, 2, 3)  # how many other runs share the same cores
 WAITING = {  # how many times a thread looks for work in a loop before it sleeps
     "as libgomp does: 300,000": {"GOMP_SPINCOUNT": "300000"},
     "10,000": {"GOMP_SPINCOUNT": "10000"},
@@ -681,7 +681,7 @@ def measure_busy(options):
 
 
 def seconds_in_company(company, name, options):
-    """{number of other trainings on the same cores: what five steps take in each training}."""
+    """{number of other runs on the same cores: what five steps take in each run}."""
     processes = [LoopProcess("ours", name, options) for _ in range(1 + max(company))]
     seconds = {}
     for others in company:

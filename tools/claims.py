@@ -42,26 +42,26 @@ def claim(exercise, sentence):
 
 
 @claim("1", "the first epoch's loss is above that of guessing")
-def starts_above_guessing(run):
-    return run["history"][0]["loss"] > math.log(10)
+def starts_above_guessing(results):
+    return results["history"][0]["loss"] > math.log(10)
 
 
 @claim("1", "from the second epoch on the loss is below that of guessing")
-def falls_below_guessing(run):
-    return all(epoch["loss"] < math.log(10) for epoch in run["history"][1:])
+def falls_below_guessing(results):
+    return all(epoch["loss"] < math.log(10) for epoch in results["history"][1:])
 
 
 @claim("1", "after four of five epochs test accuracy leads training accuracy by 3 points or more")
-def test_is_ahead(run):
-    epoch = run["history"][-2]
+def test_is_ahead(results):
+    epoch = results["history"][-2]
     return epoch["test_accuracy"] - epoch["accuracy"] >= 0.03
 
 
 @claim("1", "the most frequent mistake is to classify a square as a disc")
-def squares_look_like_discs(run):
+def squares_look_like_discs(results):
     disc, square = 0, 2  # the places of these classes among the shapes
     mistakes = {}
-    for label, counts in enumerate(run["confusion"]):
+    for label, counts in enumerate(results["confusion"]):
         for prediction, count in enumerate(counts):
             if prediction != label:
                 mistakes[label, prediction] = count
@@ -69,224 +69,229 @@ def squares_look_like_discs(run):
 
 
 @claim("1", "the test accuracy ends at 85 % or more")
-def classifies_most(run):
-    return run["history"][-1]["test_accuracy"] >= 0.85
+def classifies_most(results):
+    return results["history"][-1]["test_accuracy"] >= 0.85
 
 
 # Exercise 2
 
 
-def final_loss(run, kind, depth):
+def final_loss(results, kind, depth):
     """The last epoch's training loss in nats, the mean over the run's seeds."""
     losses = []
-    for name, history in run["histories"].items():
+    for name, history in results["histories"].items():
         if name.startswith(f"{kind}-{depth}-"):
             losses.append(history[-1]["loss"])
     return fmean(losses)
 
 
-def without_a_block(run, network):
+def without_a_block(results, network):
     """The mean test accuracy of a network such as plain-20 without one of its blocks."""
-    return fmean(run["accuracy_intact_and_without_each_block"][network][1:])
+    return fmean(results["accuracy_intact_and_without_each_block"][network][1:])
 
 
 @claim("2", "each deeper plain network ends with a higher training loss")
-def plain_degrades(run):
-    losses = [final_loss(run, "plain", depth) for depth in run["settings"]["depths"]]
+def plain_degrades(results):
+    losses = [final_loss(results, "plain", depth) for depth in results["settings"]["depths"]]
     return losses == sorted(losses)
 
 
 @claim("2", "with shortcuts depth adds less than half as much (without them, over 0.1 nats)")
-def shortcuts_help(run):
-    gaps = run["degradation"]
+def shortcuts_help(results):
+    gaps = results["degradation"]
     return gaps["plain"] > 0.1 and gaps["residual"] < gaps["plain"] / 2
 
 
 @claim("2", "with shortcuts depth adds at most 0.01 nats")
-def depth_does_no_harm(run):
-    return run["degradation"]["residual"] <= 0.01
+def depth_does_no_harm(results):
+    return results["degradation"]["residual"] <= 0.01
 
 
 @claim("2", "all networks train (their loss ends 0.2 nats or more below that of guessing)")
-def all_train(run):
-    losses = [history[-1]["loss"] for history in run["histories"].values()]
+def all_train(results):
+    losses = [history[-1]["loss"] for history in results["histories"].values()]
     return max(losses) < math.log(10) - 0.2
 
 
 @claim("2", "plain-20 without a block falls below 20 % on average")
-def plain_breaks(run):
-    return without_a_block(run, "plain-20") < 0.2
+def plain_breaks(results):
+    return without_a_block(results, "plain-20") < 0.2
 
 
 @claim("2", "without a block residual-44 keeps more than residual-20, and that more than plain-20")
-def deeper_keeps_more(run):
-    kept = [without_a_block(run, name) for name in ("plain-20", "residual-20", "residual-44")]
+def deeper_keeps_more(results):
+    kept = [without_a_block(results, name) for name in ("plain-20", "residual-20", "residual-44")]
     return kept == sorted(kept)
 
 
 @claim("2", "the block that residual-44 misses most is one of the first third")
-def first_blocks_matter(run):
-    accuracies = run["accuracy_intact_and_without_each_block"]["residual-44"][1:]
+def first_blocks_matter(results):
+    accuracies = results["accuracy_intact_and_without_each_block"]["residual-44"][1:]
     return accuracies.index(min(accuracies)) < len(accuracies) / 3
 
 
 @claim("2", "a block's branch is smaller beside its shortcut in residual-44 than in residual-20")
-def deeper_has_smaller_branches(run):
-    ratios = run["branch_over_shortcut_of_each_block"]
+def deeper_has_smaller_branches(results):
+    ratios = results["branch_over_shortcut_of_each_block"]
     return median(ratios["residual-44"]) < median(ratios["residual-20"])
 
 
 # Exercise 3
 
 
-def factor(run, network):
+def factor(results, network):
     """The factor per layer, towards the input, of the features' gradient at 56 layers."""
-    return run["at_initialisation"][network]["56"]["change_towards_input"]
+    return results["at_initialisation"][network]["56"]["change_towards_input"]
 
 
-def deep_ratio(run, network):
+def deep_ratio(results, network):
     """The first layer's gradient over the last layer's, at 56 layers."""
-    return run["at_initialisation"][network]["56"]["first_over_last"]
+    return results["at_initialisation"][network]["56"]["first_over_last"]
 
 
 @claim("3", "plain, torch's default: the gradient vanishes, by 0.7 or less per layer")
-def plain_vanishes(run):
-    return factor(run, "plain") <= 0.7
+def plain_vanishes(results):
+    return factor(results, "plain") <= 0.7
 
 
 @claim("3", "plain + BN: the gradient explodes, by 1.1 or more per layer, 100 times in 56 layers")
-def plain_norm_explodes(run):
-    return factor(run, "plain + BN") >= 1.1 and deep_ratio(run, "plain + BN") > 100
+def plain_norm_explodes(results):
+    return factor(results, "plain + BN") >= 1.1 and deep_ratio(results, "plain + BN") > 100
 
 
 @claim("3", "residual + BN: the gradient changes by at most 7 % per layer")
-def residual_stays(run):
-    return 0.93 <= factor(run, "residual + BN") <= 1.07
+def residual_stays(results):
+    return 0.93 <= factor(results, "residual + BN") <= 1.07
 
 
 @claim("3", "after 120 steps plain + BN has a loss above 2, residual + BN one below 1")
-def only_residual_learns(run):
-    losses = {name: training["loss"][-1] for name, training in run["trainings"].items()}
+def only_residual_learns(results):
+    losses = {name: record["loss"][-1] for name, record in results["runs"].items()}
     return losses["plain + BN"] > 2 and losses["residual + BN"] < 1
 
 
 @claim(
     "3", "at 56 layers neighbouring gradients are more alike in residual + BN than in plain + BN"
 )
-def shortcuts_slow_shattering(run):
-    return run["correlation"]["residual + BN"][-1] > run["correlation"]["plain + BN"][-1] + 0.05
+def shortcuts_slow_shattering(results):
+    return (
+        results["correlation"]["residual + BN"][-1]
+        > results["correlation"]["plain + BN"][-1] + 0.05
+    )
 
 
 # Exercise 4
 
 
-def final_accuracy(run, depth, seed):
-    return run["trainings"][f"{depth}-{seed}"]["accuracy"]
+def final_accuracy(results, depth, seed):
+    return results["runs"][f"{depth}-{seed}"]["accuracy"]
 
 
-def gains_between(run, shallow, deep):
+def gains_between(results, shallow, deep):
     """The points of accuracy from one depth to another, seed by seed."""
-    seeds = sorted({training["seed"] for training in run["trainings"].values()})
+    seeds = sorted({row["seed"] for row in results["runs"].values()})
     return [
-        100 * (final_accuracy(run, deep, seed) - final_accuracy(run, shallow, seed))
+        100 * (final_accuracy(results, deep, seed) - final_accuracy(results, shallow, seed))
         for seed in seeds
     ]
 
 
 @claim("4", "ResNet-34 is more accurate than ResNet-10")
-def depth_pays_at_first(run):
-    return fmean(gains_between(run, 10, 34)) > 0
+def depth_pays_at_first(results):
+    return fmean(gains_between(results, 10, 34)) > 0
 
 
 @claim("4", "ResNet-50 is less accurate than ResNet-34")
-def bottlenecks_lag(run):
-    return fmean(gains_between(run, 34, 50)) < 0
+def bottlenecks_lag(results):
+    return fmean(gains_between(results, 34, 50)) < 0
 
 
 @claim("4", "ResNet-50 is less accurate than ResNet-18")
-def bottlenecks_do_not_pay(run):
-    return fmean(gains_between(run, 18, 50)) < 0
+def bottlenecks_do_not_pay(results):
+    return fmean(gains_between(results, 18, 50)) < 0
 
 
 @claim("4", "ResNet-101 is at most 1 point more accurate than ResNet-34")
-def depth_stops_paying(run):
-    return fmean(gains_between(run, 34, 101)) <= 1
+def depth_stops_paying(results):
+    return fmean(gains_between(results, 34, 101)) <= 1
 
 
 @claim("4", "ResNet-50 takes 1.3 or more times as long as ResNet-34")
-def bottlenecks_take_time(run):
-    seconds = {row["depth"]: row["seconds"] for row in run["table"]}
+def bottlenecks_take_time(results):
+    seconds = {row["depth"]: row["seconds"] for row in results["table"]}
     return seconds[50] >= 1.3 * seconds[34]
 
 
 # Exercise 5
 
 
-def lead(run, leader, follower, labels):
+def lead(results, leader, follower, labels):
     """By how many points one strategy leads another: mean and standard error over the seeds."""
-    place = run["labels_per_class"].index(labels)
-    pairs = zip(run["accuracy"][leader][place], run["accuracy"][follower][place])
+    place = results["labels_per_class"].index(labels)
+    pairs = zip(results["accuracy"][leader][place], results["accuracy"][follower][place])
     differences = [100 * (one - other) for one, other in pairs]
     return fmean(differences), stdev(differences) / math.sqrt(len(differences))
 
 
-def leads(run, leader, follower, labels):
+def leads(results, leader, follower, labels):
     """Whether one strategy leads another by more than three standard errors."""
-    mean, error = lead(run, leader, follower, labels)
+    mean, error = lead(results, leader, follower, labels)
     return mean > 3 * error
 
 
 @claim("5", "all layers are the most accurate, or not clearly behind, at every number of labels")
-def all_layers_always(run):
+def all_layers_always(results):
     others = ("from scratch", "linear probe", "last stage")
-    counts = run["labels_per_class"]
-    return not any(leads(run, other, "all layers", count) for other in others for count in counts)
+    counts = results["labels_per_class"]
+    return not any(
+        leads(results, other, "all layers", count) for other in others for count in counts
+    )
 
 
 @claim("5", "2 labels: the last stage and all layers are level (within 3 standard errors)")
-def few_labels(run):
+def few_labels(results):
     pair = ("last stage", "all layers")
-    return not leads(run, *pair, 2) and not leads(run, *reversed(pair), 2)
+    return not leads(results, *pair, 2) and not leads(results, *reversed(pair), 2)
 
 
 @claim(
     "5", "5 and 20 labels: all layers lead the last stage and the probe by over 3 standard errors"
 )
-def more_labels(run):
+def more_labels(results):
     followers = ("last stage", "linear probe")
     pairs = itertools.product(followers, (5, 20))
-    return all(leads(run, "all layers", follower, count) for follower, count in pairs)
+    return all(leads(results, "all layers", follower, count) for follower, count in pairs)
 
 
 @claim("5", "2 labels: pretraining is worth 25 points or more")
-def pretraining_pays(run):
-    return lead(run, "all layers", "from scratch", 2)[0] >= 25
+def pretraining_pays(results):
+    return lead(results, "all layers", "from scratch", 2)[0] >= 25
 
 
 @claim("5", "20 labels: training from scratch leads the probe by over 3 standard errors")
-def negative_transfer(run):
-    return leads(run, "from scratch", "linear probe", 20)
+def negative_transfer(results):
+    return leads(results, "from scratch", "linear probe", 20)
 
 
 @claim("5", "the linear probe is never the most accurate, on average")
-def probe_never_leads(run):
+def probe_never_leads(results):
     means = {}
-    for strategy, by_count in run["accuracy"].items():
+    for strategy, by_count in results["accuracy"].items():
         means[strategy] = [fmean(per_seed) for per_seed in by_count]
     best = [max(values) for values in zip(*means.values())]
     return all(probe < top for probe, top in zip(means["linear probe"], best))
 
 
 @claim("5", "AdaBN gains 30 points or more on dark, hazy and low-contrast images")
-def adaptation_helps(run):
-    changes = run["before_and_after_adaptation"]
+def adaptation_helps(results):
+    changes = results["before_and_after_adaptation"]
     shifts = ("dark", "haze", "low contrast")
     return all(changes[shift][1] - changes[shift][0] >= 0.3 for shift in shifts)
 
 
 @claim("5", "AdaBN does not help on outlines")
-def adaptation_fails(run):
-    before, after = run["before_and_after_adaptation"]["outlines"]
+def adaptation_fails(results):
+    before, after = results["before_and_after_adaptation"]["outlines"]
     return after <= before
 
 

@@ -40,7 +40,7 @@ def draw_logs(folder):
         figure = solution.draw_figure(
             run["settings"],
             run["table"],
-            run["trainings"],
+            run["runs"],
             run["gains"],
             run["data"],
             run["training_images"],

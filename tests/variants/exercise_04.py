@@ -1022,7 +1022,7 @@ return rows""",
     wrong(
         "4.4",
         "bydepth",
-        "trainings. Deal them out evenly",
+        "runs. Deal them out evenly",
         hole(
             "train_depths",
             """rows = {}
