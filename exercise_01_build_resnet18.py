@@ -247,16 +247,17 @@ def describe(history, confusion, data):
     last = history[-1]
     chance = 1 / len(data.classes)
     print(
-        f"ResNet-18 classifies {last['test_accuracy']:.1%} of {len(data.test_labels):,} test "
-        f"images correctly (chance: {chance:.0%}), and classified {last['accuracy']:.1%} of the "
-        "training images correctly in the last epoch."
+        f"ResNet-18 classifies {percent(last['test_accuracy'], digits=1)} of "
+        f"{len(data.test_labels):,} test images correctly (chance: {percent(chance)}), and "
+        f"classified {percent(last['accuracy'], digits=1)} of the training images correctly in the "
+        "last epoch."
     )
     if last["test_accuracy"] < 2 * chance:
         print("That is low: train for more --epochs, or on more --train-images.")
     label, prediction, share = most_confused(confusion)
     if share > 0:
         print(
-            f"What it confuses most: {share:.0%} of the images of the class "
+            f"What it confuses most: {percent(share)} of the images of the class "
             f"{data.classes[label]} are classified as {data.classes[prediction]}."
         )
 
@@ -279,8 +280,8 @@ def draw_figure(history, confusion, predictions, data):
     draw_confusion(confusion_axes, confusion, data.classes)
     draw_examples(examples, predictions, data)
     figure.suptitle(
-        f"ResNet-18 classifies {history[-1]['test_accuracy']:.1%} of {len(predictions):,} "
-        f"test images correctly ({data.name})"
+        f"ResNet-18 classifies {percent(history[-1]['test_accuracy'], digits=1)} of "
+        f"{len(predictions):,} test images correctly ({data.name})"
     )
     return figure
 
@@ -308,7 +309,7 @@ def draw_accuracy(axes, history, chance):
     up = 8 if test[-1] > train[-1] else -8  # points, to keep the two labels apart
     label_curve(axes, f"training, {train[-1]:.1f} %", epochs[-1], train[-1], BLUE, (8, -up))
     label_curve(axes, f"test, {test[-1]:.1f} %", epochs[-1], test[-1], VERMILION, (8, up))
-    label_curve(axes, f"chance, {100 * chance:.0f} %", epochs[-1], 100 * chance, GREY)
+    label_curve(axes, f"chance, {percent(chance)}", epochs[-1], 100 * chance, GREY)
     axes.set(
         xlabel="epoch",
         ylabel="accuracy (%)",
@@ -762,7 +763,7 @@ def train(
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
-                        accuracy=f"{correct / seen:.0%}",
+                        accuracy=percent(correct / seen),
                     )
                 bar.update()
             row = {
@@ -776,6 +777,11 @@ def train(
                     row.update(after_epoch(model))
             history.append(row)
     return history
+
+
+def percent(share, digits=0):
+    """A share as text: percent(0.954, digits=1) is 95.4 %."""
+    return f"{100 * share:.{digits}f} %"
 
 
 def new_figure(width, height):

@@ -392,12 +392,13 @@ def describe(args, histories, gaps, lesions, data):
             loss = final_loss(histories, kind, depth)
             error = final_error(histories, kind, depth)
             name = f"{kind}-{depth}"
-            print(f"{name:12}  {loss:20.3f}  {1 - error:13.1%}")
+            print(f"{name:12}  {loss:20.3f}  {percent(1 - error, digits=1):>13}")
     describe_degradation(args, histories, gaps, data)
     for name, (intact, *without) in lesions.items():
         print(
-            f"{name} classifies {intact:.0%} of the test images correctly; without one block "
-            f"{sum(without) / len(without):.0%} on average, {min(without):.0%} at worst."
+            f"{name} classifies {percent(intact)} of the test images correctly; without one "
+            f"block {percent(sum(without) / len(without))} on average, {percent(min(without))} at "
+            "worst."
         )
 
 
@@ -1059,7 +1060,7 @@ def train(
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
-                        accuracy=f"{correct / seen:.0%}",
+                        accuracy=percent(correct / seen),
                     )
                 bar.update()
             row = {
@@ -1073,6 +1074,11 @@ def train(
                     row.update(after_epoch(model))
             history.append(row)
     return history
+
+
+def percent(share, digits=0):
+    """A share as text: percent(0.954, digits=1) is 95.4 %."""
+    return f"{100 * share:.{digits}f} %"
 
 
 def new_figure(width, height):

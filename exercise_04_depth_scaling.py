@@ -614,7 +614,7 @@ def describe_budgets(args, table, runs):
         best = most_accurate_within(runs, budget)
         print(
             f"  ResNet-{row['depth']} ({budget / 1e9:,.1f} GMACs): ResNet-{best['depth']}, "
-            f"{100 * best['accuracy']:.1f} % after epoch {best['epochs']} of {args.epochs}"
+            f"{percent(best['accuracy'], digits=1)} after epoch {best['epochs']} of {args.epochs}"
         )
     if args.epochs > 1:
         print("(Stopped early, a network still has a high learning rate, which costs it accuracy.)")
@@ -1209,7 +1209,7 @@ def train(
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
-                        accuracy=f"{correct / seen:.0%}",
+                        accuracy=percent(correct / seen),
                     )
                 bar.update()
             row = {
@@ -1250,6 +1250,11 @@ def clear_by_luck(seeds):
         return "less than 1 of 25 comparisons"
     one_of = {2: 5, 3: 10, 4: 17, 5: 25}
     return f"1 of {one_of[seeds]} comparisons"
+
+
+def percent(share, digits=0):
+    """A share as text: percent(0.954, digits=1) is 95.4 %."""
+    return f"{100 * share:.{digits}f} %"
 
 
 def new_figure(width, height):

@@ -443,8 +443,8 @@ def read_files(args, form, train_files, test_files, choice):
         test_set.add(test_images, label)
     if not test_files:
         print(
-            f"Split {args.images} at random, class by class: {TEST_SHARE:.0%} of the images, at "
-            f"most {test_limit} per class, are for testing"
+            f"Split {args.images} at random, class by class: {percent(TEST_SHARE)} of the images, "
+            f"at most {test_limit} per class, are for testing"
         )
     # A name in an old encoding has bytes that are no letters.
     name = args.images.resolve().name.encode(errors="replace").decode()
@@ -762,7 +762,10 @@ def pretrain(args, source):
     )
     test_accuracy = accuracy(network, test_batches(source))
     with printed_unless_dry_run(args):
-        print(f"Pretrained on {source.name}, with a test accuracy of {test_accuracy:.1%} there")
+        print(
+            f"Pretrained on {source.name}, with a test accuracy of "
+            f"{percent(test_accuracy, digits=1)} there"
+        )
     with written_whole(args.out / f"{args.exercise}_source.pt") as path:
         save_tensors(network.state_dict(), path)
     return network
@@ -1154,7 +1157,7 @@ def describe_transfer(labels_per_class, accuracies):
     print("labels per class" + "".join(f"{strategy:>14}" for strategy in accuracies))
     for place, count in enumerate(labels_per_class):
         means = mean_accuracies(accuracies, place)
-        print(f"{count:16}" + "".join(f"{mean:14.1%}" for mean in means.values()))
+        print(f"{count:16}" + "".join(f"{percent(mean, digits=1):>14}" for mean in means.values()))
     seeds = count_seeds(accuracies)
     if seeds == 1:
         print("One seed cannot tell a difference from luck.")
@@ -1762,7 +1765,7 @@ def train(
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
-                        accuracy=f"{correct / seen:.0%}",
+                        accuracy=percent(correct / seen),
                     )
                 bar.update()
             row = {
@@ -1803,6 +1806,11 @@ def clear_by_luck(seeds):
         return "less than 1 of 25 comparisons"
     one_of = {2: 5, 3: 10, 4: 17, 5: 25}
     return f"1 of {one_of[seeds]} comparisons"
+
+
+def percent(share, digits=0):
+    """A share as text: percent(0.954, digits=1) is 95.4 %."""
+    return f"{100 * share:.{digits}f} %"
 
 
 def new_figure(width, height):

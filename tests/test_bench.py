@@ -90,7 +90,7 @@ def test_a_share_of_the_limit_is_that_of_each_turn():
     assert bench.limit_cells(limit) == [
         "30",
         "50 in float32, 100 in bfloat16",
-        "**30%** of bfloat16 (20%-90%)",
+        "**30 %** of bfloat16 (20 %-90 %)",
     ]
 
 
@@ -182,7 +182,8 @@ def test_the_fast_preset_is_measured_beside_the_textbook(gpu_run):
     for row in rows:
         (accuracy,) = row["test_accuracy"]
         (seconds,) = row["seconds"]
-        assert f"| {accuracy:.2%} | {accuracy:.2%} | {seconds:.1f} |" in printed
+        shown = f"{100 * accuracy:.2f} %"
+        assert f"| {shown} | {shown} | {seconds:.1f} |" in printed
     reached = rows[1]["history"][0][0]["test_accuracy"] >= rows[0]["test_accuracy"][0]
     assert (rows[1]["seconds_to_textbook"] is not None) is reached
 

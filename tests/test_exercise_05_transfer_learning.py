@@ -1268,7 +1268,7 @@ def test_probe_tells_clusters_apart(lesson):
     if accuracy < 0.9:
         raise Wrong(
             f"{call}: on new features of four well-separated clusters its accuracy is "
-            f"{accuracy:.0%}, expected 90 % or more."
+            f"{100 * accuracy:.0f} %, expected 90 % or more."
         )
 
 

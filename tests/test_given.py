@@ -399,7 +399,31 @@ def test_accuracy_counts_every_image_once():
     assert given.accuracy(nn.Identity(), batches) == 0.75
 
 
+# Statistics
+
+
+def test_the_standard_error_is_that_of_the_mean():
+    assert given.standard_error([1.0, 2.0, 6.0]) == pytest.approx((7 / 3) ** 0.5)
+    error = given.standard_error([2.0])
+    assert not given.is_clear(2.0, error)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5])
+def test_luck_makes_as_many_differences_clear_as_is_said(seeds):
+    generator = torch.Generator().manual_seed(0)
+    differences = torch.randn(200_000, seeds, generator=generator)
+    errors = differences.std(dim=1) / seeds**0.5
+    share = given.is_clear(differences.mean(dim=1), errors).double().mean()
+    _, _, comparisons, _ = given.clear_by_luck(seeds).split()
+    assert share * int(comparisons) == pytest.approx(1, rel=0.06)
+
+
 # Results
+
+
+def test_a_share_is_shown_in_percent():
+    assert given.percent(0.954, digits=1) == "95.4 %"
+    assert given.percent(0.995) == "100 %"
 
 
 def test_what_is_written_is_written_whole_or_not_at_all(tmp_path):

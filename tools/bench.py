@@ -476,8 +476,8 @@ def limit_cells(limit):
     return [
         f"{limit['training_gflops']:,.0f}",
         ", ".join(matrix),
-        f"**{limit['share']:.0%}** of {limit['of']} "
-        f"({limit['lowest_share']:.0%}-{limit['highest_share']:.0%})",
+        f"**{given.percent(limit['share'])}** of {limit['of']} "
+        f"({given.percent(limit['lowest_share'])}-{given.percent(limit['highest_share'])})",
     ]
 
 
@@ -612,8 +612,8 @@ def print_recipes(rows, data):
             row["recipe"],
             str(row["epochs"]),
             str(row["batch_size"]),
-            ", ".join(f"{value:.2%}" for value in row["test_accuracy"]),
-            f"{statistics.mean(row['test_accuracy']):.2%}",
+            ", ".join(given.percent(value, 2) for value in row["test_accuracy"]),
+            given.percent(statistics.mean(row["test_accuracy"]), 2),
             f"{statistics.median(row['seconds']):.1f}",
         ]
         print_cells(cells)

@@ -116,7 +116,7 @@ def main():
     test_accuracy = given.accuracy(network, given.test_batches(data))
     print(
         f"{args.network.stem}: {count_parameters(network):,} parameters, {epochs:.1f} epochs in "
-        f"{args.minutes:g} minutes of CPU time; classifies {test_accuracy:.1%} of "
+        f"{args.minutes:g} minutes of CPU time; classifies {given.percent(test_accuracy, 1)} of "
         f"{len(data.test_labels):,} test images correctly ({data.name}, seed {args.seed})"
     )
 

@@ -498,7 +498,7 @@ def train(
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
-                        accuracy=f"{correct / seen:.0%}",
+                        accuracy=percent(correct / seen),
                     )
                 bar.update()
             row = {
@@ -545,6 +545,11 @@ def clear_by_luck(seeds):
 
 
 # Results
+
+
+def percent(share, digits=0):
+    """A share as text: percent(0.954, digits=1) is 95.4 %."""
+    return f"{100 * share:.{digits}f} %"
 
 
 def new_figure(width, height):
