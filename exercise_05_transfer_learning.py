@@ -1105,10 +1105,13 @@ def adapt(model, data, unlabelled, images, labels):
 # What the numbers show
 
 
-def mean_accuracies(accuracies, place):
-    """The mean accuracy over the seeds, {strategy: 0 to 1}, with the place-th number of labels."""
+def mean_accuracies(accuracies, index):
+    """The mean accuracy over the seeds, {strategy: 0 to 1}.
+
+    Here and below, index says for which of the numbers of labels per class.
+    """
     return {
-        strategy: statistics.fmean(by_count[place]) for strategy, by_count in accuracies.items()
+        strategy: statistics.fmean(by_count[index]) for strategy, by_count in accuracies.items()
     }
 
 
@@ -1117,26 +1120,26 @@ def count_seeds(accuracies):
     return len(accuracies["from scratch"][0])
 
 
-def behind_the_best(accuracies, place):
-    """How far each strategy is behind the most accurate one, with the place-th number of labels.
+def behind_the_best(accuracies, index):
+    """How far each strategy is behind the most accurate one.
 
     Returns {strategy: (mean, standard error)}, in percentage points. Both are of the differences
     seed by seed, since one seed gives all strategies the same labelled images. The standard error
     is NaN for one seed.
     """
-    means = mean_accuracies(accuracies, place)
+    means = mean_accuracies(accuracies, index)
     best = max(means, key=means.get)
     behind = {}
     for strategy, by_count in accuracies.items():
-        pairs = zip(accuracies[best][place], by_count[place])
+        pairs = zip(accuracies[best][index], by_count[index])
         differences = [100 * (leader - follower) for leader, follower in pairs]
         behind[strategy] = (statistics.fmean(differences), standard_error(differences))
     return behind
 
 
-def not_clearly_behind(accuracies, place):
+def not_clearly_behind(accuracies, index):
     """The most accurate strategy and those that are not clearly behind it, by mean accuracy."""
-    behind = behind_the_best(accuracies, place)
+    behind = behind_the_best(accuracies, index)
     level = [strategy for strategy, difference in behind.items() if not is_clear(*difference)]
     return sorted(level, key=lambda strategy: behind[strategy][0])
 
@@ -1155,16 +1158,16 @@ def per_class(count):
 def describe_transfer(labels_per_class, accuracies):
     """Print the table of accuracies, and say which strategies are behind the most accurate one."""
     print("labels per class" + "".join(f"{strategy:>14}" for strategy in accuracies))
-    for place, count in enumerate(labels_per_class):
-        means = mean_accuracies(accuracies, place)
+    for index, count in enumerate(labels_per_class):
+        means = mean_accuracies(accuracies, index)
         print(f"{count:16}" + "".join(f"{percent(mean, digits=1):>14}" for mean in means.values()))
     seeds = count_seeds(accuracies)
     if seeds == 1:
         print("One seed cannot tell a difference from luck.")
         return
-    for place, count in enumerate(labels_per_class):
-        behind = behind_the_best(accuracies, place)
-        leaders = not_clearly_behind(accuracies, place)
+    for index, count in enumerate(labels_per_class):
+        behind = behind_the_best(accuracies, index)
+        leaders = not_clearly_behind(accuracies, index)
         followers = [
             f"{strategy} ({mean:.1f} ± {error:.1f})"
             for strategy, (mean, error) in behind.items()
