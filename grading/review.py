@@ -78,6 +78,8 @@ def term(node, imported):
             return "match class"
         case ast.Constant(value=str(text)):
             return f"'{text}'"
+        case ast.Constant(value=int(number)):
+            return f"number {number}"
         case ast.List() | ast.Tuple() | ast.Set() | ast.Dict():
             values = [child for child in ast.walk(node) if isinstance(child, ast.Constant)]
             return f"table of {len(values)}"
@@ -115,17 +117,37 @@ def look_at(data, stub, exercise):
     return lines
 
 
+def functions(data):
+    """The functions and methods of a script's bytes."""
+    return [node for node in nodes_of(parse(data)) if isinstance(node, ast.FunctionDef)]
+
+
 def shape(data, stub):
-    """What a learner has written, as words of its syntax in which local names are numbers."""
-    came = {ast.dump(node) for node in nodes_of(parse(stub)) if isinstance(node, ast.FunctionDef)}
+    """What a learner has written, as words of its syntax in which local names are numbers.
+
+    Neither the order of functions nor what has become of those that came finished makes a
+    difference.
+    """
+    came = functions(stub)
+    tasks = {function.name for function in came if "NotImplementedError" in ast.unparse(function)}
+    finished = {function.name for function in came} - tasks
+    as_they_came = {ast.dump(function) for function in came}
+    written = [
+        words_of(function)
+        for function in functions(data)
+        if function.name not in finished and ast.dump(function) not in as_they_came
+    ]
+    return sum(sorted(written), [])
+
+
+def words_of(function):
+    """A function's syntax as words."""
+    numbers = {}
     words = []
-    for function in nodes_of(parse(data)):
-        if isinstance(function, ast.FunctionDef) and ast.dump(function) not in came:
-            numbers = {}
-            for node in nodes_of(function):
-                name = getattr(node, "id", getattr(node, "arg", ""))
-                number = numbers.setdefault(name, len(numbers))
-                words.append(f"{type(node).__name__}{number}{getattr(node, 'attr', '')}")
+    for node in nodes_of(function):
+        name = getattr(node, "id", getattr(node, "arg", ""))
+        number = numbers.setdefault(name, len(numbers))
+        words.append(f"{type(node).__name__}{number}{getattr(node, 'attr', '')}")
     return words
 
 

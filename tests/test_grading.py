@@ -607,7 +607,11 @@ def test_the_list_names_cheats_and_leaves_honest_files_alone(name):
 def test_copies_are_named():
     stub = made_class.STUB.encode()
     part, mark, rest = made_class.RIGHT.partition("# %% The experiment")
-    renamed = part.replace(" branch ", " left ").replace("branch)", "left)") + mark + rest
+    start = part.index("def make_shortcut")
+    end = part.index("def accuracy")
+    moved = part[:start] + part[end:] + part[start:end]
+    renamed = moved.replace(" branch ", " left ").replace("branch)", "left)")
+    renamed += mark + rest.replace("history", "epochs")
     other = made_class.hole("accuracy", made_class.ACCURACY)(made_class.RIGHT)
     shapes = {"anna": RIGHT, "ben": renamed.encode(), "carl": stub, "dora": other.encode()}
     shapes = {name: review.shape(data, stub) for name, data in shapes.items()}

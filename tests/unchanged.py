@@ -359,6 +359,20 @@ def flushes_denormals():
     return not bool(torch.tensor(1e-40).mul(1))
 
 
+CUDNN_FLAGS = ("enabled", "benchmark", "deterministic")
+
+
+def cudnn_flags():
+    """How torch uses cuDNN."""
+    return tuple(getattr(torch.backends.cudnn, flag) for flag in CUDNN_FLAGS)
+
+
+def set_cudnn_flags(values):
+    """Set what cudnn_flags returns."""
+    for flag, value in zip(CUDNN_FLAGS, values):
+        setattr(torch.backends.cudnn, flag, value)
+
+
 SETTINGS = {  # of torch's: {name: (what they are, a function that sets them)}
     "torch's default device": (torch.get_default_device, torch.set_default_device),
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -366,6 +380,7 @@ SETTINGS = {  # of torch's: {name: (what they are, a function that sets them)}
         torch.are_deterministic_algorithms_enabled,
         torch.use_deterministic_algorithms,
     ),
+    "torch.backends.cudnn": (cudnn_flags, set_cudnn_flags),
     "torch's anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     "the precision of torch's matrix products": (
         torch.get_float32_matmul_precision,
