@@ -427,6 +427,16 @@ def test_block_computes_in_float64(lesson, case, skip):
 @pytest.mark.task("2.1")
 @SKIPS
 @TWO_CASES
+def test_block_keeps_bfloat16(lesson, case, skip):
+    block, x, what = make_block(lesson, case, skip, training=False)
+    what = f"{what}, both in bfloat16,"
+    with torch.no_grad():
+        run_block(block.bfloat16(), x.bfloat16(), what, case, training=False)
+
+
+@pytest.mark.task("2.1")
+@SKIPS
+@TWO_CASES
 def test_block_hides_neither_nan_nor_infinity(lesson, case, skip):
     block, x, what = make_block(lesson, case, skip, training=False)
     with torch.no_grad():
@@ -1123,7 +1133,7 @@ def check_initialised(weights, what):
 
 
 def made_up(final):
-    """Histories of 34 epochs that end with these losses: {(kind, depth, seed): loss}.
+    """Histories of 34 to 36 epochs that end with these losses: {(kind, depth, seed): loss}.
 
     Their rows have all that real ones have. The loss falls and rises, and no two wrong ways of
     reading it agree.
@@ -1131,7 +1141,7 @@ def made_up(final):
     histories = {}
     for run, (key, loss) in enumerate(final.items()):
         odd = run % 3 + run / 7  # other runs, other curves
-        middle = [loss + 2.1 + odd] * 30
+        middle = [loss + 2.1 + odd] * (30 + run % 3)
         losses = [9 + odd, loss * (0.7 + 0.03 * odd), *middle, loss + 1.3 + odd / 3, loss]
         histories[key] = []
         for epoch, value in enumerate(losses, 1):
@@ -1261,6 +1271,9 @@ def known_degradations(final, kind, value):
         ),
         "it looks at the first epoch, not at the last": gap(lambda rows: rows[0]["loss"]),
         "it looks at the second epoch, not at the last": gap(lambda rows: rows[1]["loss"]),
+        "it takes the same epoch of every run; take the last epoch of each": gap(
+            lambda rows: rows[min(map(len, histories.values())) - 1]["loss"]
+        ),
         "it takes the best epoch; take the last one": gap(
             lambda rows: min(row["loss"] for row in rows)
         ),
@@ -1471,7 +1484,7 @@ def test_lesions_of_one_network_one_after_the_other(lesson):
 @pytest.mark.task("2.5")
 def test_lesion_of_a_deep_network(lesson):
     network = make_network(lesson, skip=True, blocks=4)
-    for index in (3, 10):
+    for index in (3, 1, 10):  # the names of blocks 10 and 11 begin with 1
         check_lesion(lesson, network, index)
 
 
@@ -1628,6 +1641,10 @@ def known_lesions(network, x, index):
     if index < count - 1:
         missing[f"all blocks from block {index} on are missing"] = set(range(index, count))
     missing[f"all blocks but block {index} are missing"] = blocks - {index}
+    named_alike = {other for other in blocks if str(other).startswith(str(index))}
+    if named_alike != {index}:
+        words = f"all blocks whose names begin with {index} are missing; compare the whole name"
+        missing[words] = named_alike
     mistakes = {}
     for words, gone in missing.items():
         mistakes[words] = functools.partial(lesioned_by_hand, network, x, gone)

@@ -1339,7 +1339,12 @@ class Fit:
         return row_of(depth, seed)
 
     def check_can_be_trained(self, network, depth):
-        """Raise Wrong if a tensor was made in inference mode, or a parameter is frozen."""
+        """Raise Wrong unless gradients can be computed in fit, and for each parameter."""
+        if not torch.is_grad_enabled():
+            raise Wrong(
+                f"{self.call} calls fit with gradients switched off, so fit cannot train. End "
+                "torch.no_grad() or torch.inference_mode() before fit is called."
+            )
         what = f"{self.call}: the network of depth {depth} that fit is given"
         tensors = [*drawn_parameters(network), *network.buffers()]
         if any(tensor.is_inference() for tensor in tensors):

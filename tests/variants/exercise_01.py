@@ -6,6 +6,22 @@ USED_BY = {"1.1": {"1.2"}}  # tasks whose tests use this answer
 
 VARIANTS = [
     wrong(
+        "1.4",
+        "cuDNN's flags",
+        "torch.backends.cudnn",
+        hole(
+            "accuracy",
+            """torch.backends.cudnn.deterministic = True
+model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
         "1.1",
         "b no skip",
         "batch norm or linear layer used the parameter shortcut",

@@ -7,6 +7,37 @@ USED_BY = {"2.1": {"2.2", "2.3", "2.5"}, "2.2": {"2.3", "2.5"}}  # tasks whose t
 VARIANTS = [
     wrong(
         "2.1",
+        "zeros in float32 on the CPU",
+        "returned float32, expected bfloat16",
+        edit(
+            """            out = out + self.shortcut(x)
+""",
+            """            stride = self.shortcut.stride
+            small = x[:, :, ::stride, ::stride]
+            new = out.shape[1] - x.shape[1]
+            if new > 0:
+                small = torch.cat([small, torch.zeros(len(x), new, *small.shape[2:])], dim=1)
+            out = out + small
+""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "the last epoch of the shortest run",
+        "it takes the same epoch of every run",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+epochs = min(len(history) for history in histories.values())
+short = {key: history[:epochs] for key, history in histories.items()}
+return {
+    kind: final_loss(short, kind, max(depths)) - final_loss(short, kind, min(depths))
+    for kind in ("plain", "residual")
+}""",
+        ),
+    ),
+    wrong(
+        "2.1",
         "noskip",
         "the shortcut is not added",
         edit(
@@ -968,6 +999,20 @@ return network""",
 network = copy.deepcopy(network)
 network[1][index].skip = False
 return network""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "name begins with the index",
+        "all blocks whose names begin with 1 are missing",
+        edit(
+            """kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+""",
+            """kept = [
+        block.shortcut if name.startswith(str(index)) else block
+        for name, block in blocks.named_children()
+    ]
+""",
         ),
     ),
     wrong(

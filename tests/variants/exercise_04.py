@@ -6,6 +6,12 @@ USED_BY = {"4.1": {"4.2", "4.4"}, "4.2": {"4.4"}}  # tasks whose tests use this 
 
 VARIANTS = [
     wrong(
+        "4.4",
+        "no gradients in fit",
+        "calls fit with gradients switched off",
+        edit("def train_depths(", "@torch.no_grad()\ndef train_depths("),
+    ),
+    wrong(
         "4.1",
         "noskip",
         "the shortcut is not added",
