@@ -325,6 +325,8 @@ def wrong_channels(wrong):
             f"a convolution that is made for {mismatch[1]} channels gets {mismatch[2]}; look at "
             "what it is called with, and at its in_channels"
         )
+    if "Output size is too small" in str(wrong):
+        return "a pooling of fixed size does not fit: images of any size must work"
     mismatch = re.search(r"mat1 and mat2.*\((\d+)x(\d+) and (\d+)x(\d+)\)", str(wrong))
     if not mismatch:
         return None
@@ -333,7 +335,7 @@ def wrong_channels(wrong):
     if int(mismatch[2]) == channels:
         return (
             f"the linear layer is made for {mismatch[3]} numbers, "
-            f"but the last stage outputs {channels} channels"
+            f"but the last convolution outputs {channels} channels"
         )
     return (
         "what reaches the linear layer is not (batch, channels of the last stage): "

@@ -50,7 +50,7 @@ SLIPS = {  # what Python and torch say of common slips, and what to do about the
         "a class stands where a layer belongs: add parentheses, as in nn.ReLU()"
     ),
     r"'NoneType' object is not callable": (
-        "what is called here is None: does the function that makes it end with a return?"
+        "what is called here is None: look at where it is set, or whether what makes it returns it"
     ),
     r"Module \[(Module\w+)\] is missing the required": (
         r"an nn.\1 cannot be called: go through it in a loop, or take nn.Sequential"
@@ -263,7 +263,7 @@ def refused(value, what, expected, whole):
 
 def no_return(value):
     """A question to ask of a function that returned None; "" for anything else."""
-    return " Does it end with a return?" if value is None else ""
+    return " Does it always end with a return?" if value is None else ""
 
 
 def in_words(value):
@@ -299,7 +299,10 @@ class Once:
     def cause(self):
         """That somebody has begun twice, in words, or None."""
         if self.passes > 1:
-            return "it goes through batches twice, but they come only once: do all in one loop"
+            return (
+                "it goes through batches twice, or takes one in advance, but they come only once: "
+                "do all in one loop"
+            )
         return None
 
 
@@ -342,7 +345,7 @@ def is_finite(tensor):
 def check_tensor(got, expected, what, hint=""):
     """Raise Wrong unless got is a tensor of the expected shape, and of numbers of that kind."""
     if got is None:
-        raise Wrong(f"{what} returned None. Does it end with a return?")
+        raise Wrong(f"{what} returned None. Does it always end with a return?")
     if type(got) not in (torch.Tensor, nn.Parameter):
         raise Wrong(f"{what} returned {in_words(got)}, expected a plain torch.Tensor.")
     if got.shape != expected.shape:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import statistics
 from types import SimpleNamespace
 
 import pytest
@@ -796,7 +797,10 @@ def call_accuracy(lesson, sizes, correct, rigged=None):
     before.check_gradients_on(what)
     for tensor, copied in zip(batches.given, batches.copies):
         if not equal(tensor, copied):
-            raise Wrong(f"{what} changes the images or the labels that it is given.")
+            size = ""
+            if tensor.shape != copied.shape:
+                size = f": the shape {shape(copied)} has become {shape(tensor)}"
+            raise Wrong(f"{what} changes the images or the labels that it is given{size}.")
     return SimpleNamespace(
         value=number(value, what),
         notes=notes,
@@ -877,6 +881,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
     total_probability = 0
     correct_when_rounded = 0
     zeros = 0
+    correct_by_class = {}
     for images, labels in rigged_batches(sizes, correct):
         model, _ = make_rigged()
         logits = model.eval()(images).detach()
@@ -885,6 +890,8 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         total_probability += logits.softmax(1).gather(1, labels[:, None]).sum().item()
         correct_when_rounded += (logits.bfloat16().argmax(1) == labels).sum().item()
         zeros += (labels == 0).sum().item()
+        for label, is_correct in zip(labels.tolist(), logits.argmax(1) == labels):
+            correct_by_class.setdefault(label, []).append(float(is_correct))
 
     def of_correct_predictions():
         """What the learner's accuracy is where every prediction is correct."""
@@ -904,6 +911,9 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         "it is the number of correct predictions; divide by the number of images": sum(correct),
         "it averages the batches' accuracies, though the last batch is smaller": (
             sum(accuracies) / len(sizes)
+        ),
+        "it averages the classes' accuracies; each image counts the same": statistics.fmean(
+            map(statistics.fmean, correct_by_class.values())
         ),
         "it sums the batches' accuracies": sum(accuracies),
         "it counts the last batch only": accuracies[-1],

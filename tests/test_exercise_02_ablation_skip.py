@@ -382,7 +382,8 @@ def test_block_passes_gradients_through_branch_and_shortcut(lesson, case, skip, 
     _, (expected,) = run_backwards(by_hand, x, [], what)
     if got is None or not is_close(got, expected, 1e-4):
         raise Wrong(
-            f"{what} gives a wrong gradient for its input. Is the shortcut or the branch detached?"
+            f"{what} gives a wrong gradient for its input. Is the shortcut or the branch hidden "
+            "from autograd, by detach(), .data or no_grad()?"
         )
 
 
@@ -728,7 +729,7 @@ def test_network_of_another_depth_is_refused(lesson, depth):
     except Wrong as wrong:
         if isinstance(wrong.__cause__, ValueError):
             return
-        raise
+        raise Wrong(f"{wrong.message} Expected a ValueError.") from None
     raise Wrong(
         f"{call} raised nothing, expected a ValueError: the depth is not 6n+2 for an n of at "
         "least 1."
@@ -835,7 +836,8 @@ class Fit:
         if any(bool((tensor == TRAINED).all()) for tensor in network.state_dict().values()):
             raise Wrong(
                 f"run_ablation: the network for {key} starts from weights that fit has trained "
-                "before. Build a new network, with weights of its own, for every call of fit."
+                "before. Build a new network, with weights of its own, for every call of fit. "
+                "(What state_dict() returns is a network's own tensors, and no copy of them.)"
             )
         for name, module in network.named_modules():
             if isinstance(module, nn.BatchNorm2d) and not bool((module.weight == 1).all()):
@@ -925,7 +927,7 @@ def test_ablation_keeps_whatever_fit_returns(lesson, history):
         if key not in histories:
             raise Wrong(
                 f"{call} has no key {key}; its keys are {list(histories)}. A key is (kind, depth, "
-                "seed)."
+                "seed), and what fit returns belongs there, whatever it is."
             )
         if repr(histories.get(key)) != repr(history):
             raise Wrong(f"{call} has {histories.get(key)} at {key}, expected what fit returned.")
@@ -1047,7 +1049,13 @@ def test_ablation_initialises_both_kinds_to_the_same_weights(lesson):
         if all_equal(plain_weights, residual_weights):
             continue
         advice = "Call torch.manual_seed(seed) right before each network is built."
-        if equal(plain_weights[0], residual_weights[0]):
+        if seed == 0 and all(
+            all_equal(fit.weights["plain", depth, other], fit.weights["residual", depth, other])
+            for other in SEEDS
+            if other != 0
+        ):
+            advice = "With the other seeds they are the same: 'if seed' takes 0 for no seed."
+        elif equal(plain_weights[0], residual_weights[0]):
             advice = (
                 "Their first layers are the same. Seed torch before the network is built, not "
                 "after it, and do to both kinds the same."
@@ -1264,6 +1272,7 @@ def known_degradations(final, kind, value):
     as_text = sorted(depths, key=str)
     means = [read(depth) for depth in depths]
     largest_difference = max(means) - min(means)
+    first_run, *_, last_run = sorted(key for key in histories if key[0] == kind)
     return {
         "it is shallow minus deep; take deep minus shallow": -gap(),
         "it is rounded; return the number as it is": (
@@ -1292,6 +1301,9 @@ def known_degradations(final, kind, value):
         "it sums over the seeds, where it should average": gap(over_seeds=sum),
         "it looks at the first seed only": gap(over_seeds=lambda runs: runs[0]),
         "it looks at the last seed only": gap(over_seeds=lambda runs: runs[-1]),
+        "it subtracts one run from another; take the means over the seeds": (
+            last_loss(histories[last_run]) - last_loss(histories[first_run])
+        ),
         "it takes the median over the seeds; take the mean": gap(over_seeds=statistics.median),
         "the best seed counts, where all should be averaged": gap(over_seeds=min),
         "the worst seed counts, where all should be averaged": gap(over_seeds=max),

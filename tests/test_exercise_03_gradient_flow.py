@@ -188,9 +188,8 @@ def check_numbers(got, expected, what, mistakes):
     cause = likeliest(mistakes, lambda known: agree(got, known))
     if not cause and agree(sorted(got), sorted(expected)):
         cause = advice("the numbers are correct, but in another order")
-    raise Wrong(
-        f"{what} gives {got[index]:.4g} at index {index}, expected {expected[index]:.4g}.{cause}"
-    )
+    at_index = f" at index {index}" if len(expected) > 1 else ""
+    raise Wrong(f"{what} gives {got[index]:.4g}{at_index}, expected {expected[index]:.4g}.{cause}")
 
 
 def euclid(tensors):
@@ -363,6 +362,9 @@ def other_weights(network, batch):
 
     return {
         "linear layers are among them; take nn.Conv2d only": of(with_linear),
+        "a parameter of four dimensions is among them that is no convolution's weight": of(
+            lambda twin: [weight for weight in twin.parameters() if weight.dim() == 4]
+        ),
         "the stem is left out; take the convolutions of the whole model": of(
             lambda twin: conv_weights(twin)[1:]
         ),
@@ -605,9 +607,11 @@ def change_crash(message, values):
     too_few = ("ZeroDivision", "IndexError", "empty", "at least two", "StatisticsError")
     message = message.rpartition(" raised ")[2]  # not the call, which has the norms in it
     if len(usable(values)) < len(values) and any(word in message for word in without_logarithm):
-        return "norms that are 0, NaN or infinite are not left out; they have no logarithm"
+        return "not all norms that are 0, NaN or infinite are left out; they have no logarithm"
     if len(usable(values)) < 2 and any(word in message for word in too_few):
-        return "with fewer than two norms there is no line; return NaN"
+        return "where fewer than two norms are left there is no line; return NaN"
+    if "math domain" in message and min(values) < 1e-150:
+        return f"something is 0 on the way, as the square of {min(values):g} is"
     return None
 
 
@@ -739,7 +743,7 @@ def not_finite_cause(values, got):
     if len(norms) < len(values):
         if len(usable_start(values)) < 2:  # what stops at the first of them gives NaN as well
             return None
-        return "norms that are 0, NaN or infinite are not left out"
+        return "not all norms that are 0, NaN or infinite are left out"
     if len(set(norms)) < len(norms):
         return "equal norms get the same place; each has its own, which enumerate gives"
     if min(norms) < 1e-30 and max(norms) > 1e30:
@@ -1392,6 +1396,12 @@ def test_measuring_more_images_than_the_script(lesson, task):
         few = {name: tensor[:count] for name, tensor in given.items()}
         words = f"only the first {count} images count"
         mistakes[words] = functools.partial(expected_of, task, network, few)
+        if task == "3.1":
+            words = (
+                f"the images go through in chunks of {count}, "
+                "each with batch norm statistics of its own"
+            )
+            mistakes[words] = functools.partial(norms_of_chunks, network, count, **given)
         if task == "3.4":
             words = (
                 f"the images go through in chunks of {count}, "
@@ -1399,6 +1409,15 @@ def test_measuring_more_images_than_the_script(lesson, task):
             )
             mistakes[words] = functools.partial(mean_of_chunks, network, count, **given)
     check_numbers(got, expected, what, mistakes)
+
+
+def norms_of_chunks(network, size, images, labels):
+    """The norms of the whole loss's gradients, if each chunk has a forward pass of its own."""
+    twin = copy.deepcopy(network).train()
+    loss = 0
+    for some_images, some_labels in zip(images.split(size), labels.split(size)):
+        loss = loss + F.cross_entropy(twin(some_images), some_labels, reduction="sum")
+    return euclid(torch.autograd.grad(loss / len(images), conv_weights(twin)))
 
 
 def mean_of_chunks(network, size, images, neighbours):
@@ -1471,7 +1490,10 @@ def test_gradients_that_are_not_finite_have_no_finite_norm(lesson, task):
     got = measured(lesson, task, network, given, what)
     expected = expected_of(task, network, given)
     if len(got) != len(expected):
-        raise Wrong(f"{what} returned {counted(len(got), 'number')}, expected {len(expected)}.")
+        raise Wrong(
+            f"{what} returned {counted(len(got), 'number')}, expected {len(expected)}: the norms "
+            "as they are, also those that are not finite."
+        )
     for index, (value, expected_value) in enumerate(zip(got, expected)):
         if math.isfinite(value) and not math.isfinite(expected_value):
             raise Wrong(
@@ -1584,6 +1606,7 @@ def train_by_hand(
     freeze_statistics=False,
     clip=None,
     forget=False,
+    twice=False,
     clear_convolutions_only=False,
     divide_by=None,
     **loss_options,
@@ -1616,6 +1639,9 @@ def train_by_hand(
         if clip == "before the norms":
             nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
         rows.append(euclid(weight.grad for weight in conv_weights(twin)))
+        if twice:
+            for parameter in twin.parameters():
+                parameter.grad *= 2
         if clip == "after the norms":
             nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
         for _ in range(steps):
@@ -1725,7 +1751,7 @@ def as_table(got, what):
         with contextlib.suppress(RuntimeError):
             got = torch.stack(got)
     if type(got) not in (torch.Tensor, nn.Parameter, numpy.ndarray, list):
-        question = " Does it end with a return?" if got is None else ""
+        question = " Does it always end with a return?" if got is None else ""
         raise Wrong(
             f"{what} returned {in_words(got)}, expected a tensor (steps, convolutions).{question}"
         )
@@ -1843,6 +1869,9 @@ def recording_mistakes(network, batches, make_optimizer, expected):
             clip="before the norms"
         ),
         "the gradients are clipped before the step": lambda: train(clip="after the norms"),
+        "the step is taken with twice the gradient: backward() is called twice": (
+            lambda: train(twice=True)
+        ),
         "each row belongs to the batch before": lambda: norms_on_the_way(
             network, batches, make_optimizer, others
         ),
@@ -1856,7 +1885,7 @@ def recording_mistakes(network, batches, make_optimizer, expected):
         "the loss is divided by the first batch's size; take the mean over each batch": train(
             divide_by=SIZES[0]
         ),
-        "the model is in eval mode while it trains": train(training=False),
+        "the batch norms are in eval mode while the model trains": train(training=False),
         "the optimizer takes no step": [weight_norms(network, batch) for batch in batches],
         "the optimizer takes two steps for each batch": lambda: train(steps=2),
         "the optimizer forgets its momentum between the steps; keep its state": lambda: train(
@@ -1875,7 +1904,7 @@ def recording_mistakes(network, batches, make_optimizer, expected):
         "the norms are measured after the step; take those before it": after_each_step(
             network, batches, make_optimizer
         ),
-        "the gradients that p.grad held before are not cleared; call zero_grad() for each batch": (
+        "the gradients that p.grad held before count; call zero_grad() before every backward()": (
             on_top_of_ones(network, batches[0])
         ),
     }
@@ -1933,6 +1962,9 @@ def other_trainings(network, batches, make_optimizer):
     return {
         "the model runs twice for each batch, so batch norm's statistics move twice": (
             lambda: train(extra_passes=1)
+        ),
+        "the step is taken with twice the gradient: backward() is called twice": (
+            lambda: train(twice=True)
         ),
         "within undisturbed batch norm's statistics do not move; training should move them": (
             lambda: train(freeze_statistics=True)

@@ -5,6 +5,7 @@ import copy
 import functools
 import itertools
 import json
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -1295,6 +1296,7 @@ def test_macs_of_a_model_that_has_grown(lesson):
 # Task 4.4
 
 
+TRAINED = weakref.WeakSet()  # every network that a Fit was given
 STARTED_AT_ZERO = set()  # the depths of which a network was seen to start so
 
 
@@ -1321,6 +1323,12 @@ class Fit:
                 f"{self.call}: for depth {depth} and seed {seed} fit was given a network that it "
                 "has trained before. Build a new one for each run."
             )
+        if network in TRAINED:
+            raise Wrong(
+                f"{self.call}: for depth {depth} and seed {seed} fit was given a network that was "
+                "trained in an earlier call of train_depths. Build a new one for each run."
+            )
+        TRAINED.add(network)
         self.networks.append(network)
         if not all(module.training for module in network.modules()):
             raise Wrong(f"{self.call}: fit was given a network with parts in eval mode.")
@@ -1426,7 +1434,10 @@ def check_rows(rows, weights, call):
             continue
         if row.get("row") == key:
             raise Wrong(f"{call}: at {key} is {row}, not what fit returned, whole and unchanged.")
-        raise Wrong(f"{call}: at {key} it has what fit returned for another network, {row}.")
+        cause = None
+        if all(other is row for other in rows.values()):
+            cause = "all keys have one and the same dict; keep each that fit returns"
+        raise Wrong(f"{call}: at {key} it has what fit returned for another network, {row}.", cause)
     empty = {key for key in weights if not row_of(*key)}
     if empty and set(weights) - set(rows) == empty:
         raise Wrong(
@@ -1481,7 +1492,10 @@ def test_processes_share_the_sweep(lesson, world_size):
     for rows, _, call in shares:
         for key in rows:
             if key in trained:
-                raise Wrong(f"{call}: {key} is in the share of another process, too.")
+                cause = None
+                if all(set(rows) == set(rows_alone) for rows, _, _ in shares):
+                    cause = "rank and world_size are not used; each process does all runs"
+                raise Wrong(f"{call}: {key} is in the share of another process, too.", cause)
         trained |= set(rows)
     missing = set(rows_alone) - trained
     if missing:
@@ -1496,9 +1510,14 @@ def test_processes_share_the_sweep(lesson, world_size):
     for _, weights, call in shares:
         for key in weights:
             if not all_equal(weights[key], weights_alone[key]):
+                todo = "Call torch.manual_seed(seed) right before each network is built."
+                others = [other for other in weights if other[1] != 0]
+                if key[1] == 0 and all(
+                    all_equal(weights[other], weights_alone[other]) for other in others
+                ):
+                    todo = "With the other seeds it does not: 'if seed' takes 0 for no seed."
                 raise Wrong(
-                    f"{call}: {key} starts from other weights than in a run by one process. "
-                    "Call torch.manual_seed(seed) right before each network is built."
+                    f"{call}: {key} starts from other weights than in a run by one process. {todo}"
                 )
 
 
@@ -1519,9 +1538,12 @@ def check_every_nth(shares, world_size):
                 "each process takes neighbours in the list, so that one gets all the small "
                 "networks; take every world_size-th"
             )
+        dealt = [set(order[rank::world_size]) for rank in range(world_size)]
+        if all(share in dealt for share in sets):
+            cause = "another process's share; count runs from 0, so that rank 0 does the first one"
     raise Wrong(
         f"{call} trains {sorted(sets[0])}, expected every world_size-th run "
-        f"of the list, such as {by_depth[0::world_size]}.",
+        f"of the list, such as {sorted(by_depth[0::world_size])}.",
         cause,
     )
 
@@ -1696,8 +1718,13 @@ def test_gains_by_hand(lesson, points, expected):
         rows.append({"depth": i, "macs": macs, "accuracy": accuracy, "extra": None})
     call = f"marginal_gains of (macs, accuracy) {points}"
     before = copy.deepcopy(rows)
-    with calling(call):
-        got = numbers(lesson.marginal_gains(rows), call)
+    try:
+        with calling(call):
+            got = numbers(lesson.marginal_gains(rows), call)
+    except Wrong as wrong:
+        if len(points) > 1:
+            raise
+        raise wrong.because("with one network there is no step, so return []") from None
     if rows != before:
         same_rows = sorted(rows, key=str) == sorted(before, key=str)
         todo = "Take sorted(rows, ...), which makes a new list."
@@ -1705,9 +1732,13 @@ def test_gains_by_hand(lesson, points, expected):
             todo = "Neither the list nor the dicts in it may change."
         raise Wrong(f"{call} changes the rows that it is given. {todo}")
     if len(got) != len(expected):
+        cause = None
+        if expected and same_gains(got[-len(expected) :], expected):
+            cause = "numbers of an earlier call are among them; make a new list in each call"
         raise Wrong(
             f"{call} returned {counted(len(got), 'number')}, expected {len(expected)}: "
-            "one for each step to a larger network."
+            "one for each step to a larger network.",
+            cause,
         )
     if same_gains(got, expected):
         return
@@ -1820,6 +1851,18 @@ def gain_mistakes(points, expected):
         "it drops the sign; where the larger network does worse, the gain is below 0": (
             [abs(value) for value in expected]
         ),
+        "accuracies and multiply-adds are sorted each by itself; sort the rows": lambda: [
+            gain(before, after)
+            for before, after in itertools.pairwise(zip(*map(sorted, zip(*points))))
+        ],
+        "it divides by all GMACs of the larger network; divide by those it adds": lambda: [
+            100 * (after - before) / (more / 1e9)
+            for (_, before), (more, after) in itertools.pairwise(sorted(points))
+        ],
+        "an accuracy of 1.0 is taken for one per cent": lambda: [
+            gain(*[(macs, 0.01 if accuracy == 1 else accuracy) for macs, accuracy in pair])
+            for pair in itertools.pairwise(sorted(points))
+        ],
         "each network is compared with the smallest, not with the one before": (
             [gain(smallest, point) for point in larger]
         ),

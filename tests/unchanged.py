@@ -175,10 +175,11 @@ class Everything:
             return
         torch.set_grad_enabled(self.gradients_on)
         if self.gradients_on:
-            change = "leaves gradients switched off for good: nothing trains any more"
-        else:
-            change = "switches gradients on, which were off before"
-        raise Wrong(f"{what} {change}. Say: with torch.no_grad():")
+            raise Wrong(
+                f"{what} leaves gradients switched off for good: nothing trains any more. Where "
+                "you need none, say: with torch.no_grad():, which switches them on again."
+            )
+        raise Wrong(f"{what} switches gradients on, which were off before. Leave them as they are.")
 
     def check_modes(self, what):
         for name, module in self.modules.items():

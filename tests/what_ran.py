@@ -67,7 +67,7 @@ EXTRAS = {  # what a ResNet has no place for: recorded, too, and named where the
     "softplus": SIGMOID,
     "adaptive_max_pool2d": "a max pooling ran, expected the mean over all positions",
     "max_pool2d": "a max pooling ran, expected none",
-    "avg_pool2d": "an average pooling ran in steps, expected the mean over all positions",
+    "avg_pool2d": "an average pooling ran that is not the mean over all positions",
     "dropout": DROPOUT,
     "dropout2d": DROPOUT,
     "softmax": SOFTMAX,
@@ -332,7 +332,10 @@ def missing_tensor(kind, name, expected):
     if kind != "batch_norm":
         return f"the {name} of a {kind} has the shape None, expected {shape(expected)}."
     if name.startswith("running"):
-        return "a batch norm keeps no running statistics, so it cannot be used in eval mode."
+        return (
+            "a batch norm keeps no running statistics, so in eval mode, too, it takes the batch's. "
+            "Leave track_running_stats at its default, True."
+        )
     return f"a batch norm has no {name}. Leave affine at its default, True."
 
 
@@ -387,16 +390,36 @@ def check_each_used_once(model, ops, what):
     for op in ops:
         for name, value in tensors(op).items():
             if id(value) not in known:
-                raise Wrong(
-                    f"{what}: the {name} of a {op.kind} is none of the model's parameters, "
-                    "so no optimizer trains it. Make layers in __init__ and keep them as "
-                    "attributes, in an nn.Sequential or nn.ModuleList."
-                )
+                raise Wrong(f"{what}: the {name} of a {KINDS[op.kind]} {not_the_models(value)}")
             if id(value) in used:
-                kind = KINDS[op.kind]
-                raise Wrong(f"{what} ran one {kind} twice. Each place needs a layer of its own.")
+                raise Wrong(f"{what} {ran_twice(ops, op)}")
             used.add(id(value))
     return used
+
+
+def not_the_models(value):
+    """What to say of a tensor that ran as a weight and is none of the model's."""
+    if isinstance(value, nn.Parameter):
+        return (
+            "is none of the model's parameters, so no optimizer trains it. Make layers in "
+            "__init__ and keep them as attributes, or in an nn.Sequential or nn.ModuleList; a "
+            "plain list or dict hides them."
+        )
+    return (
+        "is none of the model's own: it is a copy, or computed. Training does not change a copy; "
+        "run the layers themselves."
+    )
+
+
+def ran_twice(ops, op):
+    """What to say of a layer that ran twice; op is its second run."""
+    same = [other for other in of_kind(ops, op.kind) if other.weight is op.weight]
+    if torch.equal(same[0].input, same[1].input):
+        return (
+            f"ran one {KINDS[op.kind]} twice on the same input. Run it once in each call, and keep "
+            "what it gives."
+        )
+    return f"ran one {KINDS[op.kind]} twice. Each place needs a layer of its own."
 
 
 def check_start(ops, what, may_be_zero=()):
@@ -411,7 +434,7 @@ def check_start(ops, what, may_be_zero=()):
             if not is_finite(value):
                 raise Wrong(f"{what}: the {name} of a {kind} starts with NaN or infinity.")
         if op.kind == "batch_norm":
-            check_norm_start(op, what, any(op is norm for norm in may_be_zero))
+            check_norm_start(op, what, may_be_zero)
         elif op.kind == "conv2d" and bool((op.weight == op.weight.flatten()[0]).all()):
             raise Wrong(
                 f"{what}: all weights of its {conv_name(op)} start with the same value, so its "
@@ -423,11 +446,16 @@ def check_norm_start(op, what, may_be_zero):
     """Raise Wrong unless a batch norm starts as torch makes it, or with weight 0 if it may."""
     for name, value in tensors(op).items():
         expected = 1 if name in ("weight", "running_var") else 0
-        is_zero = name == "weight" and may_be_zero and not value.any()
-        if not is_zero and not bool((value == expected).all()):
+        is_zero = name == "weight" and not value.any()
+        if is_zero and any(op is norm for norm in may_be_zero):
+            continue
+        advice = "Leave it as torch makes it."
+        if is_zero and may_be_zero:
+            advice = "Only the last batch norm of the branch may start at 0."
+        if not bool((value == expected).all()):
             raise Wrong(
                 f"{what}: the {name} of a batch norm starts at {value.flatten()[0]:g}, "
-                f"expected {expected}. Leave it as torch makes it."
+                f"expected {expected}. {advice}"
             )
 
 

@@ -349,7 +349,7 @@ return correct / total""",
     wrong(
         "1.1",
         "b no return",
-        "Does it end with a return?",
+        "Does it always end with a return?",
         edit("return F.relu(branch + self.shortcut(x))", "F.relu(branch + self.shortcut(x))"),
     ),
     wrong(
@@ -691,7 +691,7 @@ return correct / total""",
     wrong(
         "1.2",
         "n no return",
-        "Does it end with a return?",
+        "Does it always end with a return?",
         edit(
             "return self.head(self.stages(self.stem(images)))",
             "self.head(self.stages(self.stem(images)))",
@@ -1776,7 +1776,7 @@ self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), Squeeze(), nn.Linear(512, num
     wrong(
         "1.2",
         "n linear of the wrong size",
-        "made for 256 numbers, but the last stage outputs 512",
+        "made for 256 numbers, but the last convolution outputs 512",
         edit("nn.Linear(512, num_classes)", "nn.Linear(256, num_classes)"),
     ),
     wrong(

@@ -564,7 +564,7 @@ return F.relu(out)""",
     wrong(
         "2.1",
         "no return when plain",
-        "returned None. Does it end with a return?",
+        "returned None. Does it always end with a return?",
         hole(
             "Block.forward",
             """if self.skip:

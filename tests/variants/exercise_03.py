@@ -773,7 +773,7 @@ return math.exp(-(x*y).sum()/(x*x).sum())""",
     wrong(
         "3.3",
         "nozero",
-        "norms that are 0, NaN or infinite are not left out",
+        "not all norms that are 0, NaN or infinite are left out",
         hole(
             "change_per_layer",
             """p=[(i,math.log(n)) for i,n in enumerate(norms)]
@@ -2015,7 +2015,7 @@ return torch.tensor(rows)""",
     wrong(
         "3.5",
         "never cleared",
-        "call zero_grad() for each batch",
+        "call zero_grad() before every backward()",
         hole(
             "record_training",
             """model.train()
@@ -2031,7 +2031,7 @@ return torch.tensor(rows)""",
     wrong(
         "3.5",
         "eval",
-        "the model is in eval mode while it trains",
+        "the batch norms are in eval mode while the model trains",
         hole(
             "record_training",
             """model.eval()
@@ -3735,7 +3735,7 @@ return norms""",
     wrong(
         "3.3",
         "NaN found by identity",
-        "are not left out",
+        "not all norms that are 0, NaN or infinite are left out",
         edit("if 0 < value < math.inf]", "if value not in (0, math.nan, math.inf)]"),
     ),
     wrong(

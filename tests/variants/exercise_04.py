@@ -1329,7 +1329,7 @@ return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)""",
     wrong(
         "4.2",
         "head of fixed size",
-        "made for 512 numbers, but the last stage outputs",
+        "made for 512 numbers, but the last convolution outputs",
         edit("nn.Linear(in_channels, num_classes))", "nn.Linear(512, num_classes))"),
     ),
     wrong(
