@@ -155,7 +155,7 @@ def replace_head(model, num_classes):
     """Give the model, in place, a new last layer fc for num_classes classes. Returns the model.
 
     The new layer is an nn.Linear with a bias, and not a lazy layer. It takes as many features as
-    the old one, lies on the same device, and starts from torch's own initialisation, even if the
+    the old one, lies on the model's device, and starts from torch's own initialisation, even if the
     old one had as many classes. All else stays as it was.
     """
     # Task 5.1: put a linear layer in the place of model.fc.

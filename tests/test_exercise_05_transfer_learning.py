@@ -515,6 +515,20 @@ def test_only_the_head_requires_gradients(lesson, block):
 
 
 @pytest.mark.task("5.2")
+def test_the_head_of_a_frozen_model_is_thawed(lesson):
+    model = make_model().requires_grad_(False)
+    call = "freeze_backbone(model) of a model of which everything was frozen"
+    with calling(call):
+        lesson.freeze_backbone(model)
+    for name, parameter in model.named_parameters():
+        if name.startswith("fc.") and not parameter.requires_grad:
+            raise Wrong(
+                f"after {call}, {name} requires no gradient. The head is to be trained: set its "
+                "requires_grad to True."
+            )
+
+
+@pytest.mark.task("5.2")
 def test_the_head_may_have_no_bias(lesson):
     model = make_model()
     model.fc = nn.Linear(512, CLASSES, bias=False)

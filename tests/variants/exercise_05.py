@@ -175,9 +175,10 @@ for m in model.modules():
 return model""",
         ),
     ),
-    right(
+    wrong(
         "5.2",
-        "nohead",
+        "a frozen head stays frozen",
+        "of a model of which everything was frozen, fc.weight requires no gradient",
         hole(
             "freeze_backbone",
             """for n, p in model.named_parameters():
@@ -185,6 +186,19 @@ return model""",
 for m in model.modules():
     if isinstance(m, nn.BatchNorm2d):
         m.eval(); m.train = lambda mode=True, m=m: m
+return model""",
+        ),
+    ),
+    right(
+        "5.2",
+        "by names",
+        hole(
+            "freeze_backbone",
+            """for name, parameter in model.named_parameters():
+    parameter.requires_grad = name.startswith("fc.")
+for norm in filter(lambda module: isinstance(module, nn.BatchNorm2d), model.modules()):
+    norm.eval()
+    norm.train = lambda mode=True, norm=norm: norm
 return model""",
         ),
     ),
