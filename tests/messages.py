@@ -34,6 +34,7 @@ def draw(seed):
 
 # What a task that is not written yet raises, or a script says of it.
 UNWRITTEN = re.compile(r"TODO (\d+\.\d+): \S+")
+LONGEST = 300  # characters of an exception's text; of a longer one the first sentence is shown
 
 
 SLIPS = {  # what Python and torch say of common slips, and what to do about them
@@ -126,6 +127,8 @@ def calling(what):
             raise Wrong(message) from None
         lines = lesson_lines(error)
         first, *others = str(error).strip().splitlines() or ["no message"]
+        if len(first) > LONGEST:
+            first = first.partition(". ")[0]
         text = f"{first} {others[0].strip()}" if others and first.endswith(":") else first
         message = f"{what} raised {type(error).__name__}: {text}{place(lines)}"
         raise Wrong(message, slip(error, text) if lines else None) from error
@@ -349,6 +352,8 @@ def check_tensor(got, expected, what, hint=""):
     if type(got) not in (torch.Tensor, nn.Parameter):
         raise Wrong(f"{what} returned {in_words(got)}, expected a plain torch.Tensor.")
     if got.shape != expected.shape:
+        if not hint and expected.shape[:1] == (1,) and got.shape == expected.squeeze().shape:
+            hint = advice("squeeze() drops a batch of one, too; flatten(1) does not")
         raise Wrong(f"{what} has the shape {shape(got)}, expected {shape(expected)}.{hint}")
     if got.is_floating_point() != expected.is_floating_point():
         raise Wrong(f"{what} has the dtype {dtype(got)}, expected {dtype(expected)}.")
