@@ -68,6 +68,9 @@ SLIPS = {  # what Python and torch say of common slips, and what to do about the
         r"a batch norm made for \2 channels gets \1"
     ),
     r"padding='same' is not supported": "with a stride, give the padding as a number: padding=1",
+    r"stack expects each tensor to be equal size": (
+        "torch.stack needs tensors of one size; torch.cat joins others"
+    ),
     r"Output size is too small": (
         "a pooling of fixed size does not fit: images of any size must work, "
         "so take nn.AdaptiveAvgPool2d(1)"

@@ -208,8 +208,8 @@ def test_head_is_new_and_fits(lesson, block, width, classes, training):
         raise Wrong(f"{wrong}{advice(wrong_input(model.fc, width))}") from None
     if len(made) < len(list(model.fc.parameters())):
         raise Wrong(
-            f"{call}: fc has no weights until it first runs, so that no optimizer can be given "
-            "them. Make an nn.Linear, which has them at once."
+            f"{call}: fc is a lazy layer, without weights until it first runs. Make an nn.Linear, "
+            "which has them at once."
         )
     check_same_body(body_before, model, call, "Only fc is to be replaced.")
     check_tensor(logits, torch.empty(3, classes), what)
@@ -224,7 +224,7 @@ def check_same_model(got, model, call):
     """Raise Wrong unless a function returned the model that it was given."""
     if got is model:
         return
-    if type(got) is ResNet:
+    if type(got) is type(model):
         raise Wrong(
             f"{call} returned another model, such as a copy. "
             "Change the model itself, and return it."
@@ -301,6 +301,11 @@ def check_computes_linear(head, width, call):
     """Raise Wrong unless a head gives its input times its weights plus its bias, in both modes."""
     weight, bias = sorted(head.parameters(), key=torch.Tensor.dim, reverse=True)
     features = torch.randn(50, width, generator=torch.Generator().manual_seed(draw(2)))
+    if not (weight.isfinite().all() and bias.isfinite().all()):
+        raise Wrong(
+            f"{call}: numbers of fc are NaN or infinite, as of a layer that was never initialised. "
+            "Make it by nn.Linear(...), which does that."
+        )
     for training in (True, False):
         with calling(f"model(images) after {call}"), torch.no_grad():
             logits = head.train(training)(features)
@@ -506,6 +511,11 @@ def test_only_the_head_requires_gradients(lesson, block):
             cause = None
             if "fc" in name:
                 cause = f"{name} has fc in its name, yet is no part of model.fc"
+            if any("requires_grad" in vars(module) for module in model.modules()):
+                cause = (
+                    "requires_grad is set on a module, where it does nothing; call "
+                    "requires_grad_(False), which reaches its parameters"
+                )
             raise Wrong(f"after freeze_backbone(model), {name} still requires a gradient.", cause)
         if not parameter.requires_grad and name.startswith("fc."):
             raise Wrong(
@@ -559,6 +569,11 @@ def test_three_steps_change_the_head_and_not_one_bit_else(lesson, block):
                 "batch norms are in train mode. Put each into eval mode, and remember that "
                 "model.train() wakes them: it calls train() on every part of the model"
             )
+            if 0 < len(awake) < len(norms_of(model)):
+                cause = (
+                    "this batch norm is in train mode and others are not; take every "
+                    "nn.BatchNorm2d of model.modules(), whatever its name and its mode"
+                )
             if all(type(norm) is OwnNorm for norm in awake) and awake:
                 cause = (
                     "this batch norm is of a subclass of nn.BatchNorm2d; "
@@ -652,7 +667,10 @@ def test_statistics_stay_when_a_stage_is_trained_again(lesson):
         logits = model.train()(make_images(4))
         gradients = torch.autograd.grad(logits.sum(), weights, allow_unused=True)
     if None in gradients:
-        raise Wrong(f"{what}: no gradient reaches it. Leave what the model computes as it is.")
+        raise Wrong(
+            f"{what}: no gradient reaches it. What the model computes on the way is detached, or "
+            "under no_grad, for good; it is enough that parameters do not require gradients."
+        )
     for name, value in model.named_buffers():
         if not equal(value, before[name]):
             raise Wrong(
@@ -740,7 +758,8 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
         mistakes = features_mistakes(model, batches, expected)
         cause = likeliest(mistakes, lambda known: is_close(features, known, 1e-3))
         raise Wrong(
-            f"{what}: the features are not what the pooling layer outputs in eval mode.{cause}"
+            f"{what}: the features are not what reaches fc when all of the model is in eval mode."
+            f"{cause or mode_cause(lesson, untouched, batches, expected)}"
         )
     if type(labels) is not torch.Tensor:
         raise Wrong(f"{what}: the labels are {in_words(labels)}, expected a tensor.")
@@ -935,7 +954,12 @@ def check_features_shape(features, expected, what):
             f"{what}: the features have the shape {size}; they are from before the pooling. "
             "Take what follows it."
         )
-    check_tensor(features, expected, f"{what}: the features")
+    if size[1:] == (width,) and size[0] > count:
+        raise Wrong(
+            f"{what}: there are {size[0]} features of {count} images. Does a list, or a hook, of "
+            "an earlier call remain?"
+        )
+    check_tensor(features, expected, f"{what}: the tensor of the features")
     if features.requires_grad:
         raise Wrong(f"{what}: the features carry a graph. Compute them under torch.no_grad().")
 
@@ -959,15 +983,33 @@ def features_mistakes(model, batches, expected):
     """What the known wrong ways give for extract_features."""
     in_train_mode = copy.deepcopy(model).train()
     in_train_mode.fc = nn.Identity()
+    without_maxpool = copy.deepcopy(model).eval()
+    without_maxpool.maxpool = nn.Identity()
+    without_maxpool.fc = nn.Identity()
     return {
         "the model is in train mode": torch.cat(
             [in_train_mode(images) for images, _ in batches]
+        ).detach(),
+        "model.maxpool is left out; run model(images), and catch the input of fc": torch.cat(
+            [without_maxpool(images) for images, _ in batches]
         ).detach(),
         "the features are normalised; take them as they are": F.normalize(expected),
         "the batches are in the reverse order": torch.cat(
             expected.split([len(labels) for _, labels in batches])[::-1]
         ),
     }
+
+
+def mode_cause(lesson, model, batches, expected):
+    """The sentence that names the mode, if features are correct where train() does nothing."""
+    model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        module.train = lambda mode=True, module=module: module
+    with contextlib.suppress(Exception):
+        features, _ = lesson.extract_features(model, iter(batches))
+        if is_close(features, expected, 1e-4):
+            return advice("a part of the model is in train mode; put all of it into eval mode")
+    return ""
 
 
 # Task 5.3: linear_probe
@@ -1110,8 +1152,8 @@ def probe_mistakes(features, labels, classes, penalty):
     if penalty == 0:
         default = "the penalty is 0.001 here; 0 means none"
     half = (
-        "the penalty is half as large: an optimiser's weight_decay stands for half of its square; "
-        "double it"
+        "the penalty is half as large, as with weight_decay=penalty, which means half of penalty "
+        "times the sum of the squared weights; double it"
     )
     return {
         "the penalty is left out": lambda: best(0.0),
@@ -1142,6 +1184,12 @@ def probe_mistakes(features, labels, classes, penalty):
         "the labels are smoothed; take them as they are": lambda: best(penalty, loss=smoothed),
         "rare classes count for more; every image counts alike": (
             lambda: best(penalty, loss=balanced)
+        ),
+        "it is trained on the first 80 % of the images; train on all": (
+            lambda: optimum(*(x[: len(x) * 4 // 5] for x in (features, labels)), classes, penalty)
+        ),
+        "it is trained on the first 90 % of the images; train on all": (
+            lambda: optimum(*(x[: len(x) * 9 // 10] for x in (features, labels)), classes, penalty)
         ),
         "it is trained on standardised features, and given others": on_standardised,
         "it is trained on centred features, and given others": (
@@ -1174,7 +1222,7 @@ def likeliest_probe(probe, features, mistakes):
     return (
         "\nIt minimises something else, or the training stops too soon, "
         "or its steps do not lead to the minimum: "
-        "the learning rate is too large, or gradients are never cleared."
+        "the learning rate is too large or too small, or gradients are never cleared."
     )
 
 
@@ -1324,6 +1372,10 @@ def rate_mistakes(lr, factor):
             lambda i: lr * factor ** min(i, 1)
         ),
         "every part has the same rate": lambda i: lr,
+        "the factor is 0.6, the script's, whatever factor says": lambda i: lr * 0.6**i,
+        "the factor is applied twice between fc and layer4; avgpool has no parameters": (
+            lambda i: lr * factor ** (i + (i > 0))
+        ),
         "it divides by factor, so earlier parts learn faster": lambda i: lr / factor**i,
     }
     mistakes = {}
@@ -1436,8 +1488,12 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
     before = Everything(model)
     call = f"parameter_groups(model, {lr}, {factor})"
     rates = {}
+    own_ids = {id(parameter) for parameter in model.parameters()}
+    others = []  # tensors in the groups that are no parameters of the model
     for group in groups_of(lesson, model, lr, factor, call):
         for parameter in group["params"]:
+            if id(parameter) not in own_ids:
+                others.append(parameter)
             if id(parameter) in rates:
                 raise Wrong(
                     f"{call}: a parameter of the shape {shape(parameter)} is in two groups."
@@ -1447,23 +1503,32 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
     known = {}
     for name, parameter in model.named_parameters():
         known[name] = (part_of(name), rates.pop(id(parameter), None))
-    for name, (part, rate) in known.items():
+    from_the_head = sorted(known.items(), key=lambda item: item[1][0])
+    for name, (part, rate) in from_the_head:
         if rate is None and factor == 1:
             raise Wrong(
                 f"{call}: {name} is in no group, so it is never trained. "
                 "All parts have the same rate here, and yet all belong in groups."
             )
         if rate is None:
-            is_frozen = not model.get_parameter(name).requires_grad
-            hint = " What is frozen now may be thawed later: it belongs in a group, too."
-            raise Wrong(
-                f"{call}: {name} is in no group, so it is never trained.{hint if is_frozen else ''}"
-            )
+            frozen_ones = {name for name, own in model.named_parameters() if not own.requires_grad}
+            missing = {name for name, (_, rate) in known.items() if rate is None}
+            hint = ""
+            if missing == frozen_ones:
+                hint = " What is frozen now may be thawed later: it belongs in a group, too."
+            same_data = model.get_parameter(name).data_ptr()
+            if any(other.data_ptr() == same_data for other in others):
+                hint = " Another tensor with its numbers is (.data or detach()); put it itself in."
+            raise Wrong(f"{call}: {name} is in no group, so it is never trained.{hint}")
         expected = expected_rates[part]
         if not is_rate(rate, expected):
             mistakes = rate_mistakes(lr, factor)
             hint = likeliest(mistakes, functools.partial(same_rates, known.values()))
             hint = hint or advice(wrong_limits(known, expected_rates) or rates_by_block(known))
+            lowest = min(rate for _, rate in known.values() if rate is not None)
+            limited = [max(rate, lowest) for rate in expected_rates]
+            if not hint and limited.count(lowest) > 1 and same_rates(known.values(), limited):
+                hint = advice(f"no rate goes below {lowest:g}; there is no such limit")
             if not hint and rate in [round(expected, digits) for digits in range(1, 12)]:
                 hint = advice("the rates are rounded; leave them as they are")
             raise Wrong(
@@ -1602,6 +1667,12 @@ def statistics_mistakes(model, batches):
         "the variance divides by the count n; batch norm's running variance divides by n - 1": of(
             batches, spread=lambda x: x.var(dim=1, correction=0)
         ),
+        "it is the square of the mean standard deviation; take the mean of the variances": (
+            lambda: [
+                [mean, deviation.square()]
+                for mean, deviation in by_hand(model, batches, spread=lambda x: x.std(dim=1))
+            ]
+        ),
         "it is the standard deviation; take its square, the variance": of(
             batches, spread=lambda x: x.std(dim=1)
         ),
@@ -1649,11 +1720,7 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
     once = Once(batches)
     with calling(what):
         got = lesson.adapt_batchnorm(model, once)
-    if got is not model:
-        raise Wrong(
-            f"{what} returned {in_words(got)}, expected the model itself. "
-            "Does it end with return model?"
-        )
+    check_same_model(got, model, what)
     tensors_of(model)  # raises Wrong if they are not plain ones
     check_same_parameters(model, old, what)
     norms = norms_of(model)
@@ -1690,7 +1757,7 @@ def check_all_have_moved(model, old_norms, what):
             left.append(names[norm])
     if len(left) == len(old_norms):
         raise Wrong(
-            f"{what} leaves the running statistics as they were, or as reset. "
+            f"{what}: the running means are what they were before, or 0. "
             "In eval mode they do not move; nor if batches, "
             "which can be gone through only once, is used up before."
         )

@@ -3106,7 +3106,7 @@ def freeze_backbone(model):
     wrong(
         "5.3",
         "dropout goes on",
-        "not what the pooling layer outputs in eval mode",
+        "a part of the model is in train mode",
         definition(
             "extract_features",
             """
