@@ -392,6 +392,10 @@ SETTINGS = {  # of torch's: {name: (what they are, a function that sets them)}
 }
 
 
+# What the functions that people write to seed everything often set, too.
+SET_WITH_A_SEED = {"torch's deterministic algorithms", "torch.backends.cudnn"}
+
+
 class TorchsClasses:
     """torch's own classes and settings, which an answer must leave as they are."""
 

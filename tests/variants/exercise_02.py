@@ -5,6 +5,26 @@ from changes import AGREEABLE, before, definition, edit, hole, right, wrong
 USED_BY = {"2.1": {"2.2", "2.3", "2.5"}, "2.2": {"2.3", "2.5"}}  # tasks whose tests use this answer
 
 VARIANTS = [
+    right(
+        "2.3",
+        "a function that seeds everything",
+        before(
+            "run_ablation",
+            """def seed_everything(seed):
+    import random
+
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+""",
+        ),
+        edit("torch.manual_seed(seed)\n        network", "seed_everything(seed)\n        network"),
+    ),
     wrong(
         "2.1",
         "zeros in float32 on the CPU",

@@ -5,6 +5,19 @@ from changes import AGREEABLE, before, definition, edit, hole, right, wrong
 USED_BY = {"4.1": {"4.2", "4.4"}, "4.2": {"4.4"}}  # tasks whose tests use this answer
 
 VARIANTS = [
+    right(
+        "4.4",
+        "a function that seeds everything",
+        before(
+            "train_depths",
+            """def seed_everything(seed):
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+""",
+        ),
+        edit("        torch.manual_seed(seed)\n", "        seed_everything(seed)\n"),
+    ),
     wrong(
         "4.4",
         "no gradients in fit",
