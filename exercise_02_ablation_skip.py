@@ -267,12 +267,9 @@ def run(args):
 
     seeds = range(args.seed, args.seed + args.seeds)
     histories = run_ablation(fit, args.depths, seeds)
-    gaps = degradation(histories)
+    gaps = {kind: float(nats) for kind, nats in degradation(histories).items()}
     lesions = measure_lesions(networks, args.depths, data)
     branches = measure_branches(networks, args.depths, data)
-    with printed_unless_dry_run(args):
-        describe(args, histories, gaps, lesions, data)
-        describe_branches(branches)
     numbers = {
         "degradation": gaps,
         "accuracy_intact_and_without_each_block": lesions,
@@ -280,6 +277,9 @@ def run(args):
         "histories": {"-".join(map(str, key)): history for key, history in histories.items()},
     }
     save_numbers(args, numbers)
+    with printed_unless_dry_run(args):
+        describe(args, histories, gaps, lesions, data)
+        describe_branches(branches)
     save_figure(args, draw_figure(args, histories, gaps, lesions, branches, data))
     forget_finished(args, [run_label(*key) for key in histories])
 
@@ -1221,6 +1221,7 @@ def kept_path(args, label):
     """Where a result is kept: the name tells one run's settings and code from another's."""
     settings = {**vars(args), "code": own_checksum(), "torch": torch.__version__}
     settings["bfloat16"] = multiplies_bfloat16(args.device)
+    settings["device_type"] = args.device.type
     # What does not change the result, or is part of the label.
     for name in ("start", "out", "data_dir", "device", "seed", "seeds", "depths"):
         settings.pop(name, None)

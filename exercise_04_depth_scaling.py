@@ -295,8 +295,6 @@ def run(args):
     runs = {f"{depth}-{seed}": rows[depth, seed] for depth, seed in sorted(rows)}
     table = [summarise(depth, runs) for depth in LAYERS]
     gains = measure_gains(runs)
-    with printed_unless_dry_run(args):
-        describe(args, table, runs, gains, world_size)
     numbers = {
         "data": data.name,
         "training_images": len(data.train_labels),
@@ -306,6 +304,8 @@ def run(args):
         "runs": runs,
     }
     save_numbers(args, numbers)
+    with printed_unless_dry_run(args):
+        describe(args, table, runs, gains, world_size)
     figure = draw_figure(vars(args), table, runs, gains, data.name, len(data.train_labels))
     save_figure(args, figure)
     forget_finished(args, [run_label(*key) for key in rows])
@@ -1237,8 +1237,11 @@ def standard_error(values):
 
 
 def is_clear(mean, error):
-    """Whether a mean is many standard errors away from zero; not if its error is NaN."""
-    return abs(mean) > STANDARD_ERRORS * error
+    """Whether a mean is many standard errors away from zero; not if its error is NaN or 0.
+
+    Few test images can make the differences seed by seed equal, and so the error 0, by luck.
+    """
+    return error > 0 and abs(mean) > STANDARD_ERRORS * error
 
 
 def clear_by_luck(seeds):
@@ -1384,6 +1387,7 @@ def kept_path(args, label):
     """Where a result is kept: the name tells one run's settings and code from another's."""
     settings = {**vars(args), "code": own_checksum(), "torch": torch.__version__}
     settings["bfloat16"] = multiplies_bfloat16(args.device)
+    settings["device_type"] = args.device.type
     # What does not change the result, or is part of the label.
     for name in ("start", "out", "data_dir", "device", "seed", "seeds", "depths"):
         settings.pop(name, None)

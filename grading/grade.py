@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 ROOT = sandbox.ROOT
 SOLUTION = "the course's solution"
+MOST_SEEDS = 10**9
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -131,7 +132,9 @@ def write_all(failed, options):
     for verdict in sorted(scored, key=lambda v: (v["learner"], v["exercise"])):
         people.setdefault(verdict["learner"], {})[verdict["exercise"]] = verdict
     for learner, own in people.items():
-        reports.write(options.out / "learners" / f"{learner}.txt", reports.report(learner, own))
+        reports.write(
+            options.out / "learners" / reports.file_name(learner), reports.report(learner, own)
+        )
     page = (ROOT / "grading" / "overview.html").read_text("utf-8")
     page = page.replace("PEOPLE", json.dumps(people).replace("<", "\\u003c"), 1)
     reports.write(options.out / "overview.html", page)
@@ -164,6 +167,10 @@ def read_options():
         parser.error("--gradescope: give --one, too")
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: at least 1")
+    if not options.seconds > 0:
+        parser.error(f"--seconds {options.seconds:g}: must be more than 0")
+    if options.seed is not None and not 0 <= options.seed <= MOST_SEEDS:
+        parser.error(f"--seed {options.seed}: must be from 0 to {MOST_SEEDS:,}")
     try:
         options.points = reports.read_points(options.points)
     except (OSError, ValueError) as error:

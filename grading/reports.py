@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from course import TASKS, points
 
+LONGEST_NAME = 200  # bytes
 NUMBER = re.compile(r"\d{1,6}(\.\d+)?")
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]+")
 
@@ -29,6 +31,13 @@ def write(path, text):
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def file_name(learner):
+    """The name of a learner's report; a name that is too long for a file is cut."""
+    while len(os.fsencode(learner)) > LONGEST_NAME:
+        learner = learner[:-1]
+    return f"{learner}.txt"
 
 
 def read_points(path):

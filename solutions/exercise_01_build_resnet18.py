@@ -234,9 +234,9 @@ def run(args):
     )
     predictions = predict(tested_model, data).cpu()
     confusion = confusion_matrix(predictions, data)
+    save_numbers(args, {"history": history, "confusion": confusion.tolist()})
     with printed_unless_dry_run(args):
         describe(history, confusion, data)
-    save_numbers(args, {"history": history, "confusion": confusion.tolist()})
     save_figure(args, draw_figure(history, confusion, predictions, data))
 
 

@@ -304,16 +304,16 @@ def run(args):
     flows = measure_flows(args, data, depths["initialisation"])
     correlations = measure_correlations(args, data, depths["correlation"])
     runs = {kind: follow_training(args, data, kind, depth) for kind in TRAINED}
-    with printed_unless_dry_run(args):
-        describe_flows(flows, depth)
-        describe_correlations(correlations, depths["correlation"])
-        describe_runs(runs)
     numbers = {
         "at_initialisation": flows,
         "runs": runs,
         "correlation": {"depths": depths["correlation"], **correlations},
     }
     save_numbers(args, numbers)
+    with printed_unless_dry_run(args):
+        describe_flows(flows, depth)
+        describe_correlations(correlations, depths["correlation"])
+        describe_runs(runs)
     source = f"{data.name}, {args.size}x{args.size} pixels"
     save_figure(args, draw_initialisation(flows, depth, source))
     guessing_loss = math.log(len(data.classes))
@@ -715,7 +715,7 @@ def draw_map(axes, kind, record, scale):
     layers, steps = norms.shape
     axes.set_facecolor("black")
     image = axes.imshow(
-        norms,
+        norms.numpy(),
         aspect="auto",
         origin="lower",
         norm=scale,

@@ -107,13 +107,22 @@ FINE_TUNING_RATE = 0.002  # AdamW's
 RATE_FACTOR = 0.6  # a stage's learning rate over that of the stage after it
 BATCH_SIZE = 32  # of fine-tuning
 ADAPTATION_IMAGES = 1_000  # unlabelled ones to adapt to; at most as many to test on
-TRAIN_FOLDERS = ("train", "training")  # in lower case
-TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
-SYSTEM_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found")
+TRAIN_FOLDERS = ("train", "training", "trainset", "trainimages")  # in lower case
+TEST_FOLDERS = ("test", "testing", "testset", "testimages", "val", "valid", "validation")
+SYSTEM_FOLDERS = (
+    "__MACOSX",
+    "__pycache__",
+    "@eaDir",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+)
 TEST_SHARE = 0.3  # of your images, where you have no folder of test images
 STEPS = {"cpu": 200, "gpu": 400}  # of each fine-tuning, the same for every strategy
 SLOW_STEPS = 40  # with large images, without a CUDA GPU
 SEEDS = 5  # with how many seeds each transfer is made
+FEW_TEST_IMAGES = 100
 NOTABLE_POINTS = 5  # a gain or loss by adaptation that is worth a word
 
 
@@ -314,6 +323,9 @@ def run(args):
     labels_per_class = choose_labels_per_class(args, target)
     if network is None:
         network = pretrain(args, source)
+    elif is_small(network) and network.fc.out_features == len(source.classes):
+        share = percent(accuracy(network.to(args.device), test_batches(source)), digits=1)
+        print(f"With {args.weights}, the test accuracy on {source.name} is {share}")
     network.to(args.device)
     choose_cost(args, form)
     accuracies, fine_tuned = compare_strategies(args, network, target, labels_per_class)
@@ -328,9 +340,6 @@ def run(args):
     if args.weights is None and source.name == "shapes" and not args.images:
         accuracy_by_shift["outlines"] = adapt_to_outlines(network, source, target)
         samples["outlines"] = target.test_images[0]
-    with printed_unless_dry_run(args):
-        describe_transfer(labels_per_class, accuracies)
-        describe_adaptation(accuracy_by_shift, domain)
     numbers = {
         "labels_per_class": labels_per_class,
         "accuracy": accuracies,
@@ -338,6 +347,10 @@ def run(args):
         "classes": target.classes,
     }
     save_numbers(args, numbers)
+    with printed_unless_dry_run(args):
+        describe_transfer(labels_per_class, accuracies)
+        describe_adaptation(accuracy_by_shift, domain)
+        describe_test_set(target)
     figure = draw_figure(labels_per_class, accuracies, accuracy_by_shift, samples, target, domain)
     save_figure(args, figure)
 
@@ -447,7 +460,8 @@ def scale(images, size):
 def image_batches(images, data):
     """uint8 images, normalised, batch by batch; large images in smaller batches."""
     size = 500 if images.shape[2] <= 64 else 50
-    for part in images.split(size):
+    # Equally large batches, for adapt_batchnorm gives each the same weight.
+    for part in images.tensor_split(math.ceil(len(images) / size)):
         yield normalise(part, data)
 
 
@@ -495,8 +509,9 @@ def read_files(args, form, train_files, test_files, choice):
             test_images = images[:test_count]
         if not train_images or not test_images:
             sys.exit(
-                f"--images {args.images}: class {name} has too few images that can be read; it "
-                "needs one to train on and one to test on, better twenty"
+                f"--images {args.images}: class {name} has too few images that can be read: "
+                f"{len(train_images)} to train on and {len(test_images)} to test on. It needs at "
+                "least one of each, better twenty"
             )
         train_set.add(train_images, label)
         test_set.add(test_images, label)
@@ -638,7 +653,8 @@ def stop_if_sets(folder, folders):
 
 def kind_of_set(folder):
     """Which set a word of a folder's name says it is, as in seg_train: "train", "test" or None."""
-    words = set(re.findall("[a-z]+", folder.name.lower()))
+    parts = re.findall("[A-Z]?[a-z]+|[A-Z]+", folder.name)  # of trainA: train and A
+    words = {part.lower() for part in parts}
     if words & set(TRAIN_FOLDERS):
         return "train"
     if words & set(TEST_FOLDERS):
@@ -683,6 +699,8 @@ def list_folders(folder, choice):
     """The folders in a folder, by name."""
     try:
         folders = [path for path in folder.iterdir() if path.is_dir()]
+    except NotADirectoryError:
+        sys.exit(f"--images {folder}: is a file and no folder; unpack an archive first")
     except OSError as error:
         sys.exit(f"--images {folder}: cannot be read ({error.strerror})")
     folders.sort(key=lambda path: path.name)
@@ -715,7 +733,8 @@ def list_images(class_folder, choice):
             if suffix in IMG_EXTENSIONS and choice.takes(path):
                 images.append(path)
             elif suffix not in IMG_EXTENSIONS:
-                choice.skip(path, f"not one of {' '.join(IMG_EXTENSIONS)}", suffix)
+                kind = "a number" if suffix[1:].isdecimal() else suffix
+                choice.skip(path, f"not one of {' '.join(IMG_EXTENSIONS)}", kind)
     return images
 
 
@@ -853,6 +872,7 @@ def load_weights(name):
         missing, unexpected = network.load_state_dict(state, strict=False)
         outside_head = [key for key in missing + unexpected if not key.startswith("fc.")]
         if not outside_head:
+            check_finite(network, name)
             return network
         why = f"only one of the two has {outside_head[0]}"
     except KeyError as error:
@@ -864,13 +884,21 @@ def load_weights(name):
     )
 
 
+def check_finite(network, name):
+    """End the script if a network holds NaN or infinity, as after a run that diverged."""
+    for key, tensor in network.state_dict().items():
+        if not tensor.isfinite().all():
+            sys.exit(f"--weights {name}: its {key} holds NaN or infinity: take other weights")
+
+
 def has_linear_head(state):
     """Whether a state_dict has the weight and bias of an nn.Linear on what layer4 returns."""
     weight = state.get("fc.weight")
     last = state.get("layer4.0.bn1.bias")
-    if weight is None or last is None or "fc.bias" not in state:
+    bias = state.get("fc.bias")
+    if weight is None or last is None or bias is None:
         return False
-    return weight.dim() == 2 and weight.shape[1] == len(last)
+    return weight.dim() == 2 and weight.shape == (bias.numel(), len(last))
 
 
 def find_state(content):
@@ -885,7 +913,9 @@ def find_state(content):
         prefix, place, rest = str(name).partition("layer4.0.conv1.weight")
         if place and not rest:
             length = len(prefix)
-            return {key[length:]: content[key] for key in content if key.startswith(prefix)}
+            return {
+                str(key)[length:]: content[key] for key in content if str(key).startswith(prefix)
+            }
     for part in content.values():
         state = find_state(part)
         if state:
@@ -1240,6 +1270,16 @@ def describe_transfer(labels_per_class, accuracies):
         f"Between two equals luck does that in {clear_by_luck(seeds)}, and here "
         "somewhat more often, as the most accurate of four is looked for first.)"
     )
+
+
+def describe_test_set(target):
+    """Warn of a test set in which a few images make a difference."""
+    count = len(target.test_labels)
+    if count < FEW_TEST_IMAGES:
+        print(
+            f"With {count} test images, one image is {100 / count:.1f} points: most differences "
+            "may be luck."
+        )
 
 
 def describe_adaptation(accuracy_by_shift, domain):
@@ -1855,8 +1895,11 @@ def standard_error(values):
 
 
 def is_clear(mean, error):
-    """Whether a mean is many standard errors away from zero; not if its error is NaN."""
-    return abs(mean) > STANDARD_ERRORS * error
+    """Whether a mean is many standard errors away from zero; not if its error is NaN or 0.
+
+    Few test images can make the differences seed by seed equal, and so the error 0, by luck.
+    """
+    return error > 0 and abs(mean) > STANDARD_ERRORS * error
 
 
 def clear_by_luck(seeds):

@@ -48,7 +48,10 @@ OWN_ARGUMENT = "tests/conftest.py"  # see addopts in pyproject.toml
 TARGET = pytest.StashKey()
 BEGINNING = pytest.StashKey()
 TESTS_BY_TASK = pytest.StashKey()
-DRY_RUN_LIMIT = 100  # seconds
+DESELECTED = pytest.StashKey()
+DRY_RUN_LIMIT = 100  # seconds; in proportion with more than the usual --seconds
+USUAL_SECONDS = 30  # of --seconds
+MOST_DRAWS = 10**9
 SEEDING_TASKS = ("2.3", "4.4")
 
 
@@ -70,7 +73,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--seconds",
         type=float,
-        default=30,
+        default=USUAL_SECONDS,
         metavar="N",
         help="of computing that a test may take; the limit by the clock is --timeout",
     )
@@ -91,6 +94,10 @@ def pytest_configure(config):
         raise pytest.UsageError(f"--target {target}: there is no such folder")
     config.stash[TARGET] = target.resolve()
     messages.DRAW = config.getoption("draw")
+    if not config.getoption("seconds") > 0:
+        raise pytest.UsageError("--seconds must be more than 0")
+    if not 0 <= messages.DRAW <= MOST_DRAWS:
+        raise pytest.UsageError(f"--draw must be from 0 to {MOST_DRAWS:,}")
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -161,8 +168,9 @@ def script(request):
 class DryRun:
     """A script's run with --dry-run, in a process of its own, while other tests run."""
 
-    def __init__(self, script, folder):
+    def __init__(self, script, folder, limit):
         self.folder = folder
+        self.limit = limit  # seconds
         self.errors = open(folder / "errors.txt", "w+b")  # noqa: SIM115  closed with the fixture
         environment = {
             **os.environ,
@@ -184,12 +192,12 @@ class DryRun:
         """Wait for the end. Returns the folder with the results; raises Wrong if the run failed."""
         computed_before = seconds_computed_by_children()
         try:
-            status = self.process.wait(DRY_RUN_LIMIT)
+            status = self.process.wait(self.limit)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
             computed = seconds_computed_by_children() - computed_before
-            raise Wrong(f"the dry run {too_long(DRY_RUN_LIMIT, computed)}") from None
+            raise Wrong(f"the dry run {too_long(self.limit, computed)}") from None
         if status < 0:
             raise Wrong(
                 f"the system ended the dry run ({signal.strsignal(-status)}). If memory is full, "
@@ -218,9 +226,10 @@ def seconds_computed_by_children():
 
 
 @pytest.fixture(scope="module")
-def dry_run(script, tmp_path_factory):
+def dry_run(script, tmp_path_factory, request):
     """The learner's script, running with --dry-run."""
-    run = DryRun(script, tmp_path_factory.mktemp("dry_run"))
+    limit = DRY_RUN_LIMIT * max(1, request.config.getoption("seconds") / USUAL_SECONDS)
+    run = DryRun(script, tmp_path_factory.mktemp("dry_run"), limit)
     yield run
     run.process.kill()
     run.process.wait()
@@ -230,6 +239,8 @@ def dry_run(script, tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def start_early(request):
     """Start the script at once if a test to come waits for it: that takes seconds."""
+    if hasattr(request.config, "workerinput"):  # each of pytest-xdist's processes would do so
+        return
     for item in request.session.items:
         if item.path == request.path and "dry_run" in item.fixturenames:
             request.getfixturevalue("dry_run")
@@ -294,7 +305,7 @@ def seconds_for(item):
     """The seconds of computing that a test may take: --seconds; in proportion if it needs more."""
     seconds = item.config.getoption("seconds")
     own = item.get_closest_marker("timeout")
-    return own.args[0] / 30 * seconds if own else seconds
+    return own.args[0] / USUAL_SECONDS * seconds if own else seconds
 
 
 def stop_late(thread, seconds, is_over):
@@ -379,10 +390,12 @@ def defined_again(path):
     except (OSError, SyntaxError, ValueError, RecursionError):
         return ""
     first = {}
+    used = set()
     for node in statements:
         if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            used |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
             continue
-        if node.name in first:
+        if node.name in first and node.name not in used:  # as old = f uses f before the second
             return (
                 f"\nMind that line {node.lineno} defines {node.name} again, so that line "
                 f"{first[node.name]}'s is never used: give yours another name."
@@ -450,7 +463,7 @@ def line_in(path, error):
 def pytest_sessionfinish(session):
     """If nobody has asked for tracebacks, pytest_terminal_summary prints something shorter."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or session.config.option.tbstyle not in ("auto", "no"):
+    if reporter is None or session.config.getoption("tbstyle", None) not in ("auto", "no"):
         return
     failed = [*reporter.stats.get("failed", []), *reporter.stats.get("error", [])]
     if failed and all(hasattr(report, "task") for report in failed):
@@ -502,7 +515,7 @@ def write_row(terminalreporter, task, results, total):
     statuses = [status for status, _, _ in results]
     passed = statuses.count("passed")
     worst = "passed"
-    remark = "done"
+    remark = "done" if passed == total else "so far: not all of its tests have run"
     for status in ("waits", "unwritten", "wrong"):
         if status in statuses:
             worst = status
@@ -519,9 +532,16 @@ def write_row(terminalreporter, task, results, total):
     )
 
 
+def pytest_deselected(items):
+    """Note the tests that -k, --lf or --deselect leaves out."""
+    for item in items:
+        item.config.stash.setdefault(DESELECTED, []).append(item)
+
+
 def pytest_collection_finish(session):
-    """Count the tests of each task."""
-    markers = [item.get_closest_marker("task") for item in session.items]
+    """Count the tests of each task, those that are left out, too."""
+    items = [*session.items, *session.config.stash.get(DESELECTED, [])]
+    markers = [item.get_closest_marker("task") for item in items]
     tasks = [marker.args[0] for marker in markers if marker]
     session.config.stash[TESTS_BY_TASK] = Counter(tasks)
 
@@ -540,5 +560,5 @@ def pytest_collection_modifyitems(config, items):
             raise pytest.UsageError(f"{item.nodeid}: says no @pytest.mark.task")
     items.sort(key=place)
     all_have_tasks = all(item.get_closest_marker("task") for item in items)
-    if config.option.tbstyle == "auto" and all_have_tasks:
+    if config.getoption("tbstyle", None) == "auto" and all_have_tasks:
         config.option.tbstyle = "no"  # to write tracebacks that nobody sees takes long

@@ -98,6 +98,7 @@ def share_of_rate(progress):
 
 def main():
     args = parse_args()
+    torch.set_num_threads(1)  # the CPU time of all threads counts
     # In channels last, oneDNN's strided 1x1 convolutions of fewer than 16 channels corrupt memory
     # (its issue 6035).
     given.memory_format = lambda device: torch.contiguous_format

@@ -529,8 +529,11 @@ def standard_error(values):
 
 
 def is_clear(mean, error):
-    """Whether a mean is many standard errors away from zero; not if its error is NaN."""
-    return abs(mean) > STANDARD_ERRORS * error
+    """Whether a mean is many standard errors away from zero; not if its error is NaN or 0.
+
+    Few test images can make the differences seed by seed equal, and so the error 0, by luck.
+    """
+    return error > 0 and abs(mean) > STANDARD_ERRORS * error
 
 
 def clear_by_luck(seeds):
@@ -692,6 +695,7 @@ def kept_path(args, label):
     """Where a result is kept: the name tells one run's settings and code from another's."""
     settings = {**vars(args), "code": own_checksum(), "torch": torch.__version__}
     settings["bfloat16"] = multiplies_bfloat16(args.device)
+    settings["device_type"] = args.device.type
     # What does not change the result, or is part of the label.
     for name in ("start", "out", "data_dir", "device", "seed", "seeds", "depths"):
         settings.pop(name, None)
