@@ -43,17 +43,17 @@ if "ipykernel" not in sys.modules:
 
 try:
     import torch
+    import torch.nn.functional as F
+    import torchvision
+    from matplotlib import rcdefaults, rcParams
+    from matplotlib.figure import Figure
+    from torch import nn
+    from torchvision.datasets import CIFAR10
+    from tqdm import tqdm
 except ModuleNotFoundError as error:
     sys.exit(
         f"This Python has no {error.name}: install it, or activate the environment that has it"
     )
-import torch.nn.functional as F
-import torchvision
-from matplotlib import rcdefaults, rcParams
-from matplotlib.figure import Figure
-from torch import nn
-from torchvision.datasets import CIFAR10
-from tqdm import tqdm
 
 EXERCISE = "exercise_01_build_resnet18"
 # Per image of a batch: the paper's 0.1 for 128 (section 4.2), scaled as in Goyal et al., 2017.

@@ -46,19 +46,19 @@ if "ipykernel" not in sys.modules:
 
 try:
     import torch
+    import torch.nn.functional as F
+    import torchvision
+    from matplotlib import rcdefaults, rcParams
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from torch import nn
+    from torchvision.datasets import CIFAR10
+    from tqdm import tqdm
 except ModuleNotFoundError as error:
     sys.exit(
         f"This Python has no {error.name}: install it, or activate the environment that has it"
     )
-import torch.nn.functional as F
-import torchvision
-from matplotlib import rcdefaults, rcParams
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from torch import nn
-from torchvision.datasets import CIFAR10
-from tqdm import tqdm
 
 EXERCISE = "exercise_03_gradient_flow"
 BUDGETS = {

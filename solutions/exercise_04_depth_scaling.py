@@ -54,18 +54,18 @@ if "ipykernel" not in sys.modules:
 
 try:
     import torch
+    import torch.distributed as dist
+    import torch.nn.functional as F
+    import torchvision
+    from matplotlib import rcdefaults, rcParams
+    from matplotlib.figure import Figure
+    from torch import nn
+    from torchvision.datasets import CIFAR10
+    from tqdm import tqdm
 except ModuleNotFoundError as error:
     sys.exit(
         f"This Python has no {error.name}: install it, or activate the environment that has it"
     )
-import torch.distributed as dist
-import torch.nn.functional as F
-import torchvision
-from matplotlib import rcdefaults, rcParams
-from matplotlib.figure import Figure
-from torch import nn
-from torchvision.datasets import CIFAR10
-from tqdm import tqdm
 
 EXERCISE = "exercise_04_depth_scaling"
 RATE = 0.1  # the paper's for batches of 128 (section 4.2): for those of 32 it is high

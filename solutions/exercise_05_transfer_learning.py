@@ -61,22 +61,22 @@ if "ipykernel" not in sys.modules:
 
 try:
     import torch
+    import torch.nn.functional as F
+    import torchvision
+    import torchvision.transforms.functional as TF
+    from matplotlib import rcdefaults, rcParams
+    from matplotlib.figure import Figure
+    from PIL import Image, ImageOps
+    from torch import nn
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+    from torchvision.models import ResNet18_Weights
+    from torchvision.models.resnet import BasicBlock, resnet18
+    from tqdm import tqdm
 except ModuleNotFoundError as error:
     sys.exit(
         f"This Python has no {error.name}: install it, or activate the environment that has it"
     )
-import torch.nn.functional as F
-import torchvision
-import torchvision.transforms.functional as TF
-from matplotlib import rcdefaults, rcParams
-from matplotlib.figure import Figure
-from PIL import Image, ImageOps
-from torch import nn
-from torchvision.datasets import CIFAR10
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.models import ResNet18_Weights
-from torchvision.models.resnet import BasicBlock, resnet18
-from tqdm import tqdm
 
 EXERCISE = "exercise_05_transfer_learning"
 BUDGETS = {  # epochs, train_images and batch_size are those of pretraining
@@ -325,7 +325,8 @@ def run(args):
         network = pretrain(args, source)
     elif is_small(network) and network.fc.out_features == len(source.classes):
         share = percent(accuracy(network.to(args.device), test_batches(source)), digits=1)
-        print(f"With {args.weights}, the test accuracy on {source.name} is {share}")
+        with printed_unless_dry_run(args):
+            print(f"With {args.weights}, the test accuracy on {source.name} is {share}")
     network.to(args.device)
     choose_cost(args, form)
     accuracies, fine_tuned = compare_strategies(args, network, target, labels_per_class)

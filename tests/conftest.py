@@ -27,8 +27,11 @@ if sys.version_info < (3, 10):
 import pytest
 
 try:
-    import messages  # first: it sets what OpenMP reads when torch loads it
+    import matplotlib  # noqa: F401
+    import messages  # before torch: it sets what OpenMP reads when torch loads it
     import torch
+    import torchvision  # noqa: F401
+    import tqdm  # noqa: F401
 except ModuleNotFoundError as error:
     sys.exit(
         f"This Python has no {error.name}: install it, or activate the environment that has it"

@@ -32,7 +32,7 @@ class Learner(NamedTuple):
 
 def at_import(code, text=RIGHT):
     """A script that runs code when it is imported."""
-    return edit("\nfrom tqdm import tqdm\n", f"\nfrom tqdm import tqdm\n\n{code}\n")(text)
+    return edit("\nEXERCISE = ", f"\n{code}\n\nEXERCISE = ")(text)
 
 
 def at_end(code):

@@ -269,6 +269,27 @@ def test_what_cannot_be_judged_is_refused_by_name(tmp_path, files, says):
         choose(tmp_path, files)
 
 
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (("--seconds", "0"), "--seconds 0: must be more than 0"),
+        (("--seed", "20260115120000"), "--seed 20260115120000: must be from 0 to 1,000,000,000"),
+        (("--jobs", "0"), "--jobs 0: at least 1"),
+    ],
+)
+def test_numbers_out_of_range_get_one_sentence(tmp_path, flags, says):
+    (tmp_path / "class").mkdir()
+    status, output = grade(tmp_path, *flags)
+    assert status == 2
+    assert says in output
+
+
+def test_a_name_that_is_too_long_for_a_file_is_cut():
+    name = 80 * "\u0e01"  # a Thai letter, of three bytes
+    assert reports.file_name(name) == f"{66 * name[0]}.txt"
+    assert reports.file_name("anna") == "anna.txt"
+
+
 def test_links_and_pipes_are_refused(tmp_path):
     (tmp_path / "anna").mkdir()
     (tmp_path / "anna" / NAME).symlink_to(made_class.SOLUTIONS / NAME)

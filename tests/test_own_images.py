@@ -4,6 +4,7 @@ import errno
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import pickle
 import sys
@@ -154,6 +155,7 @@ def test_classes_may_be_called_train_and_plane(transfer, tmp_path):
 
 
 def test_hidden_and_system_folders_are_no_classes(transfer, tmp_path, capsys):
+    make_images(tmp_path / "System Volume Information", 1)
     for name in ("cats", "dogs", "cats/.thumbnails", ".ipynb_checkpoints", "__MACOSX/cats"):
         make_images(tmp_path / name, 10, first_seed=len(name))
     (tmp_path / "dogs" / "._image9.jpg").write_bytes(b"what macOS writes beside a file")
@@ -161,7 +163,7 @@ def test_hidden_and_system_folders_are_no_classes(transfer, tmp_path, capsys):
     assert data.classes == ["cats", "dogs"]
     assert images_per_class(data.train_labels) == [7, 7]
     printed = capsys.readouterr().out
-    assert f"Skipped {tmp_path / '.ipynb_checkpoints'} and 3 more: hidden" in printed
+    assert f"Skipped {tmp_path / '.ipynb_checkpoints'} and 4 more: hidden" in printed
     assert printed.count("Skipped") == 1
 
 
@@ -348,11 +350,30 @@ def test_no_batch_has_one_class_alone(transfer):
     assert 2 < labels[:20].sum() < 18
 
 
-def test_sets_of_other_names_are_not_taken_for_classes(transfer, tmp_path):
-    for folder in ("training_set", "test_set"):
+@pytest.mark.parametrize("count", [1, 50, 51, 101])
+def test_adaptation_has_batches_of_equal_size(transfer, count):
+    """adapt_batchnorm gives each batch the same weight."""
+    images = torch.zeros(count, 3, 100, 100, dtype=torch.uint8)
+    data = SimpleNamespace(mean=torch.zeros(1, 3, 1, 1), deviation=torch.ones(1, 3, 1, 1))
+    sizes = [len(batch) for batch in transfer.image_batches(images, data)]
+    assert sum(sizes) == count
+    assert max(sizes) <= 50
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_few_test_images_are_said_to_be_few(transfer, tmp_path, capsys):
+    for name in ("cats", "dogs"):
+        make_images(tmp_path / name, 6)
+    transfer.describe_test_set(read(transfer, tmp_path))
+    assert "With 4 test images, one image is 25.0 points" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("train, test", [("training_set", "test_set"), ("trainA", "testA")])
+def test_sets_of_other_names_are_not_taken_for_classes(transfer, tmp_path, train, test):
+    for folder in (train, test):
         for name in ("cats", "dogs"):
             make_images(tmp_path / folder / name, 3)
-    with pytest.raises(SystemExit, match="test_set and training_set look like sets"):
+    with pytest.raises(SystemExit, match=f"{test} and {train} look like sets"):
         read(transfer, tmp_path)
 
 
@@ -454,6 +475,11 @@ def empty_folder(folder):
     assert list(folder.iterdir()) == []
 
 
+def archive(folder):
+    folder.rmdir()
+    folder.write_bytes(b"PK")
+
+
 def no_folder(folder):
     folder.rmdir()
 
@@ -521,6 +547,7 @@ def odd_one_out(folder):
         (empty_class, "class none has too few images"),
         (no_class_folders, "needs a folder for each class"),
         (empty_folder, "needs a folder for each class"),
+        (archive, "is a file and no folder; unpack an archive first"),
         (no_folder, "cannot be read (No such file or directory)"),
         (different_classes, "train and test have different classes"),
     ],
@@ -723,6 +750,12 @@ def list_of_numbers(path):
     torch.save([1, 2], path)
 
 
+def not_finite(path):
+    state = resnet18(num_classes=4).state_dict()
+    state["bn1.running_var"][0] = math.nan
+    torch.save(state, path)
+
+
 def one_stage(path):
     torch.save(resnet18(num_classes=4).layer1.state_dict(), path)
 
@@ -776,6 +809,7 @@ def test_any_head_will_do(transfer, tmp_path, head):
         (other_tensors, "fits neither"),
         (list_of_numbers, "fits neither"),
         (one_stage, "fits neither"),
+        (not_finite, "its bn1.running_var holds NaN or infinity"),
         (deeper_network, "this script's network: only one of the two has layer1.2.conv1.weight"),
         (bottlenecks, "this script's network: size mismatch for "),
         (no_file, "there is no such file"),

@@ -97,9 +97,10 @@ def test_an_older_python_gets_one_sentence(exercise, monkeypatch):
 
 
 @pytest.mark.parametrize("exercise", SOLUTIONS)
-def test_a_python_without_torch_gets_one_sentence(exercise, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(SystemExit, match="This Python has no torch: install it, or activate"):
+@pytest.mark.parametrize("package", ["torch", "torchvision", "matplotlib", "tqdm"])
+def test_a_python_without_a_package_gets_one_sentence(exercise, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit, match=f"This Python has no {package}: install it, or activate"):
         runpy.run_path(str(SOLUTIONS[exercise]), run_name="__main__")
 
 
