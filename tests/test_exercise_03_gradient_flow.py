@@ -1284,22 +1284,12 @@ def measured(lesson, task, network, given, what):
     return numbers(got, what)
 
 
-def in_float64(given):
-    """The given tensors, labels apart, in float64."""
-    return {name: x.double() if x.is_floating_point() else x for name, x in given.items()}
-
-
 @START
-@pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=["float32", "float64"])
 @of_tasks("3.1", "3.2", "3.4")
-def test_measuring_leaves_no_trace(lesson, task, kind, training):
+def test_measuring_leaves_no_trace(lesson, task, training):
     what = call_of(task)
     network = disturbed(make_network(lesson, training=training))
     given = given_to(task)
-    if kind == torch.float64:
-        what = f"{what} of a model and images in float64"
-        network.double()
-        given = in_float64(given)
     before = Everything(network, **given)
     with differentiating(what):
         measure(lesson, task, network, given)

@@ -4,23 +4,6 @@ from changes import AGREEABLE, before, definition, edit, hole, right, wrong
 
 VARIANTS = [
     wrong(
-        "3.4",
-        "the model in float64, and then in float32",
-        "in float32; it was in float64",
-        hole(
-            "gradient_correlation",
-            """model.double()
-directions = []
-for inputs in (images, neighbours):
-    inputs = inputs.detach().clone().double().requires_grad_()
-    with undisturbed(model, training=False):
-        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
-    directions.append(F.normalize(gradient.flatten(1), eps=0))
-model.float()
-return (directions[0] * directions[1]).sum(dim=1).mean().item()""",
-        ),
-    ),
-    wrong(
         "3.1",
         "bw",
         "of two backward() add up",
