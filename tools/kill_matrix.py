@@ -7,7 +7,7 @@ python tools/kill_matrix.py --own       only the tests of each answer's own task
 python tools/kill_matrix.py --share 3   only every third answer
 
 A wrong answer must fail at its own task; it may fail at others only where these use it. For nine in
-ten, a message must name the mistake. A right answer must pass.
+ten of all, a message must name the mistake. A right answer must pass.
 """
 
 import argparse
@@ -309,7 +309,8 @@ def main():
         if judgement not in ("", "unnamed"):
             misjudged = True
             print(f"{variant.task} {variant.name}: {judgement}")
-    too_few_named = total["named"] < 0.9 * total["wrong"]
+    # Of a few answers, by chance, fewer may be named.
+    too_few_named = args.share == 1 and total["named"] < 0.9 * total["wrong"]
     sys.exit(1 if misjudged or too_few_named else 0)
 
 
