@@ -3459,10 +3459,9 @@ return groups""",
             "    return freeze_backbone(model) if frozen else model",
         ),
     ),
-    wrong(
+    right(
         "5.5",
-        "a batch norm in two blocks is met twice",
-        "one batch norm stands in two blocks leaves",
+        "apply, and a record of each batch norm",
         edit(
             "    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]\n"
             "    momenta = [norm.momentum for norm in norms]\n"
