@@ -28,12 +28,11 @@ import sandbox
 import submissions
 
 # reports has put tests/ on the path.
-from course import FILES, SOLUTIONS
+from course import FILES, MOST_DRAWS, SOLUTIONS
 from tqdm import tqdm
 
 ROOT = sandbox.ROOT
 SOLUTION = "the course's solution"
-MOST_SEEDS = 10**9
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -169,8 +168,8 @@ def read_options():
         parser.error(f"--jobs {options.jobs}: at least 1")
     if not options.seconds > 0:
         parser.error(f"--seconds {options.seconds:g}: must be more than 0")
-    if options.seed is not None and not 0 <= options.seed <= MOST_SEEDS:
-        parser.error(f"--seed {options.seed}: must be from 0 to {MOST_SEEDS:,}")
+    if options.seed is not None and not 0 <= options.seed <= MOST_DRAWS:
+        parser.error(f"--seed {options.seed}: must be from 0 to {MOST_DRAWS:,}")
     try:
         options.points = reports.read_points(options.points)
     except (OSError, ValueError) as error:

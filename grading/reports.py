@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -34,9 +35,10 @@ def write(path, text):
 
 
 def file_name(learner):
-    """The name of a learner's report; a name that is too long for a file is cut."""
-    while len(os.fsencode(learner)) > LONGEST_NAME:
-        learner = learner[:-1]
+    """The name of a learner's report; one that is too long for a file is cut, and stays unique."""
+    name = os.fsencode(learner)
+    if len(name) > LONGEST_NAME:
+        learner = f"{learner[:40]}_{hashlib.sha256(name).hexdigest()[:20]}"
     return f"{learner}.txt"
 
 

@@ -1118,7 +1118,10 @@ def unfinished_path(path):
 
 
 def save_numbers(args, numbers):
-    """Write what a run has measured, and how, to OUT/exercise_0N.json."""
+    """Write what a run has measured, and how, to OUT/exercise_0N.json.
+
+    Before its findings are printed: if nobody can read those any more, the numbers are not lost.
+    """
     settings = {name: value for name, value in vars(args).items() if name != "start"}
     record = {
         "settings": settings,

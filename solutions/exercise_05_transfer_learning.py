@@ -324,9 +324,12 @@ def run(args):
     if network is None:
         network = pretrain(args, source)
     elif is_small(network) and network.fc.out_features == len(source.classes):
-        share = percent(accuracy(network.to(args.device), test_batches(source)), digits=1)
+        source_accuracy = accuracy(network.to(args.device), test_batches(source))
         with printed_unless_dry_run(args):
-            print(f"With {args.weights}, the test accuracy on {source.name} is {share}")
+            print(
+                f"With {args.weights}, the test accuracy on {source.name} is "
+                f"{percent(source_accuracy, digits=1)}"
+            )
     network.to(args.device)
     choose_cost(args, form)
     accuracies, fine_tuned = compare_strategies(args, network, target, labels_per_class)
@@ -1987,7 +1990,10 @@ def save_tensors(content, path):
 
 
 def save_numbers(args, numbers):
-    """Write what a run has measured, and how, to OUT/exercise_0N.json."""
+    """Write what a run has measured, and how, to OUT/exercise_0N.json.
+
+    Before its findings are printed: if nobody can read those any more, the numbers are not lost.
+    """
     settings = {name: value for name, value in vars(args).items() if name != "start"}
     record = {
         "settings": settings,

@@ -41,7 +41,7 @@ if [int(part) for part in torch.__version__.split(".")[:2]] < [2, 6]:
     sys.exit(f"PyTorch 2.6 or newer is needed; this is {torch.__version__}")
 
 from cifar10 import is_complete, make_archive
-from course import ROOT, TASKS
+from course import MOST_DRAWS, ROOT, TASKS
 from messages import UNWRITTEN, Wrong
 from unchanged import SET_WITH_A_SEED, SETTINGS, TorchsClasses
 
@@ -54,7 +54,6 @@ TESTS_BY_TASK = pytest.StashKey()
 DESELECTED = pytest.StashKey()
 DRY_RUN_LIMIT = 100  # seconds; in proportion with more than the usual --seconds
 USUAL_SECONDS = 30  # of --seconds
-MOST_DRAWS = 10**9
 SEEDING_TASKS = ("2.3", "4.4")
 
 

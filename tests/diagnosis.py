@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from messages import is_close
+from messages import FIXED_POOLING, is_close
 from what_ran import (
     EXTRAS,
     convolutions,
@@ -326,7 +326,7 @@ def wrong_channels(wrong):
             "what it is called with, and at its in_channels"
         )
     if "Output size is too small" in str(wrong):
-        return "a pooling of fixed size does not fit: images of any size must work"
+        return FIXED_POOLING
     mismatch = re.search(r"mat1 and mat2.*\((\d+)x(\d+) and (\d+)x(\d+)\)", str(wrong))
     if not mismatch:
         return None

@@ -37,6 +37,10 @@ UNWRITTEN = re.compile(r"TODO (\d+\.\d+): \S+")
 LONGEST = 300  # characters of an exception's text; of a longer one the first sentence is shown
 
 
+FIXED_POOLING = (
+    "a pooling of fixed size does not fit: images of any size must work, "
+    "so take nn.AdaptiveAvgPool2d(1)"
+)
 SLIPS = {  # what Python and torch say of common slips, and what to do about them
     r"'list' object is not callable": (
         "a list of layers cannot be called: put them into nn.Sequential(*layers)"
@@ -71,10 +75,7 @@ SLIPS = {  # what Python and torch say of common slips, and what to do about the
     r"stack expects each tensor to be equal size": (
         "torch.stack needs tensors of one size; torch.cat joins others"
     ),
-    r"Output size is too small": (
-        "a pooling of fixed size does not fit: images of any size must work, "
-        "so take nn.AdaptiveAvgPool2d(1)"
-    ),
+    r"Output size is too small": FIXED_POOLING,
     r"expected Tensor as element \d+ in argument 0, but got (\w+)": (
         r"torch.cat is given a \1 where a tensor belongs; "
         "a hook's inputs are a tuple, so take inputs[0]"

@@ -1804,7 +1804,7 @@ def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optim
     name = first_difference(network, twin)
     if name is not None:
         part = "running statistics" if "running" in name or "batches" in name else "weights"
-        mistakes = other_trainings(untouched, batches, make_optimizer)
+        mistakes = other_runs(untouched, batches, make_optimizer)
         cause = likeliest(mistakes, lambda known: first_difference(network, known) is None)
         raise Wrong(
             f"{what}: afterwards the model's {part} ({name}) are not those of {STEPS} steps, "
@@ -1942,7 +1942,7 @@ def no_gradients_cause(network, untouched):
     return USED_UP
 
 
-def other_trainings(network, batches, make_optimizer):
+def other_runs(network, batches, make_optimizer):
     """The networks that the known wrong ways of training lead to."""
 
     def train(**switches):
@@ -2089,7 +2089,7 @@ def test_recording_twice_with_batches_that_draw_random_numbers(lesson):
         rows = table.tolist()
         for step, (row, expected_row) in enumerate(zip(rows, expected)):
             if not agree(row, expected_row, 1e-3):
-                mistakes = seeded_trainings(untouched, batches)
+                mistakes = seeded_runs(untouched, batches)
                 cause = likeliest(mistakes, functools.partial(same_rows, rows))
                 raise Wrong(
                     f"{what}, where the batches draw random numbers as they come: row {step} is "
@@ -2097,7 +2097,7 @@ def test_recording_twice_with_batches_that_draw_random_numbers(lesson):
                 )
 
 
-def seeded_trainings(network, batches):
+def seeded_runs(network, batches):
     """The rows of runs that seed torch before the batches draw their noise."""
     rows_by_mistake = {}
     for seed in (0, 1, 42):

@@ -981,15 +981,10 @@ def check_kind(tensor, name, dtype, what):
 
 def features_mistakes(model, batches, expected):
     """What the known wrong ways give for extract_features."""
-    in_train_mode = copy.deepcopy(model).train()
-    in_train_mode.fc = nn.Identity()
     without_maxpool = copy.deepcopy(model).eval()
     without_maxpool.maxpool = nn.Identity()
     without_maxpool.fc = nn.Identity()
     return {
-        "the model is in train mode": torch.cat(
-            [in_train_mode(images) for images, _ in batches]
-        ).detach(),
         "model.maxpool is left out; run model(images), and catch the input of fc": torch.cat(
             [without_maxpool(images) for images, _ in batches]
         ).detach(),
@@ -1449,6 +1444,33 @@ def rates_by_block(known):
     return "each block has a rate of its own; all blocks of a stage are one part"
 
 
+def lower_limit(known, expected_rates):
+    """What is wrong, in words, if no rate goes below some number; else None.
+
+    known: {name: (number of the part, rate)}.
+    """
+    lowest = min(rate for _, rate in known.values() if rate is not None)
+    limited = [max(rate, lowest) for rate in expected_rates]
+    if limited.count(lowest) > 1 and same_rates(known.values(), limited):
+        return f"no rate goes below {lowest:g}; there is no such limit"
+    return None
+
+
+def why_in_no_group(model, name, known, others):
+    """A sentence on a parameter that is in no group; or "".
+
+    known: {name: (number of the part, rate)}; others: tensors in the groups that are no parameters.
+    """
+    data = model.get_parameter(name).data_ptr()
+    if any(other.data_ptr() == data for other in others):
+        return " A tensor that shares its numbers is (.data or detach()): put in the parameter."
+    frozen_ones = {name for name, own in model.named_parameters() if not own.requires_grad}
+    missing = {name for name, (_, rate) in known.items() if rate is None}
+    if missing == frozen_ones:
+        return " What is frozen now may be thawed later: it belongs in a group, too."
+    return ""
+
+
 def groups_of(lesson, model, lr, factor, call):
     """The groups that the learner's code returned, each as torch's optimisers read it."""
     with calling(call):
@@ -1511,24 +1533,14 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
                 "All parts have the same rate here, and yet all belong in groups."
             )
         if rate is None:
-            frozen_ones = {name for name, own in model.named_parameters() if not own.requires_grad}
-            missing = {name for name, (_, rate) in known.items() if rate is None}
-            hint = ""
-            if missing == frozen_ones:
-                hint = " What is frozen now may be thawed later: it belongs in a group, too."
-            same_data = model.get_parameter(name).data_ptr()
-            if any(other.data_ptr() == same_data for other in others):
-                hint = " Another tensor with its numbers is (.data or detach()); put it itself in."
+            hint = why_in_no_group(model, name, known, others)
             raise Wrong(f"{call}: {name} is in no group, so it is never trained.{hint}")
         expected = expected_rates[part]
         if not is_rate(rate, expected):
             mistakes = rate_mistakes(lr, factor)
             hint = likeliest(mistakes, functools.partial(same_rates, known.values()))
             hint = hint or advice(wrong_limits(known, expected_rates) or rates_by_block(known))
-            lowest = min(rate for _, rate in known.values() if rate is not None)
-            limited = [max(rate, lowest) for rate in expected_rates]
-            if not hint and limited.count(lowest) > 1 and same_rates(known.values(), limited):
-                hint = advice(f"no rate goes below {lowest:g}; there is no such limit")
+            hint = hint or advice(lower_limit(known, expected_rates))
             if not hint and rate in [round(expected, digits) for digits in range(1, 12)]:
                 hint = advice("the rates are rounded; leave them as they are")
             raise Wrong(

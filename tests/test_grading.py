@@ -286,7 +286,8 @@ def test_numbers_out_of_range_get_one_sentence(tmp_path, flags, says):
 
 def test_a_name_that_is_too_long_for_a_file_is_cut():
     name = 80 * "\u0e01"  # a Thai letter, of three bytes
-    assert reports.file_name(name) == f"{66 * name[0]}.txt"
+    assert len(os.fsencode(reports.file_name(name))) < 200
+    assert reports.file_name(name) != reports.file_name(f"{name}2")
     assert reports.file_name("anna") == "anna.txt"
 
 

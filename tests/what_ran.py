@@ -392,7 +392,7 @@ def check_each_used_once(model, ops, what):
             if id(value) not in known:
                 raise Wrong(f"{what}: the {name} of a {KINDS[op.kind]} {not_the_models(value)}")
             if id(value) in used:
-                raise Wrong(f"{what} {ran_twice(ops, op)}")
+                raise Wrong(f"{what} {ran_twice(ops, op, value)}")
             used.add(id(value))
     return used
 
@@ -411,10 +411,10 @@ def not_the_models(value):
     )
 
 
-def ran_twice(ops, op):
-    """What to say of a layer that ran twice; op is its second run."""
-    same = [other for other in of_kind(ops, op.kind) if other.weight is op.weight]
-    if torch.equal(same[0].input, same[1].input):
+def ran_twice(ops, op, value):
+    """What to say of op, which has a tensor, value, that an op before it has, too."""
+    earlier = next(o for o in ops if any(own is value for own in tensors(o).values()))
+    if earlier.kind == op.kind and torch.equal(earlier.input, op.input):
         return (
             f"ran one {KINDS[op.kind]} twice on the same input. Run it once in each call, and keep "
             "what it gives."

@@ -612,8 +612,8 @@ def print_recipes(rows, data):
             row["recipe"],
             str(row["epochs"]),
             str(row["batch_size"]),
-            ", ".join(given.percent(value, 2) for value in row["test_accuracy"]),
-            given.percent(statistics.mean(row["test_accuracy"]), 2),
+            ", ".join(given.percent(value, digits=2) for value in row["test_accuracy"]),
+            given.percent(statistics.mean(row["test_accuracy"]), digits=2),
             f"{statistics.median(row['seconds']):.1f}",
         ]
         print_cells(cells)

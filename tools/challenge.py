@@ -117,8 +117,9 @@ def main():
     test_accuracy = given.accuracy(network, given.test_batches(data))
     print(
         f"{args.network.stem}: {count_parameters(network):,} parameters, {epochs:.1f} epochs in "
-        f"{args.minutes:g} minutes of CPU time; classifies {given.percent(test_accuracy, 1)} of "
-        f"{len(data.test_labels):,} test images correctly ({data.name}, seed {args.seed})"
+        f"{args.minutes:g} minutes of CPU time; classifies "
+        f"{given.percent(test_accuracy, digits=1)} of {len(data.test_labels):,} test images "
+        f"correctly ({data.name}, seed {args.seed})"
     )
 
 

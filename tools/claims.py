@@ -227,8 +227,8 @@ def bottlenecks_take_time(results):
 
 def lead(results, leader, follower, labels):
     """By how many points one strategy leads another: mean and standard error over the seeds."""
-    place = results["labels_per_class"].index(labels)
-    pairs = zip(results["accuracy"][leader][place], results["accuracy"][follower][place])
+    index = results["labels_per_class"].index(labels)
+    pairs = zip(results["accuracy"][leader][index], results["accuracy"][follower][index])
     differences = [100 * (one - other) for one, other in pairs]
     return fmean(differences), stdev(differences) / math.sqrt(len(differences))
 

@@ -156,11 +156,14 @@ def print_table(counts, drawing, linear, losses, accuracies):
         f"{torch.get_num_threads()} threads, {platform.machine()}"
     )
     print_row("seconds to draw 10,000 images", f"{drawing:.1f}")
-    print_row(linear_row, given.percent(linear, 1))
-    print_row("ResNet-18, exercise 1's budget", given.percent(accuracies["filled"], 1))
-    print_row("  the same network on the style outline", given.percent(accuracies["outline"], 1))
+    print_row(linear_row, given.percent(linear, digits=1))
+    print_row("ResNet-18, exercise 1's budget", given.percent(accuracies["filled"], digits=1))
     print_row(
-        "  with batch norm statistics of outlined images", given.percent(accuracies["adapted"], 1)
+        "  the same network on the style outline", given.percent(accuracies["outline"], digits=1)
+    )
+    print_row(
+        "  with batch norm statistics of outlined images",
+        given.percent(accuracies["adapted"], digits=1),
     )
     print(
         f"training loss after {DEPTH_EPOCHS} epochs on {counts['depth']:,} images of 16x16, "
