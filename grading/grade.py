@@ -11,10 +11,9 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import secrets
-import shutil
 import signal
-import socket
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -32,7 +31,6 @@ from course import FILES, MOST_DRAWS, SOLUTIONS
 from tqdm import tqdm
 
 ROOT = sandbox.ROOT
-SOLUTION = "the course's solution"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -42,53 +40,46 @@ def grade(learner, places, exercise, options, room):
     verdict |= {"tests": {}, "look": [], "shape": []}
     name = hashlib.sha256(learner.encode("utf-8", "surrogateescape")).hexdigest()[:20]
     kept = options.out / "verdicts" / f"exercise_0{exercise}" / f"{name}.json"
-    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        try:
-            known = json.loads(kept.read_text()) if kept.exists() else verdict
-            verdict = fill_in(verdict, known, places, options, room, Path(scratch))
-        except submissions.Refused as refusal:
-            verdict["status"] = f"refused: {refusal}"
-        except Exception as error:  # of whatever kind: nobody's file may end the others' grading
-            kept.unlink(missing_ok=True)
-            return {**verdict, "status": f"not judged: {error or type(error).__name__}"}
     try:
+        known = json.loads(kept.read_text()) if kept.exists() else verdict
+        with tempfile.TemporaryDirectory(dir=room.folder) as scratch:
+            verdict = fill_in(verdict, known, places, options, room, Path(scratch))
         reports.write(kept, json.dumps(verdict))
-    except OSError as error:
-        return {**verdict, "status": f"not judged: {error}"}
+    except Exception as error:  # of whatever kind: nobody's file may end the others' grading
+        kept.unlink(missing_ok=True)
+        verdict["status"] = f"not judged: {error or type(error).__name__}"
     return verdict
 
 
 def fill_in(verdict, known, places, options, room, scratch):
     """The whole verdict: the known one if nothing has changed. Raises OSError if there is none."""
     name = verdict["file"]
-    data, others = submissions.choose(places, name, len(options.exercises) == 1, scratch)
+    try:
+        data, others = submissions.choose(places, name, len(options.exercises) == 1, scratch)
+    except submissions.Refused as refusal:
+        return {**verdict, "status": f"refused: {refusal}"}
     also = f"; there is also {', '.join(others)}" if others else ""
     if data is None:
         return {**verdict, "status": f"missing{also}"}
     key = hashlib.sha256(options.fingerprint + also.encode() + data).hexdigest()
     if known["key"] == key:
         return known
-    for folder in ("submission", "room"):
-        (scratch / folder).mkdir()
+    (scratch / "submission").mkdir()
     (scratch / "submission" / name).write_bytes(data)
-    job = {"file": name, "seed": options.seed, "seconds": options.seconds}
-    with room.start(scratch, "judge.py", json.dumps(job)) as process:
-        output = process.stdout.read()
+    output, errors = room.run(scratch, "judge.py", name, str(options.seed), str(options.seconds))
     if not output:
-        errors = (scratch / "errors").read_text(errors="replace")
-        raise OSError(errors.strip()[-300:] or "the judge was stopped")
-    judged = json.loads(output)
-    messages = [test["message"] for test in judged["tests"].values()]
-    broken = [message for message in messages if "cannot be imported" in message]
-    reasons = [*broken, *(f"stopped: {why}" for why in judged["stopped"]), "ok"]
-    status = reasons[0] + also
+        raise OSError(errors or "the judge was stopped")
+    tests = json.loads(output)
+    messages = [test["message"] for test in tests.values()]
+    reasons = [text for text in messages if re.match("stopped: |.* cannot be imported", text)]
+    status = (reasons or ["ok"])[0] + also
     stub = (ROOT / name).read_bytes()
     try:
         verdict["look"] = review.look_at(data, stub, verdict["exercise"])
         verdict["shape"] = review.shape(data, stub)
     except RecursionError:
         verdict["look"] = ["nested too deeply to be searched"]
-    return {**verdict, "status": status, "tests": judged["tests"], "key": key}
+    return {**verdict, "status": status, "tests": tests, "key": key}
 
 
 def grade_all(learners, options, room):
@@ -111,14 +102,12 @@ def name_the_similar(verdicts):
     """Add to what to look at: who has nearly the same code."""
     for exercise, solution in SOLUTIONS.items():
         own = {v["learner"]: v for v in verdicts if v["exercise"] == exercise}
-        shapes = {learner: verdict["shape"] for learner, verdict in own.items()}
-        stub = (ROOT / solution.name).read_bytes()
-        shapes[SOLUTION] = review.shape(solution.read_bytes(), stub)
-        for group in review.alike(shapes):
-            for learner in set(group) - {SOLUTION}:
+        shape = review.shape(solution.read_bytes(), (ROOT / solution.name).read_bytes())
+        own["the course's solution"] = {"shape": shape, "look": []}  # the last one of its group
+        for group in review.alike({learner: verdict["shape"] for learner, verdict in own.items()}):
+            for learner in group:
                 others = [other for other in group if other != learner]
-                some = others[-9:]  # the course's solution comes last
-                own[learner]["look"].append(f"very similar to {', '.join(some)}")
+                own[learner]["look"].append(f"very similar to {', '.join(others[-9:])}")
 
 
 def write_all(failed, options):
@@ -131,9 +120,8 @@ def write_all(failed, options):
     for verdict in sorted(scored, key=lambda v: (v["learner"], v["exercise"])):
         people.setdefault(verdict["learner"], {})[verdict["exercise"]] = verdict
     for learner, own in people.items():
-        reports.write(
-            options.out / "learners" / reports.file_name(learner), reports.report(learner, own)
-        )
+        place = options.out / "learners" / reports.file_name(learner)
+        reports.write(place, reports.report(learner, own))
     page = (ROOT / "grading" / "overview.html").read_text("utf-8")
     page = page.replace("PEOPLE", json.dumps(people).replace("<", "\\u003c"), 1)
     reports.write(options.out / "overview.html", page)
@@ -149,7 +137,6 @@ def read_options():
     add("submissions", type=Path, help="a folder with a folder or files of each learner")
     add("--out", type=Path, required=True, metavar="GRADES", help="where everything is written")
     add("--one", action="store_true", help="the folder is one learner's; print the report")
-    add("--gradescope", type=Path, metavar="FILE", help="with --one: write Gradescope's results")
     add("--exercises", nargs="+", choices=FILES, default=list(FILES), metavar="N")
     add("--points", type=Path, metavar="FILE", help="a table with the columns task and points")
     add("--jobs", type=int, default=CORES, metavar="N", help="how many at once")
@@ -162,35 +149,25 @@ def read_options():
         parser.error(f"{options.submissions}: there is no such folder")
     if options.out.resolve().is_relative_to(options.submissions.resolve()):
         parser.error(f"--out {options.out}: must lie outside of {options.submissions}")
-    if options.gradescope and not options.one:
-        parser.error("--gradescope: give --one, too")
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: at least 1")
     if not options.seconds > 0:
         parser.error(f"--seconds {options.seconds:g}: must be more than 0")
     if options.seed is not None and not 0 <= options.seed <= MOST_DRAWS:
         parser.error(f"--seed {options.seed}: must be from 0 to {MOST_DRAWS:,}")
-    try:
-        options.points = reports.read_points(options.points)
-    except (OSError, ValueError) as error:
-        parser.error(f"--points {options.points}: {error}")
     drawn = options.out / "seed.txt"
     try:
-        if options.seed is None and drawn.exists():
-            if not drawn.read_text().strip().isdecimal():
-                parser.error(f"{drawn} holds no number: remove it, or give --seed")
-            options.seed = int(drawn.read_text())
-        elif options.seed is None:
-            options.seed = 1 + secrets.randbelow(10**6)
+        options.points = reports.read_points(options.points)
+        if options.seed is None:
+            options.seed = int(drawn.read_text()) if drawn.exists() else secrets.randbelow(10**6)
         reports.write(drawn, str(options.seed))
-    except OSError as error:
-        parser.error(f"--out {options.out}: {error}")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     versions = [sys.version, version("torch"), version("pytest")]
-    digest = hashlib.sha256(f"{options.seed} {options.seconds} {versions}".encode())
+    parts = [repr([options.seed, options.seconds, versions]).encode()]
     for pattern in ("tests/*.py", "grading/*.*", "exercise_0*.py", "pyproject.toml"):
-        for path in sorted(ROOT.glob(pattern)):
-            digest.update(path.read_bytes())
-    options.fingerprint = digest.digest()
+        parts += [path.read_bytes() for path in sorted(ROOT.glob(pattern))]
+    options.fingerprint = hashlib.sha256(b"".join(parts)).digest()
     return options
 
 
@@ -198,35 +175,23 @@ def main():
     sys.stdout.reconfigure(errors="backslashreplace")  # for names in another encoding
     os.umask(0o022)  # a container's user must be able to read what is judged
     options = read_options()
-    host = socket.gethostname()
-    for folder in options.out.glob(f"scratch-{host}-*-*"):
-        process = folder.name.split("-")[-2]
-        if Path("/proc/self").exists() and not Path("/proc", process).exists():
-            shutil.rmtree(folder, ignore_errors=True)  # its grader was killed
     learners, strays = submissions.find_learners(options.submissions)
     if options.one:
         folder = options.submissions.resolve()
         learners = {folder.name: [(folder, folder.name, "")]}
         strays = []
-    scratch = tempfile.mkdtemp(prefix=f"scratch-{host}-{os.getpid()}-", dir=options.out)
-    options.scratch = Path(scratch).resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=options.out.resolve()) as scratch:
         way = "none" if options.no_sandbox else options.container
-        room = sandbox.choose(options.scratch, way)
+        room = sandbox.choose(Path(scratch), way)
         print(f"sandbox: {room.way}; --seed {options.seed}", flush=True)
         done = grade_all(learners, options, room)
-    except sandbox.NoSandbox as problem:
-        raise SystemExit(f"No sandbox works here: {problem}\nSee docs/grading.md.") from None
-    finally:
-        shutil.rmtree(options.scratch, ignore_errors=True)
     failed = [verdict for verdict in done if verdict["status"].startswith("not judged")]
     people = write_all(failed, options)
     if options.one:
         (learner,) = learners
         print(reports.report(learner, people[learner]))
-        if options.gradescope and not failed:
-            reports.write(options.gradescope, reports.gradescope(people[learner]))
+        reports.write(options.out / "results.json", reports.gradescope(people[learner]))
     print(f"nobody's work: {', '.join(strays) or 'nothing'}")
     print(f"{len(people)} learners: {options.out / 'grades.csv'}, overview.html, review.txt")
     if failed:

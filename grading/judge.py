@@ -1,11 +1,12 @@
-"""Judge one exercise of one learner: run its tests in other processes, and print one JSON object.
+"""Judge one exercise of one learner: run its tests, and print one JSON object.
 
-sandbox.sh starts it as the first process of a sandbox; it imports nothing of the learner's. What
-ends a process (exit, crash, hang) costs the task whose test ran then; a new one runs the rest. It
-prints {"tests": {name: {"task", "passed", "message"}}, "stopped": [why]}, or fails with a reason.
+sandbox.sh starts it as the first process of a sandbox. It imports nothing of the learner's: each
+task's tests run in a process of their own, so that what ends a process (exit, crash, hang) costs
+one task. It prints {name of a test: {"task", "passed", "message"}}, or fails with a reason.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -13,85 +14,119 @@ import resource
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
+import pytest
+
 HOME = os.environ["HOME"]
+COURSE = os.environ["COURSE"]
 MOST_PROCESSES = 64
 MOST_MEMORY = 2**32  # bytes of all processes together; sandbox.sh limits each one
-START_SECONDS = 180  # for imports, before anything of the learner's runs
-EXERCISE_SECONDS = 400
-KILLS = 3  # a test that is killed that often, and by nobody here, kills itself
+TASK_LIMIT = 4  # times the seconds that a test may compute
+KILLS = 3  # a task whose process is killed that often, and by nobody here, kills itself
+LONGEST = 3000  # characters of a message
+LARGEST = 2**20  # bytes of all messages of a task
+
+
+class Judge:
+    """A pytest plugin that runs tests in other processes, and keeps what becomes of each."""
+
+    def __init__(self):
+        self.tests = {}  # {name: {"task", "passed", "message"}}
+        self.reports = []  # of the test that runs in this process
+
+    def pytest_runtestloop(self, session):
+        """Run all tests but the script's own dry run, which uses every task."""
+        session.items[:] = [item for item in session.items if "dry_run" not in item.fixturenames]
+        for task, items in itertools.groupby(session.items, task_of):
+            self.run_task(task, list(items))
+        return True
+
+    def run_task(self, task, items):
+        """Run a task's tests in a process of their own."""
+        for _ in range(KILLS):
+            out_of_memory = times_out_of_memory()
+            worker = Worker(lambda pipe: self.work(items, pipe))
+            why = worker.listen(TASK_LIMIT * items[0].config.getoption("seconds"))
+            status = worker.end()
+            if HOME != "/tmp/home" and shutil.disk_usage(HOME).free < 2**25:  # it is everybody's
+                give_up("the disk is full")
+            if why or status != -signal.SIGKILL:
+                break
+            if times_out_of_memory() != out_of_memory:
+                give_up("the machine ran out of memory")
+        ending = signal.strsignal(-status) if status < 0 else f"exit status {status}"
+        why = why or f"your code ended Python ({ending}) before the test was over"
+        results = worker.results()
+        for item in items:
+            passed, message = results.get(item.nodeid, (False, f"stopped: {why}"))
+            self.tests[item.nodeid] = {"task": task, "passed": passed, "message": message}
+
+    def work(self, items, pipe):
+        """Run tests in this process, and write a line of JSON on each to a pipe."""
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            self.reports.clear()
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+            passed = all(report.passed for report in self.reports)
+            messages = [str(report.longrepr) for report in self.reports if report.failed]
+            line = json.dumps([item.nodeid, passed, "".join(messages[:1])[:LONGEST]])
+            os.write(pipe, line.encode() + b"\n")
+
+    def pytest_runtest_logreport(self, report):
+        """Keep what is said of a phase of a test."""
+        self.reports.append(report)
 
 
 class Worker:
-    """A process that runs tests on the learner's file."""
+    """A process in which the learner's file is imported."""
 
-    def __init__(self, job, results, lost):
-        self.unread = b""
-        self.messages = []
+    def __init__(self, work):
+        """work: what it does, a function that takes the pipe for its results."""
+        self.output = b""
         self.pipe, their_end = os.pipe()
-        job = {**job, "pipe": their_end, "done": list(results), "lost": list(lost)}
-        self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("inside.py"), json.dumps(job)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            cwd=HOME,
-            pass_fds=[their_end],
-            start_new_session=True,
-        )
+        self.process = os.fork()
+        if self.process == 0:
+            try:
+                os.setsid()
+                for stream in range(3):
+                    os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+                work(their_end)
+            finally:
+                os._exit(0)  # whatever threads and exit handlers the learner's file has left
         os.close(their_end)
 
-    def run(self, budget):
-        """Listen until its end. Returns (why it was stopped or "", what is left of the seconds)."""
-        limit = START_SECONDS
+    def listen(self, limit):
+        """Read what it writes until its end. Returns why it must be stopped, or ""."""
         spent = 0.0
         before = self.clock()
-        while True:
+        while spent < limit:
             ready, _, _ = select.select([self.pipe, sys.stdin], [], [], 0.1)
-            now = self.clock()
-            step = min(max(now - before, 0), 1)  # a longer one means that this process was paused
-            before = now
-            spent += step
-            budget -= step
             if sys.stdin in ready:  # whoever wanted the verdict is gone
                 self.end()
-                os._exit(1)
+                give_up("stopped")
             if self.pipe in ready:
                 chunk = os.read(self.pipe, 65536)
                 if not chunk:
-                    return "", budget
-                for message in self.understand(chunk):
-                    limit = message.get("limit", limit)
-                    spent = 0.0
-            self.process.send_signal(signal.SIGCONT)  # in case it has stopped itself
+                    return ""
+                self.output = (self.output + chunk)[-LARGEST:]
+            now = self.clock()
+            spent += min(max(now - before, 0), 1)  # more means that this process was paused
+            before = now
+            os.kill(self.process, signal.SIGCONT)  # in case it has stopped itself
             sizes = self.sizes()
-            excesses = {
-                f"took longer than {limit:g} s: look for a loop that does not end": spent > limit,
-                f"all tests together took longer than {EXERCISE_SECONDS} s": budget < 0,
-                f"started more than {MOST_PROCESSES} processes": len(sizes) > MOST_PROCESSES,
-                f"used more than {MOST_MEMORY >> 30} GB of memory": sum(sizes) > MOST_MEMORY,
-            }
-            for why, is_so in excesses.items():
-                if is_so:
-                    return why, budget
+            if len(sizes) > MOST_PROCESSES:
+                return f"started more than {MOST_PROCESSES} processes"
+            if sum(sizes) > MOST_MEMORY:
+                return f"used more than {MOST_MEMORY >> 30} GB of memory"
+        return f"took longer than {limit:g} s: look for a loop that does not end, or for a wait"
 
     def clock(self):
         """A time in seconds that stands still while the worker waits for a busy processor."""
-        path = Path(f"/proc/{self.process.pid}/schedstat")
+        path = Path(f"/proc/{self.process}/schedstat")
         delay = path.read_text().split()[1] if path.exists() else 0
         return time.monotonic() - int(delay) / 1e9
-
-    def understand(self, chunk):
-        """The messages that end in a piece of what it has written."""
-        *lines, self.unread = (self.unread[-65536:] + chunk).split(b"\n")
-        for line in lines:
-            with contextlib.suppress(ValueError, TypeError):  # not from inside.py
-                self.messages.append(dict(json.loads(line)))
-                yield self.messages[-1]
 
     def sizes(self):
         """The bytes of memory of each of the learner's processes."""
@@ -99,68 +134,37 @@ class Worker:
         for path in Path("/proc").glob("[1-9]*/stat"):
             with contextlib.suppress(OSError):
                 fields = path.read_text(errors="replace").rpartition(")")[2].split()
-                if os.getpid() == 1 or int(fields[3]) == self.process.pid:  # its session
+                if os.getpid() == 1 or int(fields[3]) == self.process:  # its session
                     sizes.append(int(fields[21]) * resource.getpagesize())
         return sizes
 
     def end(self):
-        """Kill it and all that it has left behind. Returns its exit status."""
+        """Kill it and all that it has left behind. Returns its exit status, or minus a signal."""
         alone = os.getpid() == 1  # the first process of a sandbox: all others are the learner's
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says the latter
-            os.killpg(self.process.pid, signal.SIGKILL)
-        if alone:
-            with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process, signal.SIGKILL)
+            os.killpg(self.process, signal.SIGKILL)
+            if alone:
                 os.kill(-1, signal.SIGKILL)
-        status = self.process.wait()
+        _, status = os.waitpid(self.process, 0)
         with contextlib.suppress(ChildProcessError):
             while alone:
                 os.wait()
-        os.close(self.pipe)
-        return status
+        return os.waitstatus_to_exitcode(status)
+
+    def results(self):
+        """{test: (whether it passed, message)}, as far as it has written them."""
+        results = {}
+        for line in self.output.split(b"\n"):
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
+                name, passed, message = json.loads(line)  # or else work has not written it
+                results[name] = (passed is True, str(message))
+        return results
 
 
-def run_tests(job):
-    """({test: result}, {test: task}, {task: why it is lost}); ends where there is no verdict."""
-    results = {}
-    lost = {}
-    kills = Counter()
-    budget = EXERCISE_SECONDS
-    while True:
-        out_of_memory = times_out_of_memory()
-        worker = Worker(job, results, lost)
-        why, budget = worker.run(budget)
-        status = worker.end()
-        killed = status == -signal.SIGKILL and not why
-        tasks = next((m["collected"] for m in worker.messages if "collected" in m), None)
-        if tasks is None:
-            kills[None] += 1
-            if killed and kills[None] < KILLS:
-                continue
-            sys.exit(f"the tests did not start ({why or status})")
-        if HOME != "/tmp/home" and shutil.disk_usage(HOME).free < 2**25:  # it is everybody's disk
-            sys.exit("the disk is full")
-        running = None
-        for message in worker.messages:
-            running = message.get("started", running)
-            if message.get("finished") in tasks:
-                results[message["finished"]] = message
-                running = None
-        left = [name for name in tasks if name not in results and tasks[name] not in lost]
-        if not left:
-            return results, tasks, lost
-        culprit = running if running in left else left[0]
-        if killed:
-            if times_out_of_memory() != out_of_memory:
-                sys.exit("the machine ran out of memory")
-            kills[culprit] += 1
-            if kills[culprit] < KILLS:
-                continue
-        ending = signal.strsignal(-status) if status < 0 else f"exit status {status}"
-        reason = why or f"your code ended Python ({ending}) before the test was over"
-        lost[tasks[culprit]] = reason
-        if budget < 0:
-            lost.update({tasks[name]: reason for name in left})
-            return results, tasks, lost
+def task_of(item):
+    """The number of the task that a test belongs to."""
+    return item.get_closest_marker("task").args[0]
 
 
 def times_out_of_memory():
@@ -169,19 +173,26 @@ def times_out_of_memory():
     return re.findall(r"oom_kill \d+", counters.read_text() if counters.exists() else "")
 
 
+def give_up(reason):
+    """End without a verdict."""
+    print(reason, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def main():
+    script, seed, seconds = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner's file could send it
     os.makedirs(HOME, exist_ok=True)
-    results, tasks, lost = run_tests(json.loads(sys.argv[1]))
-    tests = {}
-    for name, task in tasks.items():
-        result = results.get(name, {})
-        message = result.get("message") or lost.get(task, "")
-        tests[name] = {
-            "task": task,
-            "passed": result.get("passed") is True,
-            "message": str(message),
-        }
-    print(json.dumps({"tests": tests, "stopped": sorted(set(lost.values()))}))
+    os.chdir(HOME)
+    flags = ["-q", "-s", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    flags += [f"--config-file={COURSE}/pyproject.toml", f"--rootdir={COURSE}", "-o", "addopts="]
+    flags += [f"--target={os.environ['SUBMISSION']}", f"--draw={seed}", f"--seconds={seconds}"]
+    judge = Judge()
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        pytest.main([*flags, f"{COURSE}/tests/test_{script}"], plugins=[judge])
+    if not judge.tests:
+        give_up("the tests did not start")
+    print(json.dumps(judge.tests))
 
 
 if __name__ == "__main__":

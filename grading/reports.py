@@ -1,6 +1,5 @@
 """What comes of verdicts: points, reports for learners, and what an instructor reads."""
 
-import contextlib
 import csv
 import hashlib
 import io
@@ -8,13 +7,11 @@ import json
 import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from course import TASKS, points
 
-LONGEST_NAME = 200  # bytes
 NUMBER = re.compile(r"\d{1,6}(\.\d+)?")
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]+")
 
@@ -22,23 +19,18 @@ CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]+")
 def write(path, text):
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".", delete=False) as file:
-        unfinished = Path(file.name)
-        try:
-            file.write(CONTROL.sub(" ", text).encode("utf-8", "backslashreplace"))
-            file.close()
-            with contextlib.suppress(OSError):  # some file systems have no permissions
-                unfinished.chmod(0o644)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        unfinished.write_bytes(CONTROL.sub(" ", text).encode("utf-8", "backslashreplace"))
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def file_name(learner):
     """The name of a learner's report; one that is too long for a file is cut, and stays unique."""
-    name = os.fsencode(learner)
-    if len(name) > LONGEST_NAME:
-        learner = f"{learner[:40]}_{hashlib.sha256(name).hexdigest()[:20]}"
+    if len(learner) > 50:  # perhaps of four bytes each
+        learner = f"{learner[:40]}_{hashlib.sha256(os.fsencode(learner)).hexdigest()[:20]}"
     return f"{learner}.txt"
 
 
@@ -47,30 +39,28 @@ def read_points(path):
     if path is None:
         return points()
     worth = {}
-    header, *lines = path.read_text("utf-8-sig").strip().splitlines() or [""]
+    header, *lines = path.read_text("utf-8-sig", "replace").strip().splitlines() or [""]
     for line in filter(str.strip, lines):
         task, _, value = re.sub(r"\s", "", line).partition(",")
         is_new = task in TASKS and task not in worth
         if not is_new or not NUMBER.fullmatch(value):
-            raise ValueError(f"{line!r} must be a task, a comma and its points, each task once")
+            raise ValueError(f"{path}: {line!r} must be a task, a comma and points, each task once")
         worth[task] = float(value)
     if re.sub(r"\s", "", header).lower() != "task,points" or not worth:
-        raise ValueError("the first line must be task,points and the next ones like 1.1,6")
+        raise ValueError(f"{path}: the first line must be task,points, the next ones like 1.1,6")
     return worth
 
 
 def score(verdict, worth):
     """The verdict with its "tasks", "points" and "of". A task scores when all of its tests pass."""
-    tasks = {}
-    for task, most in worth.items():
-        if task.startswith(f"{verdict['exercise']}."):
-            tests = {name: test for name, test in verdict["tests"].items() if test["task"] == task}
-            tasks[task] = score_task(tests, most)
+    own = [task for task in worth if task.startswith(f"{verdict['exercise']}.")]
+    tasks = {task: score_task(verdict["tests"], task, worth[task]) for task in own}
     return {**verdict, "tasks": tasks, "points": total(tasks), "of": total(tasks, "of")}
 
 
-def score_task(tests, most):
+def score_task(tests, task, most):
     """The points of a task, how many of its tests pass, and the messages of the others."""
+    tests = {name: test for name, test in tests.items() if test["task"] == task}
     messages = {}
     for name, test in tests.items():
         if not test["passed"]:  # the cases of a test say the same
@@ -111,17 +101,16 @@ def report(learner, verdicts):
 
 def gradescope(verdicts):
     """Gradescope's results.json."""
-    tests = []
-    for verdict in verdicts.values():
-        for task, result in verdict["tasks"].items():
-            summary = f"{verdict['status']}, {result['count']}"
-            test = {
-                "name": f"{task} {TASKS[task]}",
-                "score": result["points"],
-                "max_score": result["of"],
-                "output": "\n".join([summary, *result["messages"]]),
-            }
-            tests.append(test)
+    tests = [
+        {
+            "name": f"{task} {TASKS[task]}",
+            "score": result["points"],
+            "max_score": result["of"],
+            "output": "\n".join([verdict["status"], result["count"], *result["messages"]]),
+        }
+        for verdict in verdicts.values()
+        for task, result in verdict["tasks"].items()
+    ]
     return json.dumps({"score": total(verdicts), "tests": tests}, indent=1)
 
 
@@ -146,16 +135,15 @@ def table(people):
 def table_row(learner, verdicts):
     """A learner's line of grades.csv, as {column: text}."""
     row = {"learner": learner}
-    unusual = []
     for exercise, verdict in verdicts.items():
-        for task, result in verdict["tasks"].items():
-            row[task] = result["points"]
+        row |= {task: result["points"] for task, result in verdict["tasks"].items()}
         if verdict["tasks"]:
             row[f"exercise {exercise}"] = verdict["points"]
-        if verdict["status"] != "ok":
-            unusual.append(f"{exercise}: {verdict['status']}")
     row["total"] = total(verdicts)
     row["of"] = total(verdicts, "of")
+    unusual = [
+        f"{e}: {verdict['status']}" for e, verdict in verdicts.items() if verdict["status"] != "ok"
+    ]
     row["status"] = "; ".join(unusual) or "ok"
     row["look at"] = sum(len(verdict["look"]) for verdict in verdicts.values())
     return {column: cell(value) for column, value in row.items()}

@@ -1,19 +1,15 @@
 """Where submissions run: bubblewrap, unshare or a container; and a probe that nothing gets out."""
 
+import os
 import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
 
 import needed
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class NoSandbox(Exception):
-    """Submissions cannot be run here; the message says why."""
 
 
 class Sandbox:
@@ -21,67 +17,52 @@ class Sandbox:
 
     def __init__(self, way, folder):
         self.way = way  # "bubblewrap", "unshare", "none", or an image's name
-        self.processes = []
-        self.stopped = False
-        self.lock = Lock()
+        self.folder = folder
+        self.stdin, self.end_of_stdin = os.pipe()
         self.course = Path(folder, "course")
         places = {sys.base_prefix, sys.prefix, str(Path(sys.executable).resolve().parents[1])}
-        for name in needed.PACKAGES:
-            places.add(str(Path(find_spec(name).origin).parents[1]))
+        places |= {str(Path(find_spec(name).origin).parents[1]) for name in needed.PACKAGES}
         self.folders = "\n".join(sorted(places))
         for path in (ROOT / "pyproject.toml", *ROOT.glob("tests/*.py"), *ROOT.glob("grading/*.*")):
             place = self.course / path.relative_to(ROOT)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
 
-    def start(self, folder, script, *arguments):
-        """A process that runs a script of grading/ on folder/submission, until its stdin ends.
-
-        folder/room must be an empty folder. What goes to stderr is in folder/errors. Raises OSError
-        after stop().
-        """
+    def run(self, folder, script, *arguments):
+        """What a script of grading/ writes to stdout and to stderr. It sees folder/submission."""
+        (folder / "room").mkdir(exist_ok=True)
         places = [folder / "room", self.course, folder / "submission", self.folders]
         command = ["sh", ROOT / "grading" / "sandbox.sh", self.way, *places, sys.executable]
-        with open(folder / "errors", "wb") as errors, self.lock:
-            if self.stopped:
-                raise OSError("the grader was stopped")
-            process = subprocess.Popen(
-                [*command, script, *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,  # a Ctrl-C is the grader's alone
-            )
-            self.processes.append(process)
-        return process
+        done = subprocess.run(
+            [*command, script, *arguments],
+            stdin=self.stdin,  # a judge gives up when it ends
+            capture_output=True,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # a Ctrl-C is the grader's alone
+        )
+        return done.stdout.strip(), done.stderr.strip()[-300:]
 
     def stop(self):
-        """Make all that run end by themselves, soon, and let nothing else start."""
-        with self.lock:
-            self.stopped = True
-        for process in self.processes:
-            process.stdin.close()
+        """Make all judges end by themselves, soon."""
+        os.close(self.end_of_stdin)
 
-    def probe(self, folder):
-        """Raise NoSandbox if a process in the sandbox sees anything of the host's."""
-        for name in ("room", "submission"):
-            (folder / name).mkdir(exist_ok=True)
-        output, _ = self.start(folder, "probe.sh", folder, Path.home()).communicate()
-        if output.strip() != "sealed":
-            errors = (folder / "errors").read_text(errors="replace")
-            raise NoSandbox(f"{self.way}: {(output + errors).strip()[-300:]}")
+    def probe(self):
+        """What a process in the sandbox sees of the host's, or why there is none; or "sealed"."""
+        (self.folder / "submission").mkdir(exist_ok=True)
+        try:
+            return "\n".join(self.run(self.folder, "probe.sh", self.folder, Path.home())).strip()
+        except OSError as error:  # there is no sh
+            return str(error)
 
 
 def choose(folder, way=None):
-    """The sandbox of this way, or the first that works; raises NoSandbox if none does."""
+    """The sandbox of this way, or the first that works; ends the grader if none does."""
     problems = []
     for name in [way] if way else ["bubblewrap", "unshare"]:
         sandbox = Sandbox(name, folder)
-        try:
-            if way != "none":
-                sandbox.probe(folder)
+        found = "sealed" if way == "none" else sandbox.probe()
+        if found == "sealed":
             return sandbox
-        except (NoSandbox, OSError) as problem:  # OSError: there is no sh
-            problems.append(str(problem))
-    raise NoSandbox("; ".join(problems))
+        problems.append(f"{name}: {found}")
+    sys.exit(f"No sandbox works here: {'; '.join(problems)}\nSee docs/grading.md.")

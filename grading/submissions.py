@@ -88,10 +88,8 @@ def scripts_in(path, name, date, scratch, depth=0):
     elif path.is_dir():
         is_clone = Path(path, "tests").is_dir() or any(path.glob("exercise_0*.py"))
         for entry in sorted(path.iterdir()):
-            is_archive = depth == 0 and OTHER_ARCHIVE.search(entry.name)  # further down: data
-            is_hand_in = SCRIPT.search(entry.name) or NO_SCRIPT.match(entry.name) or is_archive
             is_the_courses = is_clone and entry.name in THE_COURSES
-            if is_theirs(entry.name) and not is_the_courses and (entry.is_dir() or is_hand_in):
+            if is_theirs(entry.name) and not is_the_courses:
                 # In Teams a learner has a folder for each assignment, with one for each attempt.
                 version = depth == 1 and re.fullmatch(r"Version (\d+)", entry.name)
                 attempt = date + version[1].zfill(6) if version else date
@@ -134,6 +132,12 @@ def is_handed_in(member):
     return bool(SCRIPT.search(name) or NO_SCRIPT.match(name)) and all(map(is_theirs, folders))
 
 
+def may_hold(script, pattern):
+    """Whether a script of such a name may be in a file; archives further down hold data."""
+    is_archive = ARCHIVE.search(script.name) and script.depth < 2
+    return is_archive or pattern.match(script.name)
+
+
 def choose(places, wanted, alone, scratch):
     """(the bytes of an exercise's script or None, the names of others that may have been meant).
 
@@ -145,6 +149,7 @@ def choose(places, wanted, alone, scratch):
     there = [script for place in places for script in scripts_in(*place, scratch)]
     every = [script for script in there if not script.problem]
     found = [script for script in every if pattern.match(script.name)]
+    unread = [script for script in there if script.problem and may_hold(script, pattern)]
     if alone and len(every) == 1 and "exercise" not in every[0].name.lower():
         found = every
 
@@ -153,25 +158,17 @@ def choose(places, wanted, alone, scratch):
         is_notebook = name.endswith(".ipynb")
         return script.name != wanted, not name.endswith(".py"), is_notebook, script.depth
 
-    def has_problem(script):
-        """Whether a file cannot be read that is, or may hold, the exercise's script."""
-        may_hold_it = script.depth < 2 and ARCHIVE.search(script.name)
-        return script.problem and (may_hold_it or pattern.match(script.name))
-
     last = max((script.date for script in found), default="")
     found = sorted((script for script in found if script.date == last), key=rank)
     if not found:
-        problems = [script.problem for script in there if has_problem(script)]
-        if problems:
-            raise Refused(problems[0])
+        if unread:
+            raise Refused(unread[0].problem)
         unclear = [s.name for s in every if not re.search(r"exercise[ _-]?\d", s.name, re.I)]
         return None, unclear[:4]
     first, *others = found
     for other in others:
         if rank(other) == rank(first) and not filecmp.cmp(first.path, other.path, shallow=False):
             names = [f"{script.path.parent.name}/{script.name}" for script in (first, other)]
-            if first.name != other.name:
-                names = [first.name, other.name]
             raise Refused(f"more than one file: {' and '.join(names)}")
     if first.name.lower().endswith(".ipynb"):
         raise Refused(
@@ -179,5 +176,5 @@ def choose(places, wanted, alone, scratch):
         )
     if first.path.stat().st_size > LARGEST:
         raise Refused(f"{first.name} is larger than {LARGEST >> 20} MB: that is no script")
-    later = [script.name for script in there if has_problem(script) and script.date > last]
-    return first.path.read_bytes(), [*later, *(script.name for script in others)][:4]
+    later = [script for script in unread if script.date > last]
+    return first.path.read_bytes(), [script.name for script in (later + others)[:4]]

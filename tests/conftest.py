@@ -91,6 +91,8 @@ def pytest_configure(config):
         if path.name.startswith("exercise_0") and path.suffix == ".py":
             tests = f"tests/test_{path.name}"
             raise pytest.UsageError(f"{path} has your code; the tests are in {tests}")
+        if path.resolve() != ROOT and any(path.glob("exercise_0*.py")):
+            raise pytest.UsageError(f"{path} has no tests; write: pytest --target={path}")
     target = Path(config.getoption("target"))
     if not target.is_dir():
         raise pytest.UsageError(f"--target {target}: there is no such folder")

@@ -215,6 +215,12 @@ def test_a_script_in_the_place_of_its_tests_is_named():
         assert f"{path} has your code; the tests are in {TEST}" in output
 
 
+def test_a_folder_with_scripts_in_the_place_of_tests_is_named():
+    status, output = run_pytest("solutions")
+    assert status == 4
+    assert "solutions has no tests; write: pytest --target=solutions" in output
+
+
 def test_a_task_of_which_some_tests_were_left_out_is_not_called_done():
     status, output = run_pytest("--target", "solutions", TEST, "-k", "stride_is_1")
     assert status == 0
