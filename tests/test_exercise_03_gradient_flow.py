@@ -63,11 +63,15 @@ def make_network(lesson, skip=True, batch_norm=True, training=True, depth=14):
     return randomised(network).train(training)
 
 
+class OwnConvolution(nn.Conv2d):
+    """A convolution of a class of its own."""
+
+
 class Mixed(nn.Module):
     """A network of none of the course's forms.
 
-    It is nested, with biases, with grouped and strided convolutions, and with a parameter that has
-    as many dimensions as a convolution's.
+    It is nested, with biases, with grouped, strided and derived convolutions, and with a parameter
+    that has as many dimensions as a convolution's.
     """
 
     def __init__(self):
@@ -79,7 +83,7 @@ class Mixed(nn.Module):
         )
         self.inner = nn.ModuleList(
             [
-                nn.Conv2d(3, 4, 3, bias=True),
+                OwnConvolution(3, 4, 3, bias=True),
                 nn.BatchNorm2d(4),
                 nn.Conv2d(4, 8, 1, groups=2),
             ]
@@ -124,7 +128,7 @@ def shrunk(network, factor=1e-25):
 
 
 TORCH_SAYS = {  # what torch's words about gradients mean here
-    "a gradient is None: it is cleared before it is read, "
+    "a gradient is None: it is cleared before it is read, no backward pass has written it, "
     "or retain_grad() was not called on an inner tensor": "'NoneType' object has no attribute",
     "the loss does not depend on a tensor that you differentiate with respect to: that is a copy, "
     "or left from an earlier call; take the tensor itself, and make a new list in each call": (
@@ -743,7 +747,10 @@ def not_finite_cause(values, got):
     if len(norms) < len(values):
         if len(usable_start(values)) < 2:  # what stops at the first of them gives NaN as well
             return None
-        return "not all norms that are 0, NaN or infinite are left out"
+        return (
+            "not all norms that are 0, NaN or infinite are left out, or one of them makes the "
+            "whole result NaN; take the line through the others"
+        )
     if len(set(norms)) < len(norms):
         return "equal norms get the same place; each has its own, which enumerate gives"
     if min(norms) < 1e-30 and max(norms) > 1e30:
