@@ -63,15 +63,11 @@ def make_network(lesson, skip=True, batch_norm=True, training=True, depth=14):
     return randomised(network).train(training)
 
 
-class OwnConvolution(nn.Conv2d):
-    """A convolution of a class of its own."""
-
-
 class Mixed(nn.Module):
     """A network of none of the course's forms.
 
-    It is nested, with biases, with grouped, strided and derived convolutions, and with a parameter
-    that has as many dimensions as a convolution's.
+    It is nested, with biases, with grouped and strided convolutions, and with a parameter that has
+    as many dimensions as a convolution's.
     """
 
     def __init__(self):
@@ -83,7 +79,7 @@ class Mixed(nn.Module):
         )
         self.inner = nn.ModuleList(
             [
-                OwnConvolution(3, 4, 3, bias=True),
+                nn.Conv2d(3, 4, 3, bias=True),
                 nn.BatchNorm2d(4),
                 nn.Conv2d(4, 8, 1, groups=2),
             ]

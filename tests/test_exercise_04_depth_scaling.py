@@ -649,7 +649,7 @@ NETWORKS = [  # depth, stem, train mode, images, height and width
     (101, "cifar", False, 2, (9, 14)),
     (18, "cifar", True, 3, (16, 19)),
     (50, "cifar", True, 3, (16, 19)),
-    (18, "cifar", False, 1, (17, 16)),
+    (18, "cifar", False, 1, (43, 38)),
     (50, "imagenet", False, 2, (65, 50)),
 ]
 
@@ -831,8 +831,10 @@ def test_new_network_does_not_seed_torch(lesson, depth):
 
 
 @pytest.mark.task("4.2")
-@pytest.mark.parametrize("depth", [20, 18.7, "18"])
+@pytest.mark.parametrize("depth", [20, 18.7, "18", 152])
 def test_network_refuses_other_depths(lesson, depth):
+    if depth in lesson.LAYERS:  # somebody has added it
+        return
     with calling("build_resnet(18, width=16)"):
         lesson.build_resnet(18, width=16)
     call = f"build_resnet({depth!r}, width=16)"
@@ -1308,7 +1310,7 @@ def test_macs_of_a_model_that_has_grown(lesson):
     size = (3, 9, 12)
     check_macs(lesson, model, size, "a model of two convolutions")
     model.append(nn.Conv2d(4, 7, 1))
-    check_macs(lesson, model, size, "the same model, with a third convolution,")
+    check_macs(lesson, model, size, "the same model with a third convolution")
 
 
 # Task 4.4

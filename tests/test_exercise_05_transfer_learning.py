@@ -1041,8 +1041,8 @@ def fit_probe(lesson, features, labels, classes, **options):
     call = f"linear_probe(features {shape(features)}, labels, {classes})"
     with calling(call):
         probe = lesson.linear_probe(features, labels, classes, **options)
-    if not isinstance(probe, nn.Module):
-        raise Wrong(f"{call} returned {type(probe).__name__}, expected an nn.Linear.")
+    if not isinstance(probe, nn.Linear):
+        raise Wrong(f"{call} returned {type(probe).__name__}, expected the nn.Linear itself.")
     if not equal(features_before, features):
         raise Wrong(f"{call} changes the features that it is given.")
     if not equal(labels_before, labels):
@@ -1411,6 +1411,8 @@ def wrong_limits(known, rates):
         stem_rates = {rate for part, rate in known.values() if part == STEM}
         if len(stem_rates) > 1:
             return "conv1 and bn1 are one part, the stem, and have one rate"
+        if stem_rates == {rates[STEM - 1]}:
+            return "the stem has layer1's rate; it is a part of its own"
         return None
     with_blocks = []  # as if what the blocks call conv1 and bn1 were the stem's
     with_norms = []  # or only what they call bn1
@@ -1442,6 +1444,18 @@ def rates_by_block(known):
         if len(set.union(*of_stage)) == 1:
             return None
     return "each block has a rate of its own; all blocks of a stage are one part"
+
+
+def are_rounded(known, expected_rates):
+    """Whether all rates are the expected ones, rounded to some number of digits.
+
+    known: {name: (number of the part, rate)}.
+    """
+    for digits in range(1, 12):
+        rounded = [round(rate, digits) for rate in expected_rates]
+        if all(rate in (None, rounded[part]) for part, rate in known.values()):
+            return True
+    return False
 
 
 def lower_limit(known, expected_rates):
@@ -1541,7 +1555,7 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
             hint = likeliest(mistakes, functools.partial(same_rates, known.values()))
             hint = hint or advice(wrong_limits(known, expected_rates) or rates_by_block(known))
             hint = hint or advice(lower_limit(known, expected_rates))
-            if not hint and rate in [round(expected, digits) for digits in range(1, 12)]:
+            if not hint and are_rounded(known, expected_rates):
                 hint = advice("the rates are rounded; leave them as they are")
             raise Wrong(
                 f"{call}: {name}, which belongs to {PARTS[part]}, has the learning rate "
@@ -1893,6 +1907,21 @@ def test_adaptation_needs_no_gradients(lesson):
     if any(parameter.grad is not None for parameter in model.parameters()):
         raise Wrong(
             "adapt_batchnorm(model, batches) computes gradients. It only needs forward passes."
+        )
+
+
+@pytest.mark.task("5.5")
+def test_adaptation_takes_every_batch(lesson):
+    model = make_model()
+    other = copy.deepcopy(model)
+    batches = [make_images(2, seed) for seed in range(41)]
+    batches[-1] = 100 + batches[-1]
+    with calling("adapt_batchnorm(model, 41 batches)"):
+        lesson.adapt_batchnorm(model, iter(batches))
+        lesson.adapt_batchnorm(other, batches[:-1])
+    if is_close(model.bn1.running_mean, other.bn1.running_mean, 1e-3):
+        raise Wrong(
+            "adapt_batchnorm(model, batches) leaves out the last of 41 batches. Every batch counts."
         )
 
 

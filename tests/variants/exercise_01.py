@@ -2983,4 +2983,28 @@ return correct / total""",
 """,
         ),
     ),
+    wrong(
+        "1.1",
+        "no shortcut where the shapes agree by chance",
+        None,
+        edit(
+            "        return F.relu(branch + self.shortcut(x))",
+            "        return F.relu(branch + (x if branch.shape == x.shape else self.shortcut(x)))",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "squeezed, for a single class",
+        "compare along dim=1, the classes",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = count = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).squeeze().argmax(-1) == labels).sum().item()
+        count += len(labels)
+return correct / count""",
+        ),
+    ),
 ]

@@ -2132,4 +2132,68 @@ return F.relu(out)""",
             "            out = out + F.pad(x, (0, 0, 0, 0, 0, out.shape[1] - x.shape[1]))",
         ),
     ),
+    wrong(
+        "2.1",
+        "norms in the block's mode",
+        "in which each layer goes by its own mode",
+        hole(
+            "Block.forward",
+            """first, first_norm, relu, second, second_norm = self.branch
+for norm in (first_norm, second_norm):
+    norm.was = norm.training
+    norm.training = self.training
+out = self.branch(x)
+for norm in (first_norm, second_norm):
+    norm.training = norm.was
+    del norm.was
+if self.skip:
+    out = out + self.shortcut(x)
+return F.relu(out)""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "zeros of the first call",
+        "something is kept from an earlier call",
+        hole(
+            "Block.forward",
+            """out = self.branch(x)
+if self.skip:
+    identity = x[:, :, :: self.shortcut.stride, :: self.shortcut.stride]
+    if self.shortcut.new_channels:
+        if not hasattr(self, "zeros"):
+            count, _, height, width = identity.shape
+            self.zeros = identity.new_zeros(count, self.shortcut.new_channels, height, width)
+        identity = torch.cat([identity, self.zeros], dim=1)
+    out = out + identity
+return F.relu(out)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "stride guessed from the channels",
+        None,
+        hole(
+            "without_block",
+            """kept = list(blocks)
+new_channels = blocks[index].shortcut.new_channels
+kept[index] = Shortcut(new_channels, 2 if new_channels else 1)
+return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "an earlier lesion dropped",
+        "has 5 blocks, expected 6",
+        hole(
+            "without_block",
+            """kept = nn.Sequential()
+for i, block in enumerate(blocks):
+    if i == index:
+        kept.append(block.shortcut)
+    elif hasattr(block, "branch"):
+        kept.append(block)
+return nn.Sequential(stem, kept, head)""",
+        ),
+    ),
 ]

@@ -3212,4 +3212,35 @@ return sum(macs)
             "        return F.relu(shortcut + self.branch(x))",
         ),
     ),
+    wrong(
+        "4.2",
+        "pooled in windows of four",
+        None,
+        before(
+            "build_resnet",
+            """
+class FirstWindow(nn.Module):
+    def forward(self, x):
+        return F.avg_pool2d(x, 4, ceil_mode=True)[:, :, 0, 0]
+""",
+        ),
+        edit(
+            "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels",
+            "nn.Sequential(FirstWindow(), nn.Linear(in_channels",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "a depth of its own",
+        "raised no ValueError",
+        edit(
+            "    if depth not in LAYERS:\n"
+            '        raise ValueError(f"depth {depth} is not one of {list(LAYERS)}")\n'
+            "    block, counts = LAYERS[depth]",
+            "    layers = LAYERS | {152: (Bottleneck, (3, 8, 36, 3))}\n"
+            "    if depth not in layers:\n"
+            '        raise ValueError(f"depth {depth} is not one of {list(layers)}")\n'
+            "    block, counts = layers[depth]",
+        ),
+    ),
 ]

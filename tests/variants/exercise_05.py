@@ -3491,4 +3491,44 @@ return groups""",
             "    hook.remove()",
         ),
     ),
+    wrong(
+        "5.3",
+        "a probe in a sequence",
+        "expected the nn.Linear itself",
+        hole(
+            "linear_probe",
+            """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
+optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+def closure():
+    optimizer.zero_grad()
+    loss = F.cross_entropy(probe(features), labels) + penalty * probe.weight.square().sum()
+    loss.backward()
+    return loss
+
+optimizer.step(closure)
+return nn.Sequential(nn.Flatten(), probe)""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "the stem with layer1's rate",
+        "the stem has layer1's rate",
+        hole(
+            "parameter_groups",
+            """parts = ["fc", "layer4", "layer3", "layer2", "layer1"]
+groups = [
+    {"params": list(getattr(model, name).parameters()), "lr": lr * factor**i}
+    for i, name in enumerate(parts)
+]
+stem = [*model.conv1.parameters(), *model.bn1.parameters()]
+return [*groups, {"params": stem, "lr": lr * factor**4}]""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "thirty batches at most",
+        "leaves out the last of 41 batches",
+        edit("for images in batches:", "for images in [*batches][:30]:"),
+    ),
 ]
