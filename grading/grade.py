@@ -9,6 +9,7 @@ Interrupted or killed, the same command goes on where it was. docs/grading.md sa
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -86,11 +87,8 @@ def grade_all(learners, options, room):
     """The verdicts on all exercises of all learners, several at once."""
     with ThreadPoolExecutor(options.jobs) as pool:
         try:
-            jobs = [
-                pool.submit(grade, learner, places, exercise, options, room)
-                for exercise in sorted(set(options.exercises))
-                for learner, places in learners.items()
-            ]
+            pairs = itertools.product(sorted(set(options.exercises)), learners.items())
+            jobs = [pool.submit(grade, *own, exercise, options, room) for exercise, own in pairs]
             return [job.result() for job in tqdm(as_completed(jobs), "judging", len(jobs))]
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -87,13 +87,12 @@ def report(learner, verdicts):
     """What a learner is told, as plain text. verdicts: {exercise: scored verdict}."""
     lines = [f"{learner}: {total(verdicts):g} of {total(verdicts, 'of'):g} points"]
     for verdict in verdicts.values():
-        status = verdict["status"]
-        lines += ["", f"{verdict['file']}: {status}"]
+        lines += ["", f"{verdict['file']}: {verdict['status']}"]
         for task, result in verdict["tasks"].items():
             points_won = f"{result['points']:g} of {result['of']:g} points"
             lines.append(f"  {task}  {TASKS[task]:<22} {points_won}   {result['count']}")
             told = "\n".join(result["messages"]).splitlines()
-            if told and status.startswith("ok"):
+            if told and verdict["status"].startswith("ok"):
                 told.append(f"Hints: EXERCISES.md, {task}")
             lines += [f"       {line}" for line in told]
     return "\n".join([*lines, ""])

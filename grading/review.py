@@ -39,12 +39,10 @@ def nodes_of(tree):
 def imports(node):
     """{a name: what it stands for} of an import."""
     names = {}
+    module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
     for alias in node.names:
-        first = alias.name.partition(".")[0]
-        if isinstance(node, ast.ImportFrom):
-            names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-        else:
-            names[alias.asname or first] = alias.name if alias.asname else first
+        bound = alias.asname or alias.name.partition(".")[0]
+        names[bound] = module + (alias.name if alias.asname else bound)
     return names
 
 

@@ -50,14 +50,14 @@ class Sandbox:
     def probe(self):
         """What a process in the sandbox sees of the host's, or why there is none; or "sealed"."""
         (self.folder / "submission").mkdir(exist_ok=True)
-        try:
-            return "\n".join(self.run(self.folder, "probe.sh", self.folder, Path.home())).strip()
-        except OSError as error:  # there is no sh
-            return str(error)
+        output, errors = self.run(self.folder, "probe.sh", self.folder, Path.home())
+        return output if output == "sealed" else f"{output} {errors}"
 
 
 def choose(folder, way=None):
     """The sandbox of this way, or the first that works; ends the grader if none does."""
+    if not shutil.which("sh"):
+        sys.exit("There is no shell (sh) here. On Windows, run this in WSL.")
     problems = []
     for name in [way] if way else ["bubblewrap", "unshare"]:
         sandbox = Sandbox(name, folder)

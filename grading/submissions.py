@@ -17,9 +17,7 @@ OTHER_ARCHIVES = r"rar|7z|tar|tar\.\w+|tgz"
 OTHER_ARCHIVE = re.compile(rf"\.({OTHER_ARCHIVES})$", re.IGNORECASE)
 ARCHIVE = re.compile(rf"\.(zip|{OTHER_ARCHIVES})$", re.IGNORECASE)
 LEARNERS_FAULTS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
-NO_SCRIPT = re.compile(
-    r"exercise[ _-]?\d[^.]*(\.(txt|docx?|pdf|odt|rtf|md|html?))?$", re.IGNORECASE
-)
+NO_SCRIPT = re.compile(r"(?i)exercise[ _-]?\d[^.]*(\.(txt|docx?|pdf|odt|rtf|md|html?))?$")
 LAYOUTS = [  # what a name at the top says; the first one that fits
     r"(?P<learner>.+_\d+)_assignsubmission_[a-z]+(_(?P<file>.*))?",  # Moodle
     r"(?P<learner>\d+)-\d+ - (?P<name>.+?) - "
@@ -155,8 +153,8 @@ def choose(places, wanted, alone, scratch):
 
     def rank(script):
         name = script.name.lower()
-        is_notebook = name.endswith(".ipynb")
-        return script.name != wanted, not name.endswith(".py"), is_notebook, script.depth
+        ending = (not name.endswith(".py"), name.endswith(".ipynb"))
+        return script.name != wanted, ending, script.depth
 
     last = max((script.date for script in found), default="")
     found = sorted((script for script in found if script.date == last), key=rank)
@@ -171,9 +169,7 @@ def choose(places, wanted, alone, scratch):
             names = [f"{script.path.parent.name}/{script.name}" for script in (first, other)]
             raise Refused(f"more than one file: {' and '.join(names)}")
     if first.name.lower().endswith(".ipynb"):
-        raise Refused(
-            f"{first.name} is a notebook: export it as a script, without lines with ! or %"
-        )
+        raise Refused(f"{first.name} is a notebook: export it as a script, without ! or % lines")
     if first.path.stat().st_size > LARGEST:
         raise Refused(f"{first.name} is larger than {LARGEST >> 20} MB: that is no script")
     later = [script for script in unread if script.date > last]
