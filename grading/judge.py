@@ -51,6 +51,7 @@ class Judge:
             worker = Worker(lambda pipe: self.work(items, pipe))
             why = worker.listen(TASK_LIMIT * items[0].config.getoption("seconds"))
             status = worker.end()
+            enter_home()
             if HOME != "/tmp/home" and shutil.disk_usage(HOME).free < 2**25:  # it is everybody's
                 give_up("the disk is full")
             if why or status != -signal.SIGKILL:
@@ -162,6 +163,12 @@ class Worker:
         return results
 
 
+def enter_home():
+    """Make the home, which the learner's file may have removed, the current folder."""
+    os.makedirs(HOME, exist_ok=True)
+    os.chdir(HOME)
+
+
 def task_of(item):
     """The number of the task that a test belongs to."""
     return item.get_closest_marker("task").args[0]
@@ -182,8 +189,7 @@ def give_up(reason):
 def main():
     script, seed, seconds = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner's file could send it
-    os.makedirs(HOME, exist_ok=True)
-    os.chdir(HOME)
+    enter_home()
     flags = ["-q", "-s", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
     flags += [f"--config-file={COURSE}/pyproject.toml", f"--rootdir={COURSE}", "-o", "addopts="]
     flags += [f"--target={os.environ['SUBMISSION']}", f"--draw={seed}", f"--seconds={seconds}"]

@@ -140,9 +140,7 @@ def table_row(learner, verdicts):
             row[f"exercise {exercise}"] = verdict["points"]
     row["total"] = total(verdicts)
     row["of"] = total(verdicts, "of")
-    unusual = [
-        f"{e}: {verdict['status']}" for e, verdict in verdicts.items() if verdict["status"] != "ok"
-    ]
+    unusual = [f"{e}: {v['status']}" for e, v in verdicts.items() if v["status"] != "ok"]
     row["status"] = "; ".join(unusual) or "ok"
     row["look at"] = sum(len(verdict["look"]) for verdict in verdicts.values())
     return {column: cell(value) for column, value in row.items()}

@@ -132,8 +132,7 @@ def is_handed_in(member):
 
 def may_hold(script, pattern):
     """Whether a script of such a name may be in a file; archives further down hold data."""
-    is_archive = ARCHIVE.search(script.name) and script.depth < 2
-    return is_archive or pattern.match(script.name)
+    return pattern.match(script.name) or (script.depth < 2 and ARCHIVE.search(script.name))
 
 
 def choose(places, wanted, alone, scratch):

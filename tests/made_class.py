@@ -188,7 +188,7 @@ VANDALS = {
     "exits": (in_forward("sys.exit(0)"), AFTER_1_1, "ok"),
     "exits_at_import": (at_import("sys.exit(0)"), 0, "cannot be imported"),
     "fills_the_disk": (in_forward(FILL), AFTER_1_1, "ok"),
-    "floods": (in_forward("while True:\n    os.write(1, bytes(10**6))"), AFTER_1_1, "ok"),
+    "floods": (in_forward("while True:\n    os.write(1, bytes(10**6))"), AFTER_1_1, "took longer"),
     "forks": (at_import(FORK), 0, "stopped"),
     "hangs": (in_forward("time.sleep(10_000)"), AFTER_1_1, "took longer"),
     "hangs_stubbornly": (in_forward(STUBBORN), AFTER_1_1, "took longer"),
