@@ -12,7 +12,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from course import TASKS, points
 
-NUMBER = re.compile(r"\d{1,6}(\.\d+)?")
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]+")
 
 
@@ -43,7 +42,7 @@ def read_points(path):
     for line in filter(str.strip, lines):
         task, _, value = re.sub(r"\s", "", line).partition(",")
         is_new = task in TASKS and task not in worth
-        if not is_new or not NUMBER.fullmatch(value):
+        if not is_new or not re.fullmatch(r"\d{1,6}(\.\d+)?", value):
             raise ValueError(f"{path}: {line!r} must be a task, a comma and points, each task once")
         worth[task] = float(value)
     if re.sub(r"\s", "", header).lower() != "task,points" or not worth:

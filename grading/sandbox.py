@@ -48,7 +48,7 @@ class Sandbox:
         os.close(self.end_of_stdin)
 
     def probe(self):
-        """Returns "sealed" (warnings may follow), or what is seen of the host, or why nothing runs."""
+        """What is seen of the host, or why nothing runs; or "sealed", and perhaps warnings."""
         (self.folder / "submission").mkdir(exist_ok=True)
         return " ".join(self.run(self.folder, "probe.sh", self.folder, Path.home()))
 
