@@ -6,6 +6,7 @@ one task. It prints {name of a test: {"task", "passed", "message"}}, or fails wi
 """
 
 import contextlib
+import glob
 import itertools
 import json
 import os
@@ -132,9 +133,9 @@ class Worker:
     def sizes(self):
         """The bytes of memory of each of the learner's processes."""
         sizes = []
-        for path in Path("/proc").glob("[1-9]*/stat"):
-            with contextlib.suppress(OSError):
-                fields = path.read_text(errors="replace").rpartition(")")[2].split()
+        for path in glob.glob("/proc/[1-9]*/stat"):
+            with contextlib.suppress(OSError):  # the process may be gone
+                fields = Path(path).read_text(errors="replace").rpartition(")")[2].split()
                 if os.getpid() == 1 or int(fields[3]) == self.process:  # its session
                     sizes.append(int(fields[21]) * resource.getpagesize())
         return sizes
@@ -195,9 +196,9 @@ def main():
     flags += [f"--target={os.environ['SUBMISSION']}", f"--draw={seed}", f"--seconds={seconds}"]
     judge = Judge()
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-        pytest.main([*flags, f"{COURSE}/tests/test_{script}"], plugins=[judge])
-    if not judge.tests:
-        give_up("the tests did not start")
+        status = pytest.main([*flags, f"{COURSE}/tests/test_{script}"], plugins=[judge])
+    if status:
+        give_up(f"pytest ended with {status!r}")
     print(json.dumps(judge.tests))
 
 

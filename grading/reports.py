@@ -41,8 +41,7 @@ def read_points(path):
     header, *lines = path.read_text("utf-8-sig", "replace").strip().splitlines() or [""]
     for line in filter(str.strip, lines):
         task, _, value = re.sub(r"\s", "", line).partition(",")
-        is_new = task in TASKS and task not in worth
-        if not is_new or not re.fullmatch(r"\d{1,6}(\.\d+)?", value):
+        if task not in TASKS or task in worth or not re.fullmatch(r"\d{1,6}(\.\d+)?", value):
             raise ValueError(f"{path}: {line!r} must be a task, a comma and points, each task once")
         worth[task] = float(value)
     if re.sub(r"\s", "", header).lower() != "task,points" or not worth:
