@@ -556,6 +556,15 @@ def test_a_judge_that_is_killed_gives_no_verdict(tmp_path):
     assert table_of(tmp_path)["anna"]["total"] == "20"
 
 
+def test_a_judge_whose_pytest_fails_gives_no_verdict(tmp_path):
+    room = sandbox.Sandbox("none", tmp_path)
+    (room.course / "tests" / "conftest.py").write_text("")  # so it knows no --target
+    lay_out(tmp_path, {f"submission/{NAME}": RIGHT})
+    output, errors = room.run(tmp_path, "judge.py", NAME, "1", "30")
+    assert not output
+    assert "pytest ended with" in errors
+
+
 def test_a_full_disk_gives_no_verdict(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
