@@ -69,7 +69,7 @@ def fill_in(verdict, known, places, options, room, scratch):
     (scratch / "submission" / name).write_bytes(data)
     output, errors = room.run(scratch, "judge.py", name, str(options.seed), str(options.seconds))
     if not output:
-        raise OSError(errors or "the judge was stopped")
+        raise OSError(errors[-300:] or "the judge was stopped")
     tests = json.loads(output)
     messages = [test["message"] for test in tests.values()]
     reasons = [text for text in messages if re.match("stopped: |.* cannot be imported", text)]
@@ -78,8 +78,8 @@ def fill_in(verdict, known, places, options, room, scratch):
     try:
         verdict["look"] = review.look_at(data, stub, verdict["exercise"])
         verdict["shape"] = review.shape(data, stub)
-    except RecursionError:
-        verdict["look"] = ["nested too deeply to be searched"]
+    except Exception as error:  # of whatever kind
+        verdict["look"] = [f"cannot be searched ({type(error).__name__})"]
     return {**verdict, "status": status, "tests": tests, "key": key}
 
 

@@ -55,7 +55,7 @@ class Judge:
             enter_home()
             if HOME != "/tmp/home" and shutil.disk_usage(HOME).free < 2**25:  # it is everybody's
                 give_up("the disk is full")
-            if why or status != -signal.SIGKILL:
+            if why or status not in (-signal.SIGKILL, -signal.SIGTERM):
                 break
             if times_out_of_memory() != out_of_memory:
                 give_up("the machine ran out of memory")
@@ -101,11 +101,14 @@ class Worker:
 
     def listen(self, limit):
         """Read what it writes until its end. Returns why it must be stopped, or ""."""
+        poll = select.poll()
+        poll.register(self.pipe, select.POLLIN)
+        poll.register(sys.stdin, 0)  # its end alone: a learner's file may write to it
         spent = 0.0
         before = self.clock()
         while spent < limit:
-            ready, _, _ = select.select([self.pipe, sys.stdin], [], [], 0.1)
-            if sys.stdin in ready:  # whoever wanted the verdict is gone
+            ready = dict(poll.poll(100))  # milliseconds
+            if sys.stdin.fileno() in ready:  # whoever wanted the verdict is gone
                 self.end()
                 give_up("stopped")
             if self.pipe in ready:
@@ -136,7 +139,8 @@ class Worker:
         for path in glob.glob("/proc/[1-9]*/stat"):
             with contextlib.suppress(OSError):  # the process may be gone
                 fields = Path(path).read_text(errors="replace").rpartition(")")[2].split()
-                if os.getpid() == 1 or int(fields[3]) == self.process:  # its session
+                # In a sandbox all are but this one, without a parent; elsewhere a session's.
+                if (os.getpid() == 1 and fields[1] != "0") or int(fields[3]) == self.process:
                     sizes.append(int(fields[21]) * resource.getpagesize())
         return sizes
 

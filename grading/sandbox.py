@@ -10,6 +10,7 @@ from pathlib import Path
 import needed
 
 ROOT = Path(__file__).resolve().parent.parent
+HOW_TO_RUN = {"timeout": 4 * 3600, "start_new_session": True}  # a Ctrl-C is the grader's alone
 
 
 class Sandbox:
@@ -33,15 +34,11 @@ class Sandbox:
         (folder / "room").mkdir(exist_ok=True)
         places = [folder / "room", self.course, folder / "submission", self.folders]
         command = ["sh", ROOT / "grading" / "sandbox.sh", self.way, *places, sys.executable]
-        done = subprocess.run(
-            [*command, script, *arguments],
-            stdin=self.stdin,  # a judge gives up when it ends
-            capture_output=True,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # a Ctrl-C is the grader's alone
-        )
-        return done.stdout.strip(), done.stderr.strip()[-300:]
+        command += [script, *arguments]
+        texts = [folder / "output", folder / "errors"]  # files, for these have a limit (sandbox.sh)
+        with open(texts[0], "wb") as output, open(texts[1], "wb") as errors:
+            subprocess.run(command, stdin=self.stdin, stdout=output, stderr=errors, **HOW_TO_RUN)
+        return [path.read_text(errors="replace").strip() for path in texts]
 
     def stop(self):
         """Make all judges end by themselves, soon."""
@@ -60,9 +57,7 @@ def choose(folder, way=None):
     problems = []
     for name in [way] if way else ["bubblewrap", "unshare"]:
         sandbox = Sandbox(name, folder)
-        if way == "none":
-            return sandbox
-        found = sandbox.probe()
+        found = "sealed" if way == "none" else sandbox.probe()
         if found.startswith("sealed"):
             return sandbox
         problems.append(f"{name}: {found}")

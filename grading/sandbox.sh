@@ -122,7 +122,7 @@ room)
     command -v docker >/dev/null || docker=podman
     exec $docker run --rm -i --network=none --read-only --cap-drop=ALL --user=65534:65534 \
         --security-opt=no-new-privileges --security-opt=label=disable --pids-limit=256 --memory=6g --shm-size=$size \
-        --ulimit=core=0 --ulimit=fsize=268435456 --tmpfs=/tmp:size=$size,mode=1777,exec \
+        --ulimit=core=0 --ulimit=fsize=268435456 --ulimit=data=3221225472 --tmpfs=/tmp:size=$size,mode=1777,exec \
         --workdir=/tmp --volume="$course:/course:ro" --volume="$submission:/submission:ro" \
         "$way" "$@"
     ;;

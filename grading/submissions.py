@@ -101,7 +101,9 @@ def scripts_in(path, name, date, scratch, depth=0):
                 for member in archive.infolist():
                     member.filename = member.filename.replace("\\", "/")  # of old Windows tools
                 members = [member for member in archive.infolist() if is_handed_in(member)]
-                if sum(member.file_size for member in members) > 20 * LARGEST:
+                sizes = [member.file_size for member in members]
+                sizes += [path.stat().st_size for path in Path(scratch).rglob("*")]
+                if sum(sizes) > 20 * LARGEST:
                     raise ValueError("it holds more than 20 MB of scripts")
                 archive.extractall(folder, members)
         except Exception as error:  # zlib, lzma and others raise their own
