@@ -1933,7 +1933,7 @@ def save_tensors(content, path):
 def save_numbers(args, numbers):
     """Write what a run has measured, and how, to OUT/exercise_0N.json.
 
-    Before its findings are printed: if nobody can read those any more, the numbers are not lost.
+    Call it before the findings are printed: if nobody can read those any more, the numbers stay.
     """
     settings = {name: value for name, value in vars(args).items() if name != "start"}
     record = {

@@ -101,13 +101,13 @@ class Worker:
 
     def listen(self, limit):
         """Read what it writes until its end. Returns why it must be stopped, or ""."""
-        poll = select.poll()
-        poll.register(self.pipe, select.POLLIN)
-        poll.register(sys.stdin, 0)  # its end alone: a learner's file may write to it
+        poller = select.poll()
+        poller.register(self.pipe, select.POLLIN)
+        poller.register(sys.stdin, 0)  # its end alone: a learner's file may write to it
         spent = 0.0
         before = self.clock()
         while spent < limit:
-            ready = dict(poll.poll(100))  # milliseconds
+            ready = dict(poller.poll(100))  # milliseconds
             if sys.stdin.fileno() in ready:  # whoever wanted the verdict is gone
                 self.end()
                 give_up("stopped")
@@ -139,7 +139,7 @@ class Worker:
         for path in glob.glob("/proc/[1-9]*/stat"):
             with contextlib.suppress(OSError):  # the process may be gone
                 fields = Path(path).read_text(errors="replace").rpartition(")")[2].split()
-                # In a sandbox all are but this one, without a parent; elsewhere a session's.
+                # In a sandbox all but this process, which has no parent; elsewhere its session.
                 if (os.getpid() == 1 and fields[1] != "0") or int(fields[3]) == self.process:
                     sizes.append(int(fields[21]) * resource.getpagesize())
         return sizes

@@ -112,6 +112,8 @@ def make_network(lesson, skip, blocks=2, width=4, seed=0):
 
 # Task 2.1
 
+KEPT = "something is kept from an earlier call; compute everything from x, in each call"
+
 
 def make_block(lesson, case, skip, training):
     """A block with random weights, an input for it, and how to call it."""
@@ -194,11 +196,10 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
             )
         mistakes = block_mistakes(branch, shortcut, before_relu)
         earlier_branch, earlier_shortcut = earlier
-        kept = "something is kept from an earlier call; compute everything from x, in each call"
         if is_close(output, F.relu(branch + earlier_shortcut)):
-            mistakes = {kept: output}
+            mistakes = {KEPT: output}
         if is_close(output, F.relu(earlier_branch + shortcut if skip else earlier_branch)):
-            mistakes = {kept: output}
+            mistakes = {KEPT: output}
     cause = wrong_switch(lesson, case, training)
     named = advice(cause) or likeliest(mistakes, functools.partial(is_close, output))
     if not named and skip and not calls_shortcut(block, x):
@@ -315,8 +316,7 @@ def test_block_changes_nothing_in_eval_mode(lesson, skip):
         with calling(f"{what}, then called with fewer and smaller images,"):
             block(x[:2, :, :5])
     except Wrong as wrong:
-        cause = "something is kept from an earlier call; compute everything from x, in each call"
-        raise wrong.because(cause) from None
+        raise wrong.because(KEPT) from None
 
 
 @pytest.mark.task("2.1")

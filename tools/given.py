@@ -625,7 +625,7 @@ def save_tensors(content, path):
 def save_numbers(args, numbers):
     """Write what a run has measured, and how, to OUT/exercise_0N.json.
 
-    Before its findings are printed: if nobody can read those any more, the numbers are not lost.
+    Call it before the findings are printed: if nobody can read those any more, the numbers stay.
     """
     settings = {name: value for name, value in vars(args).items() if name != "start"}
     record = {
@@ -699,7 +699,7 @@ def kept_path(args, label):
     settings = {**vars(args), "code": own_checksum(), "torch": torch.__version__}
     settings["bfloat16"] = multiplies_bfloat16(args.device)
     settings["device_type"] = args.device.type
-    # What does not change the result, or is part of the label, or, of the device, its number.
+    # What does not change the result, or is part of the label. Of the device only the type counts.
     for name in ("start", "out", "data_dir", "device", "seed", "seeds", "depths"):
         settings.pop(name, None)
     words = repr(sorted(settings.items()))
