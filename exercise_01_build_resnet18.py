@@ -56,8 +56,9 @@ except ModuleNotFoundError as error:
     )
 
 EXERCISE = "exercise_01_build_resnet18"
-# Per image of a batch: the paper's 0.1 for 128 (section 4.2), scaled as in Goyal et al., 2017.
-RATE = 0.1 / 128
+# The paper's learning rate is 0.1 for batches of 128 images (section 4.2). For other batches it is
+# scaled in proportion, as in Goyal et al., 2017.
+RATE_PER_IMAGE = 0.1 / 128
 WEIGHT_DECAY = 5e-4  # common for CIFAR-10; the paper has 1e-4
 BUDGETS = {
     "cpu": {
@@ -192,7 +193,7 @@ def run(args):
     def test(_):
         return {"test_accuracy": float(accuracy(tested_model, test_batches(data)))}
 
-    optimizer = make_sgd(model, RATE * args.batch_size, WEIGHT_DECAY)
+    optimizer = make_sgd(model, RATE_PER_IMAGE * args.batch_size, WEIGHT_DECAY)
     schedule = one_cycle(optimizer, args.epochs * count_steps(data, args.batch_size))
     history = train(
         model,
@@ -305,10 +306,10 @@ def draw_accuracy(axes, history, chance):
     test = [100 * row["test_accuracy"] for row in history]
     axes.plot(epochs, train, "o-", color=BLUE)
     axes.plot(epochs, test, "o-", color=VERMILION)
-    axes.axhline(100 * chance, color=GREY, linestyle=":")
-    up = 8 if test[-1] > train[-1] else -8  # points, to keep the two labels apart
-    label_curve(axes, f"training, {train[-1]:.1f} %", epochs[-1], train[-1], BLUE, (8, -up))
-    label_curve(axes, f"test, {test[-1]:.1f} %", epochs[-1], test[-1], VERMILION, (8, up))
+    axes.plot(epochs, [100 * chance] * len(epochs), ":", color=GREY)
+    offset = 8 if test[-1] > train[-1] else -8  # in 1/72 inch: keeps the two labels apart
+    label_curve(axes, f"training, {train[-1]:.1f} %", epochs[-1], train[-1], BLUE, (8, -offset))
+    label_curve(axes, f"test, {test[-1]:.1f} %", epochs[-1], test[-1], VERMILION, (8, offset))
     label_curve(axes, f"chance, {percent(chance)}", epochs[-1], 100 * chance, GREY)
     axes.set(
         xlabel="epoch",
@@ -320,9 +321,9 @@ def draw_accuracy(axes, history, chance):
 
 def draw_confusion(axes, confusion, classes):
     """The share of each class's test images that is given each prediction, in per cent."""
-    percent = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
-    axes.imshow(percent.numpy(), cmap="Blues", vmin=0, vmax=100)
-    for label, row in enumerate(percent.tolist()):
+    percentages = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
+    axes.imshow(percentages.numpy(), cmap="Blues", vmin=0, vmax=100)
+    for label, row in enumerate(percentages.tolist()):
         for prediction, value in enumerate(row):
             if value >= 0.5:
                 colour = "white" if value > 50 else "black"

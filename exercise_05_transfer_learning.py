@@ -101,11 +101,11 @@ BUDGETS = {  # epochs, train_images and batch_size are those of pretraining
 LABELS_PER_CLASS = (2, 5, 20, 100)
 MOST_OWN_IMAGES = 5_000  # to train on, with many classes: 0.8 GB at 224x224
 STRATEGIES = ("from scratch", "linear probe", "last stage", "all layers")
-PRETRAINING_RATE = 0.1 / 128  # SGD's, per image of a batch: as in exercise 1
+PRETRAINING_RATE_PER_IMAGE = 0.1 / 128  # SGD's, as in exercise 1
 WEIGHT_DECAY = 5e-4  # SGD's: common for CIFAR-10; the paper has 1e-4
 FINE_TUNING_RATE = 0.002  # AdamW's
 RATE_FACTOR = 0.6  # a stage's learning rate over that of the stage after it
-BATCH_SIZE = 32  # of fine-tuning
+FINE_TUNING_BATCH_SIZE = 32
 ADAPTATION_IMAGES = 1_000  # unlabelled ones to adapt to; at most as many to test on
 TRAIN_FOLDERS = ("train", "training", "trainset", "trainimages")  # in lower case
 TEST_FOLDERS = ("test", "testing", "testset", "testimages", "val", "valid", "validation")
@@ -246,18 +246,27 @@ def adapt_batchnorm(model, batches):
 
 
 def run(args):
-    """Get a pretrained network, transfer it in four ways, and adapt a network to shifted images."""
+    """Get a pretrained network, transfer it in four ways, and adapt a network to shifted images.
+
+    The network is pretrained here on the source, or comes from --weights. The target, to which it
+    is transferred, comes from the same images as the source, or from --images. The network that is
+    adapted is the pretrained one; with --weights, one that was fine-tuned on the target.
+    """
     network = None if args.weights is None else load_weights(args.weights)
     source = None
     if is_small(network) or not args.images:
         # A small network from a file, too, takes images that are normalised as the source's.
         data = load_data(args)
         source = make_source(args, data)
-    form = image_format(args, source, network)
-    target = read_folders(args, form) if args.images else make_target(args, data, form)
+    image_format = choose_format(args, source, network)
+    if args.images:
+        target = read_folders(args, image_format)
+    else:
+        target = make_target(args, data, image_format)
+    size = image_format.size
     print(
         f"Target: {target.name}, {len(target.train_labels):,} training images, "
-        f"{len(target.test_labels):,} test images of {len(target.classes)} classes, {form.size} px"
+        f"{len(target.test_labels):,} test images of {len(target.classes)} classes, {size} px"
     )
     if args.images:
         print(f"Classes: {textwrap.shorten(', '.join(target.classes), 300, placeholder=' ...')}")
@@ -272,11 +281,11 @@ def run(args):
                 f"{percent(source_accuracy, digits=1)}"
             )
     network.to(args.device)
-    choose_cost(args, form)
+    set_seeds_and_steps(args, image_format)
     accuracies, fine_tuned = compare_strategies(args, network, target, labels_per_class)
     if args.weights is None:
         model = network
-        domain = source
+        domain = source  # whose images it knows
     else:
         model = fine_tuned
         domain = target
@@ -318,7 +327,7 @@ def is_small(network):
     return network is None or network.conv1.kernel_size == (3, 3)
 
 
-def image_format(args, source, network):
+def choose_format(args, source, network):
     """The format that a network takes; None stands for the network that is to be pretrained."""
     if is_small(network):
         return ImageFormat(args.size, args.size, source.mean, source.deviation)
@@ -333,8 +342,8 @@ def image_format(args, source, network):
     )
 
 
-def make_data(args, name, classes, train_set, test_set, form):
-    """Image data on args.device from two pairs (images, labels), with form's mean and deviation."""
+def make_data(args, name, classes, train_set, test_set, image_format):
+    """Image data on args.device from two pairs (images, labels), in an image format."""
     train_images, train_labels = train_set
     test_images, test_labels = test_set
     return ImageData(
@@ -344,8 +353,8 @@ def make_data(args, name, classes, train_set, test_set, form):
         train_labels=train_labels.to(args.device),
         test_images=test_images.to(args.device),
         test_labels=test_labels.to(args.device),
-        mean=form.mean,
-        deviation=form.deviation,
+        mean=image_format.mean,
+        deviation=image_format.deviation,
     )
 
 
@@ -362,7 +371,7 @@ def make_source(args, data):
     )
 
 
-def make_target(args, data, form):
+def make_target(args, data, image_format):
     """The data to transfer to: outlines of shapes, or the last five classes of CIFAR-10."""
     if data.name == "shapes":
         # Labels are drawn at random: 200 images per class on average have 100 of every class.
@@ -380,9 +389,9 @@ def make_target(args, data, form):
         args,
         name,
         [data.classes[label] for label in classes],
-        take_classes(*train_set, classes, form.size),
-        take_classes(*test_set, classes, form.size),
-        form,
+        take_classes(*train_set, classes, image_format.size),
+        take_classes(*test_set, classes, image_format.size),
+        image_format,
     )
 
 
@@ -416,319 +425,6 @@ def labelled_batches(images, labels, data):
     for batch in image_batches(images, data):
         yield batch, labels[start : start + len(batch)]
         start += len(batch)
-
-
-# Your own images
-
-
-def read_folders(args, form):
-    """Your images: DIR/train and DIR/test, or DIR split class by class; no more than are used.
-
-    Prints what is skipped. Ends the script with one sentence if the folders cannot be used.
-    """
-    choice = Choice(args.images, args.out)
-    try:
-        train_files, test_files = find_files(args, choice)
-        return read_files(args, form, train_files, test_files, choice)
-    finally:
-        choice.show_skipped()
-
-
-def read_files(args, form, train_files, test_files, choice):
-    """The images of find_files, in random order; without test_files some are kept for testing."""
-    classes = list(train_files)
-    train_limit = min(LABELS_PER_CLASS[-1], max(1, MOST_OWN_IMAGES // len(classes)))
-    test_limit = max(1, args.test_images // len(classes))
-    if train_limit < LABELS_PER_CLASS[-1]:
-        print(f"At most {train_limit} images per class are trained on, {MOST_OWN_IMAGES:,} in all")
-    train_set = ImageList()
-    test_set = ImageList()
-    for label, name in enumerate(classes):
-        if test_files:
-            train_images = read_images(train_files[name], form, train_limit, choice)
-            test_images = read_images(test_files[name], form, test_limit, choice)
-        else:
-            images = read_images(train_files[name], form, train_limit + test_limit, choice)
-            test_count = min(test_limit, max(1, round(TEST_SHARE * len(images))))
-            train_images = images[test_count:][:train_limit]
-            test_images = images[:test_count]
-        if not train_images or not test_images:
-            sys.exit(
-                f"--images {args.images}: class {name} has too few images that can be read: "
-                f"{len(train_images)} to train on and {len(test_images)} to test on. It needs at "
-                "least one of each, better twenty"
-            )
-        train_set.add(train_images, label)
-        test_set.add(test_images, label)
-    if not test_files:
-        print(
-            f"Split {args.images} at random, class by class: {percent(TEST_SHARE)} of the images, "
-            f"at most {test_limit} per class, are for testing"
-        )
-    # A name in an old encoding has bytes that are no letters.
-    name = args.images.resolve().name.encode(errors="replace").decode()
-    # Batch norm's statistics are those of a batch: no batch should hold one class alone.
-    train_set = train_set.shuffle(args.seed)
-    test_set = test_set.shuffle(args.seed)
-    return make_data(args, name, classes, train_set, test_set, form)
-
-
-class Choice:
-    """Which files and folders of yours are read, and how many are skipped, by the reason why."""
-
-    def __init__(self, folder, out):
-        images = Path(os.path.realpath(folder))
-        out = Path(os.path.realpath(out))
-        self.results = {out, out.parent} if out.name == "dry_run" else {out}
-        self.seen = {images, *images.parents}  # to which a link may lead back
-        self.first = {}
-        self.count = Counter()
-
-    def takes(self, path):
-        """Whether to read a path: not if it is hidden, nor if a link has led to the same before."""
-        real_path = Path(os.path.realpath(path))  # Path.resolve may fail at a link to itself
-        if is_hidden(path.name):
-            self.skip(path, "hidden, or the system's own")
-        elif real_path in self.results:
-            self.skip(path, "this script writes its results there")
-        elif real_path in self.seen:
-            self.skip(path, "a link to what is read elsewhere")
-        else:
-            self.seen.add(real_path)
-            return True
-        return False
-
-    def skip(self, path, why, kind=None):
-        """Count a path; kind stands for reasons that differ in details only."""
-        kind = kind or why
-        self.first.setdefault(kind, (path, why))
-        self.count[kind] += 1
-
-    def show_skipped(self):
-        """Print a line for each kind."""
-        for kind, (path, why) in self.first.items():
-            others = self.count[kind] - 1
-            more = f" and {others} more" if others else ""
-            print(f"Skipped {path}{more}: {why}")
-
-
-def is_hidden(name):
-    """Whether a file or folder of that name is hidden, or one of the system's own."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
-
-
-class ImageList:
-    """Images of the same shape, and their labels, that come class by class."""
-
-    def __init__(self):
-        self.images = []
-        self.labels = []
-
-    def add(self, images, label):
-        self.images.extend(images)
-        self.labels.extend([label] * len(images))
-
-    def shuffle(self, seed):
-        """All in random order: images, uint8 (count, 3, height, width), labels, int64 (count,)."""
-        order = list(range(len(self.labels)))
-        random.Random(seed).shuffle(order)
-        images = torch.stack([self.images[position] for position in order])
-        return images, torch.tensor(self.labels)[order]
-
-
-def find_files(args, choice):
-    """The files of the training set and of the test set, each {class: paths in random order}.
-
-    The latter is None if there is no test folder. Ends the script with one sentence if the folders
-    cannot be used.
-    """
-    class_folders = list_folders(args.images, choice)
-    by_name = {path.name.lower(): path for path in class_folders}
-    train_folders = [by_name[name] for name in TRAIN_FOLDERS if name in by_name]
-    test_folders = [by_name[name] for name in TEST_FOLDERS if name in by_name]
-    test_files = None
-    if train_folders and test_folders:
-        train_folder = train_folders[0]
-        class_folders = list_folders(train_folder, choice)
-        stop_if_few(train_folder, class_folders)
-        classes = [composed(path.name) for path in class_folders]
-        test_class_folders = find_test_folders(train_folder, test_folders, classes, choice)
-        test_files = list_files(test_class_folders, args.seed, choice)
-    else:
-        stop_if_few(args.images, class_folders)
-        stop_if_sets(args.images, class_folders)
-    return list_files(class_folders, args.seed, choice), test_files
-
-
-def stop_if_few(folder, class_folders):
-    """End the script with one sentence if a folder has less than two folders for classes."""
-    if not class_folders:
-        sys.exit(
-            f"--images {folder}: needs a folder for each class, with that class's images in it"
-        )
-    first = class_folders[0]
-    if len(class_folders) == 1 and len(folders_in(first)) > 1:
-        sys.exit(f"--images {folder}: has nothing but one folder; give {first} instead")
-    if len(class_folders) == 1:
-        sys.exit(
-            f"--images {folder}: has one class, {first.name}; a classifier needs two folders or "
-            "more"
-        )
-
-
-def stop_if_sets(folder, folders):
-    """End the script with one sentence if what should be classes look like sets of images."""
-    for path in folders:
-        if path.name.lower() in TRAIN_FOLDERS and len(folders_in(path)) > 1:
-            sys.exit(
-                f"--images {folder}: {path.name} has folders of its own, as training sets have, "
-                f"but there is no test beside it; give {path} instead, or name the other one test"
-            )
-    inside = {path: folders_in(path) for path in folders}
-    kind = {path: kind_of_set(path) for path in folders}
-    for one, other in itertools.combinations(folders, 2):
-        look_alike = len(inside[one]) > 1 and inside[one] == inside[other]
-        if look_alike or {kind[one], kind[other]} == {"train", "test"}:
-            sys.exit(
-                f"--images {folder}: {one.name} and {other.name} look like sets of images; if they "
-                "are, give the folder in them that has a folder for each class, or name them train "
-                "and test; if they are classes, give them other names, and no folders of their own"
-            )
-
-
-def kind_of_set(folder):
-    """Which set a word of a folder's name says it is, as in seg_train: "train", "test" or None."""
-    parts = re.findall("[A-Z]?[a-z]+|[A-Z]+", folder.name)  # of trainA: train and A
-    words = {part.lower() for part in parts}
-    if words & set(TRAIN_FOLDERS):
-        return "train"
-    if words & set(TEST_FOLDERS):
-        return "test"
-    return None
-
-
-def folders_in(folder):
-    """The names of the folders in a folder, sorted; none if it cannot be read."""
-    _, names, _ = next(os.walk(folder), ("", [], []))
-    return sorted(name for name in names if not is_hidden(name))
-
-
-def find_test_folders(train_folder, candidates, classes, choice):
-    """The class folders in the first candidate that has the classes of the training set."""
-    odd = None
-    for candidate in candidates:
-        folders = list_folders(candidate, choice)
-        test_classes = [composed(folder.name) for folder in folders]
-        if sorted(test_classes) == sorted(classes):
-            print(f"The images to test on are those in {candidate}")
-            return folders
-        if folders:
-            odd = candidate.name, sorted(set(classes) ^ set(test_classes))[0]
-    if odd is None:
-        sys.exit(
-            f"--images {train_folder.parent}: {candidate.name} has no folder for each class; give "
-            f"{train_folder} instead, and a part of it is kept for testing"
-        )
-    sys.exit(
-        f"--images {train_folder.parent}: {train_folder.name} and {odd[0]} have different classes: "
-        f"only one of them has {odd[1]!r}"
-    )
-
-
-def composed(name):
-    """A name in which a letter with an accent is one character: a Mac writes it as two."""
-    return unicodedata.normalize("NFC", name)
-
-
-def list_folders(folder, choice):
-    """The folders in a folder, by name."""
-    try:
-        folders = [path for path in folder.iterdir() if path.is_dir()]
-    except NotADirectoryError:
-        sys.exit(f"--images {folder}: is a file and no folder; unpack an archive first")
-    except OSError as error:
-        sys.exit(f"--images {folder}: cannot be read ({error.strerror})")
-    folders.sort(key=lambda path: path.name)
-    return [path for path in folders if choice.takes(path)]
-
-
-def list_files(class_folders, seed, choice):
-    """The image files of each class in random order: {class: paths}."""
-    files = {}
-    for folder in class_folders:
-        paths = list_images(folder, choice)
-        random.Random(seed).shuffle(paths)
-        files[composed(folder.name)] = paths
-    return files
-
-
-def list_images(class_folder, choice):
-    """The image files in a folder and in the folders below it."""
-
-    def skip(error):
-        choice.skip(error.filename, error.strerror)
-
-    images = []
-    for root, folders, files in os.walk(class_folder, onerror=skip, followlinks=True):
-        below = [Path(root, name) for name in sorted(folders)]
-        folders[:] = [path.name for path in below if choice.takes(path)]
-        for name in sorted(files):
-            path = Path(root, name)
-            suffix = path.suffix.lower()
-            if suffix in IMG_EXTENSIONS and choice.takes(path):
-                images.append(path)
-            elif suffix not in IMG_EXTENSIONS:
-                kind = "a number" if suffix[1:].isdecimal() else suffix
-                choice.skip(path, f"not one of {' '.join(IMG_EXTENSIONS)}", kind)
-    return images
-
-
-def read_images(paths, form, limit, choice):
-    """The first images that can be read, at most limit, as a list of uint8 (3, size, size)."""
-    images = []
-    most = min(limit, len(paths))
-    for path in tqdm(paths, "reading images", most, unit="image", leave=False):
-        if len(images) == limit:
-            break
-        try:
-            image = read_image(path)
-            image = TF.resize(image, form.resize, antialias=True)
-            image = TF.center_crop(image, form.size)
-            images.append(TF.pil_to_tensor(image))
-        except MemoryError:
-            raise
-        except Exception as error:  # Pillow raises many kinds
-            choice.skip(path, first_line(error), type(error))
-    return images
-
-
-def read_image(path):
-    """An image file as an RGB image, turned as the camera was held; white where transparent.
-
-    Values of more than 8 bits are scaled: the image's lowest becomes 0, its highest 255.
-    """
-    with Image.open(path) as image:
-        image.load()
-        with contextlib.suppress(Exception):  # a file may say nonsense of how the camera was held
-            image = ImageOps.exif_transpose(image)
-        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
-            image = image.convert("RGBA")
-            paper = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(paper, image).convert("RGB")
-        if image.mode.startswith(("I", "F")):
-            image = image.convert("F")
-            low, high = image.getextrema()
-            if not torch.isfinite(TF.pil_to_tensor(image)).all():
-                raise ValueError("it has values that are NaN or infinite")
-            factor = 255 / ((high - low) or 1)
-            image = image.point(lambda value: value * factor - low * factor)
-        return image.convert("RGB")
-
-
-def first_line(error):
-    """The first line of an error's message, or the error's type if it has no message."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 # The pretrained network
@@ -771,7 +467,8 @@ def pretrain(args, source):
     torch.manual_seed(args.seed)
     network = SmallResNet(len(source.classes), args.width)
     network.apply(initialise).to(args.device)
-    optimizer = make_sgd(network, PRETRAINING_RATE * args.batch_size, WEIGHT_DECAY)
+    rate = PRETRAINING_RATE_PER_IMAGE * args.batch_size
+    optimizer = make_sgd(network, rate, WEIGHT_DECAY)
     schedule = one_cycle(optimizer, args.epochs * count_steps(source, args.batch_size))
     train(
         network,
@@ -794,141 +491,20 @@ def pretrain(args, source):
     return network
 
 
-def load_weights(name):
-    """The network with the weights that --weights names.
-
-    That is torchvision's ResNet-18 with its ImageNet weights, or the network whose state_dict is in
-    a file. Ends the script with one sentence if the weights cannot be loaded.
-    """
-    if name == "imagenet":
-        return download_resnet18()
-    state = find_state(read_state(name))
-    num_classes = 1
-    if has_linear_head(state):
-        num_classes = len(state["fc.bias"])
-    else:  # every transfer replaces the head, so it may be any
-        state = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
-    try:
-        stem = state["conv1.weight"]
-        if stem.shape[2:] == (3, 3):
-            network = SmallResNet(num_classes, width=len(stem))
-        else:
-            network = resnet18(num_classes=num_classes)
-        missing, unexpected = network.load_state_dict(state, strict=False)
-        outside_head = [key for key in missing + unexpected if not key.startswith("fc.")]
-        if not outside_head:
-            check_finite(network, name)
-            return network
-        why = f"only one of the two has {outside_head[0]}"
-    except KeyError as error:
-        why = f"it has no {error.args[0]}"
-    except (RuntimeError, TypeError, AttributeError) as error:
-        why = str(error).splitlines()[-1].strip()
-    sys.exit(
-        f"--weights {name}: fits neither torchvision's resnet18 nor this script's network: {why}"
-    )
-
-
-def check_finite(network, name):
-    """End the script if a network holds NaN or infinity, as after a run that diverged."""
-    for key, tensor in network.state_dict().items():
-        if not tensor.isfinite().all():
-            sys.exit(f"--weights {name}: its {key} holds NaN or infinity: take other weights")
-
-
-def has_linear_head(state):
-    """Whether a state_dict has the weight and bias of an nn.Linear on what layer4 returns."""
-    weight = state.get("fc.weight")
-    last = state.get("layer4.0.bn1.bias")
-    bias = state.get("fc.bias")
-    if weight is None or last is None or bias is None:
-        return False
-    return weight.dim() == 2 and weight.shape == (bias.numel(), len(last))
-
-
-def find_state(content):
-    """The state_dict of a ResNet in what a training script has saved; {} if it has none.
-
-    It may be nested, as in {"epoch": 3, "model": state_dict}, and its names may all begin alike, as
-    in module.conv1.weight.
-    """
-    if not isinstance(content, dict):
-        return {}
-    for name in content:
-        prefix, place, rest = str(name).partition("layer4.0.conv1.weight")
-        if place and not rest:
-            length = len(prefix)
-            return {
-                str(key)[length:]: content[key] for key in content if str(key).startswith(prefix)
-            }
-    for part in content.values():
-        state = find_state(part)
-        if state:
-            return state
-    return {}
-
-
-def download_resnet18():
-    """torchvision's ResNet-18 with its ImageNet weights, from the web or from torch's cache."""
-    weights = ResNet18_Weights.IMAGENET1K_V1
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
-    try:
-        return resnet18(weights=weights)
-    except Exception as error:  # torch and urllib each raise their own
-        if os.path.isfile(path) and not os.access(path, os.R_OK):
-            sys.exit(f"--weights imagenet: {path} cannot be read: set TORCH_HOME to another folder")
-        if is_damaged(path):
-            sys.exit(f"--weights imagenet: {path} is damaged: delete it, and run this again")
-        why = why_not_fetched("ResNet-18", error, weights.url, path.parent, "TORCH_HOME")
-        sys.exit(f"--weights imagenet: {why}, or leave --weights out")
-
-
-def is_damaged(path):
-    """Whether a file of torch's cache is there, but not what its name says: NAME-CHECKSUM.pth."""
-    if not os.path.isfile(path):  # Path.is_file fails where one may not look
-        return False
-    checksum = path.stem.rpartition("-")[2]
-    return not hashlib.sha256(path.read_bytes()).hexdigest().startswith(checksum)
-
-
-def read_state(name):
-    """What torch.save wrote to a file, if it holds nothing but tensors and plain containers."""
-    try:
-        return torch.load(name, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        sys.exit(
-            f"--weights {name}: there is no such file; say imagenet, or name a file with a "
-            "state_dict"
-        )
-    except pickle.UnpicklingError:
-        if name.endswith(".safetensors"):
-            sys.exit(
-                f"--weights {name}: this torch cannot read safetensors; read it with "
-                "safetensors.torch.load_file, and write what that returns with torch.save"
-            )
-        sys.exit(
-            f"--weights {name}: refused, for it is no checkpoint, or holds more than tensors and "
-            "could run code; write one with torch.save(model.state_dict(), FILE)"
-        )
-    except Exception as error:  # torch raises many kinds
-        sys.exit(f"--weights {name}: cannot be loaded ({first_line(error)})")
-
-
 # Transfer
 
 
-def choose_cost(args, form):
+def set_seeds_and_steps(args, image_format):
     """Set args.seeds and args.steps where no flag has: fewer for large images without CUDA."""
     is_fast = args.device.type == "cuda"
-    is_open = args.seeds is None or args.steps is None
+    uses_defaults = args.seeds is None or args.steps is None
     if args.dry_run:
         args.seeds = 1
         args.steps = 1
-    elif form.size > 64 and not is_fast:
+    elif image_format.size > 64 and not is_fast:
         args.seeds = args.seeds or 1
         args.steps = args.steps or SLOW_STEPS
-        if is_open:
+        if uses_defaults:
             print(
                 "Images of this size take long without a CUDA GPU, so this run has --seeds "
                 f"{args.seeds} and --steps {args.steps}. With few of either, a small difference "
@@ -965,17 +541,16 @@ def compare_strategies(args, network, target, labels_per_class):
     accuracies = {strategy: [] for strategy in STRATEGIES}
     total = len(labels_per_class) * len(STRATEGIES) * len(seeds)
     with tqdm(total=total, desc="transfer", unit="model") as bar:
-        for count in labels_per_class:
-            for strategy in STRATEGIES:
-                accuracy_per_seed = []
-                for seed in seeds:
-                    model = transfer(strategy, network, target, count, seed, args.steps)
-                    batches = labelled_batches(target.test_images, target.test_labels, target)
-                    accuracy_per_seed.append(accuracy(model, batches))
-                    bar.update()
-                    if strategy == "all layers":
-                        fine_tuned = model
-                accuracies[strategy].append(accuracy_per_seed)
+        for count, strategy in itertools.product(labels_per_class, STRATEGIES):
+            accuracy_per_seed = []
+            for seed in seeds:
+                model = transfer(strategy, network, target, count, seed, args.steps)
+                batches = labelled_batches(target.test_images, target.test_labels, target)
+                accuracy_per_seed.append(accuracy(model, batches))
+                bar.update()
+            accuracies[strategy].append(accuracy_per_seed)
+            if strategy == "all layers":
+                fine_tuned = model
     return accuracies, fine_tuned
 
 
@@ -1029,12 +604,12 @@ def fine_tune(model, images, labels, data, groups, steps):
     device = images.device
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=device.type != "mps")
     schedule = one_cycle(optimizer, steps + 1)  # so that the last step still learns
-    epochs = math.ceil(steps * BATCH_SIZE / len(images))
+    epochs = math.ceil(steps * FINE_TUNING_BATCH_SIZE / len(images))
     order = torch.cat([torch.randperm(len(images)) for _ in range(epochs)])
     places = 2 * (images.shape[2] // 8) + 1  # at which an image can be cropped
     model.to(memory_format=memory_format(device))
     model.train()
-    for batch in order.to(device).split(BATCH_SIZE)[:steps]:
+    for batch in order.to(device).split(FINE_TUNING_BATCH_SIZE)[:steps]:
         shift = torch.randint(places, (len(batch), 2)).to(device)
         flip = torch.randint(2, (len(batch),)).to(device).bool()
         augmented = augment(images[batch], shift, flip)
@@ -1375,6 +950,444 @@ def draw_arrow(axes, y, before_and_after):
         axes.annotate("", (100 * after, y), (100 * before, y), arrowprops=arrow)
     axes.plot(100 * before, y, "o", color=GREY)
     label_curve(axes, f"{points:+.1f}", 100 * max(before, after), y, colour, (9, 0))
+
+
+# Your own images
+
+
+def read_folders(args, image_format):
+    """Your images: DIR/train and DIR/test, or DIR split class by class; no more than are used.
+
+    Prints what is skipped. Ends the script with one sentence if the folders cannot be used.
+    """
+    file_filter = FileFilter(args.images, args.out)
+    try:
+        train_files, test_files = find_files(args, file_filter)
+        return read_files(args, image_format, train_files, test_files, file_filter)
+    finally:
+        file_filter.show_skipped()
+
+
+def read_files(args, image_format, train_files, test_files, file_filter):
+    """The images of find_files, in random order; without test_files some are kept for testing."""
+    classes = list(train_files)
+    train_limit = min(LABELS_PER_CLASS[-1], max(1, MOST_OWN_IMAGES // len(classes)))
+    test_limit = max(1, args.test_images // len(classes))
+    if train_limit < LABELS_PER_CLASS[-1]:
+        print(f"At most {train_limit} images per class are trained on, {MOST_OWN_IMAGES:,} in all")
+    train_set = ImageList()
+    test_set = ImageList()
+    for label, name in enumerate(classes):
+        if test_files:
+            train_images = read_images(train_files[name], image_format, train_limit, file_filter)
+            test_images = read_images(test_files[name], image_format, test_limit, file_filter)
+        else:
+            limit = train_limit + test_limit
+            images = read_images(train_files[name], image_format, limit, file_filter)
+            test_count = min(test_limit, max(1, round(TEST_SHARE * len(images))))
+            train_images = images[test_count:][:train_limit]
+            test_images = images[:test_count]
+        if not train_images or not test_images:
+            sys.exit(
+                f"--images {args.images}: class {name} has too few images that can be read: "
+                f"{len(train_images)} to train on and {len(test_images)} to test on. It needs at "
+                "least one of each, better twenty"
+            )
+        train_set.add(train_images, label)
+        test_set.add(test_images, label)
+    if not test_files:
+        print(
+            f"Split {args.images} at random, class by class: {percent(TEST_SHARE)} of the images, "
+            f"at most {test_limit} per class, are for testing"
+        )
+    # A name in an old encoding has bytes that are no letters.
+    name = args.images.resolve().name.encode(errors="replace").decode()
+    # Batch norm's statistics are those of a batch: no batch should hold one class alone.
+    train_set = train_set.shuffle(args.seed)
+    test_set = test_set.shuffle(args.seed)
+    return make_data(args, name, classes, train_set, test_set, image_format)
+
+
+class FileFilter:
+    """Which files and folders of yours are read, and how many are skipped, by the reason why."""
+
+    def __init__(self, folder, out):
+        images = Path(os.path.realpath(folder))
+        out = Path(os.path.realpath(out))
+        self.results = {out, out.parent} if out.name == "dry_run" else {out}
+        self.seen = {images, *images.parents}  # to which a link may lead back
+        self.first = {}
+        self.count = Counter()
+
+    def takes(self, path):
+        """Whether to read a path: not if it is hidden, nor if a link has led to the same before."""
+        real_path = Path(os.path.realpath(path))  # Path.resolve may fail at a link to itself
+        if is_hidden(path.name):
+            self.skip(path, "hidden, or the system's own")
+        elif real_path in self.results:
+            self.skip(path, "this script writes its results there")
+        elif real_path in self.seen:
+            self.skip(path, "a link to what is read elsewhere")
+        else:
+            self.seen.add(real_path)
+            return True
+        return False
+
+    def skip(self, path, why, kind=None):
+        """Count a path; kind stands for reasons that differ in details only."""
+        kind = kind or why
+        self.first.setdefault(kind, (path, why))
+        self.count[kind] += 1
+
+    def show_skipped(self):
+        """Print a line for each kind."""
+        for kind, (path, why) in self.first.items():
+            others = self.count[kind] - 1
+            more = f" and {others} more" if others else ""
+            print(f"Skipped {path}{more}: {why}")
+
+
+def is_hidden(name):
+    """Whether a file or folder of that name is hidden, or one of the system's own."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+class ImageList:
+    """Images of the same shape, and their labels, that come class by class."""
+
+    def __init__(self):
+        self.images = []
+        self.labels = []
+
+    def add(self, images, label):
+        self.images.extend(images)
+        self.labels.extend([label] * len(images))
+
+    def shuffle(self, seed):
+        """All in random order: images, uint8 (count, 3, height, width), labels, int64 (count,)."""
+        order = list(range(len(self.labels)))
+        random.Random(seed).shuffle(order)
+        images = torch.stack([self.images[position] for position in order])
+        return images, torch.tensor(self.labels)[order]
+
+
+def find_files(args, file_filter):
+    """The files of the training set and of the test set, each {class: paths in random order}.
+
+    The latter is None if there is no test folder. Ends the script with one sentence if the folders
+    cannot be used.
+    """
+    class_folders = list_folders(args.images, file_filter)
+    by_name = {path.name.lower(): path for path in class_folders}
+    train_folders = [by_name[name] for name in TRAIN_FOLDERS if name in by_name]
+    test_folders = [by_name[name] for name in TEST_FOLDERS if name in by_name]
+    test_files = None
+    if train_folders and test_folders:
+        train_folder = train_folders[0]
+        class_folders = list_folders(train_folder, file_filter)
+        stop_if_few(train_folder, class_folders)
+        classes = [composed(path.name) for path in class_folders]
+        test_class_folders = find_test_folders(train_folder, test_folders, classes, file_filter)
+        test_files = list_files(test_class_folders, args.seed, file_filter)
+    else:
+        stop_if_few(args.images, class_folders)
+        stop_if_sets(args.images, class_folders)
+    return list_files(class_folders, args.seed, file_filter), test_files
+
+
+def stop_if_few(folder, class_folders):
+    """End the script with one sentence if a folder has less than two folders for classes."""
+    if not class_folders:
+        sys.exit(
+            f"--images {folder}: needs a folder for each class, with that class's images in it"
+        )
+    first = class_folders[0]
+    if len(class_folders) == 1 and len(folders_in(first)) > 1:
+        sys.exit(f"--images {folder}: has nothing but one folder; give {first} instead")
+    if len(class_folders) == 1:
+        sys.exit(
+            f"--images {folder}: has one class, {first.name}; a classifier needs two folders or "
+            "more"
+        )
+
+
+def stop_if_sets(folder, folders):
+    """End the script with one sentence if what should be classes look like sets of images."""
+    for path in folders:
+        if path.name.lower() in TRAIN_FOLDERS and len(folders_in(path)) > 1:
+            sys.exit(
+                f"--images {folder}: {path.name} has folders of its own, as training sets have, "
+                f"but there is no test beside it; give {path} instead, or name the other one test"
+            )
+    inside = {path: folders_in(path) for path in folders}
+    kind = {path: kind_of_set(path) for path in folders}
+    for one, other in itertools.combinations(folders, 2):
+        look_alike = len(inside[one]) > 1 and inside[one] == inside[other]
+        if look_alike or {kind[one], kind[other]} == {"train", "test"}:
+            sys.exit(
+                f"--images {folder}: {one.name} and {other.name} look like sets of images; if they "
+                "are, give the folder in them that has a folder for each class, or name them train "
+                "and test; if they are classes, give them other names, and no folders of their own"
+            )
+
+
+def kind_of_set(folder):
+    """Which set a word of a folder's name says it is, as in seg_train: "train", "test" or None."""
+    parts = re.findall("[A-Z]?[a-z]+|[A-Z]+", folder.name)  # of trainA: train and A
+    words = {part.lower() for part in parts}
+    if words & set(TRAIN_FOLDERS):
+        return "train"
+    if words & set(TEST_FOLDERS):
+        return "test"
+    return None
+
+
+def folders_in(folder):
+    """The names of the folders in a folder, sorted; none if it cannot be read."""
+    _, names, _ = next(os.walk(folder), ("", [], []))
+    return sorted(name for name in names if not is_hidden(name))
+
+
+def find_test_folders(train_folder, candidates, classes, file_filter):
+    """The class folders in the first candidate that has the classes of the training set."""
+    odd = None
+    for candidate in candidates:
+        folders = list_folders(candidate, file_filter)
+        test_classes = [composed(folder.name) for folder in folders]
+        if sorted(test_classes) == sorted(classes):
+            print(f"The images to test on are those in {candidate}")
+            return folders
+        if folders:
+            odd = candidate.name, sorted(set(classes) ^ set(test_classes))[0]
+    if odd is None:
+        sys.exit(
+            f"--images {train_folder.parent}: {candidate.name} has no folder for each class; give "
+            f"{train_folder} instead, and a part of it is kept for testing"
+        )
+    sys.exit(
+        f"--images {train_folder.parent}: {train_folder.name} and {odd[0]} have different classes: "
+        f"only one of them has {odd[1]!r}"
+    )
+
+
+def composed(name):
+    """A name in which a letter with an accent is one character: a Mac writes it as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def list_folders(folder, file_filter):
+    """The folders in a folder, by name."""
+    try:
+        folders = [path for path in folder.iterdir() if path.is_dir()]
+    except NotADirectoryError:
+        sys.exit(f"--images {folder}: is a file and no folder; unpack an archive first")
+    except OSError as error:
+        sys.exit(f"--images {folder}: cannot be read ({error.strerror})")
+    folders.sort(key=lambda path: path.name)
+    return [path for path in folders if file_filter.takes(path)]
+
+
+def list_files(class_folders, seed, file_filter):
+    """The image files of each class in random order: {class: paths}."""
+    files = {}
+    for folder in class_folders:
+        paths = list_images(folder, file_filter)
+        random.Random(seed).shuffle(paths)
+        files[composed(folder.name)] = paths
+    return files
+
+
+def list_images(class_folder, file_filter):
+    """The image files in a folder and in the folders below it."""
+
+    def skip(error):
+        file_filter.skip(error.filename, error.strerror)
+
+    images = []
+    for root, folders, files in os.walk(class_folder, onerror=skip, followlinks=True):
+        below = [Path(root, name) for name in sorted(folders)]
+        folders[:] = [path.name for path in below if file_filter.takes(path)]
+        for name in sorted(files):
+            path = Path(root, name)
+            suffix = path.suffix.lower()
+            if suffix in IMG_EXTENSIONS and file_filter.takes(path):
+                images.append(path)
+            elif suffix not in IMG_EXTENSIONS:
+                kind = "a number" if suffix[1:].isdecimal() else suffix
+                file_filter.skip(path, f"not one of {' '.join(IMG_EXTENSIONS)}", kind)
+    return images
+
+
+def read_images(paths, image_format, limit, file_filter):
+    """The first images that can be read, at most limit, as a list of uint8 (3, size, size)."""
+    images = []
+    most = min(limit, len(paths))
+    for path in tqdm(paths, "reading images", most, unit="image", leave=False):
+        if len(images) == limit:
+            break
+        try:
+            image = read_image(path)
+            image = TF.resize(image, image_format.resize, antialias=True)
+            image = TF.center_crop(image, image_format.size)
+            images.append(TF.pil_to_tensor(image))
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow raises many kinds
+            file_filter.skip(path, first_line(error), type(error))
+    return images
+
+
+def read_image(path):
+    """An image file as an RGB image, turned as the camera was held; white where transparent.
+
+    Values of more than 8 bits are scaled: the image's lowest becomes 0, its highest 255.
+    """
+    with Image.open(path) as image:
+        image.load()
+        with contextlib.suppress(Exception):  # a file may say nonsense of how the camera was held
+            image = ImageOps.exif_transpose(image)
+        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+            image = image.convert("RGBA")
+            paper = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(paper, image).convert("RGB")
+        if image.mode.startswith(("I", "F")):
+            image = image.convert("F")
+            low, high = image.getextrema()
+            if not torch.isfinite(TF.pil_to_tensor(image)).all():
+                raise ValueError("it has values that are NaN or infinite")
+            factor = 255 / ((high - low) or 1)
+            image = image.point(lambda value: value * factor - low * factor)
+        return image.convert("RGB")
+
+
+def first_line(error):
+    """The first line of an error's message, or the error's type if it has no message."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+# Weights from elsewhere
+
+
+def load_weights(name):
+    """The network with the weights that --weights names.
+
+    That is torchvision's ResNet-18 with its ImageNet weights, or the network whose state_dict is in
+    a file. Ends the script with one sentence if the weights cannot be loaded.
+    """
+    if name == "imagenet":
+        return download_resnet18()
+    state = find_state(read_state(name))
+    num_classes = 1
+    if has_linear_head(state):
+        num_classes = len(state["fc.bias"])
+    else:  # every transfer replaces the head, so it may be any
+        state = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
+    try:
+        stem = state["conv1.weight"]
+        if stem.shape[2:] == (3, 3):
+            network = SmallResNet(num_classes, width=len(stem))
+        else:
+            network = resnet18(num_classes=num_classes)
+        missing, unexpected = network.load_state_dict(state, strict=False)
+        outside_head = [key for key in missing + unexpected if not key.startswith("fc.")]
+        if not outside_head:
+            check_finite(network, name)
+            return network
+        why = f"only one of the two has {outside_head[0]}"
+    except KeyError as error:
+        why = f"it has no {error.args[0]}"
+    except (RuntimeError, TypeError, AttributeError) as error:
+        why = str(error).splitlines()[-1].strip()
+    sys.exit(
+        f"--weights {name}: fits neither torchvision's resnet18 nor this script's network: {why}"
+    )
+
+
+def check_finite(network, name):
+    """End the script if a network holds NaN or infinity, as after a run that diverged."""
+    for key, tensor in network.state_dict().items():
+        if not tensor.isfinite().all():
+            sys.exit(f"--weights {name}: its {key} holds NaN or infinity: take other weights")
+
+
+def has_linear_head(state):
+    """Whether a state_dict has the weight and bias of an nn.Linear on what layer4 returns."""
+    weight = state.get("fc.weight")
+    last = state.get("layer4.0.bn1.bias")
+    bias = state.get("fc.bias")
+    if weight is None or last is None or bias is None:
+        return False
+    return weight.dim() == 2 and weight.shape == (bias.numel(), len(last))
+
+
+def find_state(content):
+    """The state_dict of a ResNet in what a training script has saved; {} if it has none.
+
+    It may be nested, as in {"epoch": 3, "model": state_dict}, and its names may all begin alike, as
+    in module.conv1.weight.
+    """
+    if not isinstance(content, dict):
+        return {}
+    for name in content:
+        prefix, place, rest = str(name).partition("layer4.0.conv1.weight")
+        if place and not rest:
+            length = len(prefix)
+            return {
+                str(key)[length:]: content[key] for key in content if str(key).startswith(prefix)
+            }
+    for part in content.values():
+        state = find_state(part)
+        if state:
+            return state
+    return {}
+
+
+def download_resnet18():
+    """torchvision's ResNet-18 with its ImageNet weights, from the web or from torch's cache."""
+    weights = ResNet18_Weights.IMAGENET1K_V1
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+    socket.setdefaulttimeout(60)  # seconds without a byte, then a download has failed
+    try:
+        return resnet18(weights=weights)
+    except Exception as error:  # torch and urllib each raise their own
+        if os.path.isfile(path) and not os.access(path, os.R_OK):
+            sys.exit(f"--weights imagenet: {path} cannot be read: set TORCH_HOME to another folder")
+        if is_damaged(path):
+            sys.exit(f"--weights imagenet: {path} is damaged: delete it, and run this again")
+        why = why_not_fetched("ResNet-18", error, weights.url, path.parent, "TORCH_HOME")
+        sys.exit(f"--weights imagenet: {why}, or leave --weights out")
+
+
+def is_damaged(path):
+    """Whether a file of torch's cache is there, but not what its name says: NAME-CHECKSUM.pth."""
+    if not os.path.isfile(path):  # Path.is_file fails where one may not look
+        return False
+    checksum = path.stem.rpartition("-")[2]
+    return not hashlib.sha256(path.read_bytes()).hexdigest().startswith(checksum)
+
+
+def read_state(name):
+    """What torch.save wrote to a file, if it holds nothing but tensors and plain containers."""
+    try:
+        return torch.load(name, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        sys.exit(
+            f"--weights {name}: there is no such file; say imagenet, or name a file with a "
+            "state_dict"
+        )
+    except pickle.UnpicklingError:
+        if name.endswith(".safetensors"):
+            sys.exit(
+                f"--weights {name}: this torch cannot read safetensors; read it with "
+                "safetensors.torch.load_file, and write what that returns with torch.save"
+            )
+        sys.exit(
+            f"--weights {name}: refused, for it is no checkpoint, or holds more than tensors and "
+            "could run code; write one with torch.save(model.state_dict(), FILE)"
+        )
+    except Exception as error:  # torch raises many kinds
+        sys.exit(f"--weights {name}: cannot be loaded ({first_line(error)})")
 
 
 # %% Given: the same in every file that uses it

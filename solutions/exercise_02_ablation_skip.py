@@ -64,8 +64,9 @@ except ModuleNotFoundError as error:
     )
 
 EXERCISE = "exercise_02_ablation_skip"
-# Per image of a batch: the paper's 0.1 for 128 (section 4.2), scaled as in Goyal et al., 2017.
-RATE = 0.1 / 128
+# The paper's learning rate is 0.1 for batches of 128 images (section 4.2). For other batches it is
+# scaled in proportion, as in Goyal et al., 2017.
+RATE_PER_IMAGE = 0.1 / 128
 WEIGHT_DECAY = 1e-4  # section 4.2
 MILESTONES = (32_000, 48_000)  # the steps at which the paper divides the learning rate by 10
 BUDGETS = {
@@ -208,13 +209,13 @@ def run_ablation(fit, depths, seeds):
     """Train a plain and a residual network of every depth with every seed.
 
     Returns {("plain", depth, seed): history, ("residual", depth, seed): history, ...}. depths and
-    seeds contain no number twice. kind is "plain" (without skip) or "residual" (with skip).
-    fit(network, kind, depth, seed) trains a network and returns its history; the same seed means
-    the same images in the same order. Call it once for each key, and keep what it returns
-    unchanged. initialise (below) draws the weights of the convolutions. The weights from which a
-    network starts depend on its depth and seed only: not on its kind, on the seed's place in seeds,
-    or on what ran before. Different seeds give different weights. width and num_classes keep
-    build_network's defaults.
+    seeds contain no number twice; seeds are at least 0. kind is "plain" (without skip) or
+    "residual" (with skip). fit(network, kind, depth, seed) trains a network and returns its
+    history; the same seed means the same images in the same order. Call it once for each key, and
+    keep what it returns unchanged. initialise (below) draws the weights of the convolutions. The
+    weights from which a network starts depend on its depth and seed only: not on its kind, on the
+    seed's place in seeds, or on what ran before. Different seeds give different weights. width and
+    num_classes keep build_network's defaults.
     """
     # Task 2.3: for every combination, make a network with the weights that the docstring asks for,
     # fit it, and keep its history.
@@ -325,7 +326,7 @@ def train_or_read(args, data, network, seed, label):
         return {"test_error": 1 - accuracy(model, test_batches(data))}
 
     def compute():
-        optimizer = make_sgd(network, RATE * args.batch_size, WEIGHT_DECAY)
+        optimizer = make_sgd(network, RATE_PER_IMAGE * args.batch_size, WEIGHT_DECAY)
         history = train(
             network,
             data,
@@ -355,7 +356,8 @@ def make_schedule(args, data, optimizer):
 def measure_lesions(networks, depths, data):
     """The test accuracy of three networks, intact and with each single block taken out.
 
-    After Veit et al., 2016. The deepest plain network may not have trained, so it is left out.
+    After Veit et al., 2016. Where there are several seeds, the networks are those of the last one.
+    The deepest plain network is left out: with many layers it may not have trained at all.
     Returns {"plain-20": [intact, without block 0, without block 1, ...], ...} for the shallowest
     plain network and for the shallowest and the deepest residual network, from 0 to 1.
     """
@@ -416,10 +418,12 @@ def describe(args, histories, gaps, lesions, data):
     describe_degradation(args, histories, gaps, data)
     for name, (intact, *without) in lesions.items():
         print(
-            f"{name} classifies {percent(intact)} of the test images correctly; without one "
-            f"block {percent(sum(without) / len(without))} on average, {percent(min(without))} at "
-            "worst."
+            f"{name} classifies {percent(intact, digits=1)} of the test images correctly; without "
+            f"one block {percent(sum(without) / len(without), digits=1)} on average, "
+            f"{percent(min(without), digits=1)} at worst."
         )
+    if args.seeds > 1:
+        print(f"(These are the networks of the last seed, {args.seed + args.seeds - 1}.)")
 
 
 def size_of(gap):
@@ -529,7 +533,7 @@ def highest_loss(histories):
 
 def draw_losses(axes, histories, kind, gap, colours, top):
     """Training loss of one kind by epoch."""
-    draw_curves(axes, histories, kind, "loss", 1, colours, top)
+    draw_curves(axes, histories, kind, "loss", colours, scale=1, top=top)
     change = "adds" if gap > 0 else "saves"
     axes.set(
         title=f"{kind}: depth {change} {size_of(gap)}",
@@ -540,16 +544,16 @@ def draw_losses(axes, histories, kind, gap, colours, top):
 
 def draw_errors(axes, histories, kind, colours):
     """Test error of one kind by epoch."""
-    draw_curves(axes, histories, kind, "test_error", 100, colours, 100)
+    draw_curves(axes, histories, kind, "test_error", colours, scale=100, top=100)
     axes.set(xlabel="epoch", ylabel="test error (%)", ylim=(0, 100))
 
 
-def draw_curves(axes, histories, kind, quantity, scale, colours, top):
+def draw_curves(axes, histories, kind, quantity, colours, scale, top):
     """A quantity, times scale, of one kind by epoch: mean over seeds, and their range."""
+    epochs = [row["epoch"] for row in next(iter(histories.values()))]
     final_values = {}
     for depth, colour in colours.items():
         runs = runs_of(histories, kind, depth)
-        epochs = [row["epoch"] for row in runs[0]]
         values = scale * seeds_by_epochs(runs, quantity)
         mean = values.mean(dim=0)
         axes.plot(epochs, mean, ".-", color=colour, linewidth=2.5)

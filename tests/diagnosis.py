@@ -181,12 +181,19 @@ def name_block_mistake(got, x, ops, training):
         other_mode = BlockParts(x, ops, not training)
         if is_close(got, other_mode.output, 1e-4):
             return IN_TRAIN if training else IN_EVAL
+        if other_mode_of_one(ops, training):
+            return IN_TRAIN if training else IN_EVAL
         parts = BlockParts(x, ops, training)
         if is_close(got, parts.output, 1e-4):
             if first(parts.conv1.stride) == 1 and first(parts.conv2.stride) > 1:
                 return "the stride is on the second 3x3 convolution; it belongs on the first"
             return other_settings(of_kind(ops, "conv2d"))
         return matching(BLOCK_MISTAKES, parts, got) or extra(ops)
+
+
+def other_mode_of_one(ops, training):
+    """Whether a batch norm ran in the mode that the block is not in."""
+    return any(bool(op.training) != training for op in of_kind(ops, "batch_norm"))
 
 
 def matching(mistakes, parts, got):
@@ -484,6 +491,9 @@ def bottleneck_parts(x, ops, training):
 
 
 BOTTLENECK_MISTAKES = ADDITION_MISTAKES | {
+    "the shortcut is taken of the branch, not of the block's input": (
+        lambda p: (2 * p.branch).relu()
+    ),
     "the ReLU after the first convolution's batch norm is missing": (
         lambda p: (p.without_first_relu + p.shortcut).relu()
     ),

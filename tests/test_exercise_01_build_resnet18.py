@@ -707,13 +707,18 @@ class Part(nn.Module):
 
 
 class Constant(nn.Module):
-    """A model that gives the same logits for whatever images."""
+    """A model that gives the same logits for whatever images, one row for each image of a batch."""
 
     def __init__(self, logits):
         super().__init__()
         self.logits = logits
 
     def forward(self, images):
+        if len(images) != len(self.logits):
+            raise Wrong(
+                f"accuracy(model, one batch of {len(self.logits)} images) ran the model on "
+                f"{len(images)} of them. Run it once per batch, on all of the batch's images."
+            )
         return self.logits
 
 
@@ -881,13 +886,16 @@ def accuracy_mistakes(lesson, sizes, correct, value):
     total_probability = 0
     correct_when_rounded = 0
     zeros = 0
+    above_one_half = 0
     correct_by_class = {}
     for images, labels in rigged_batches(sizes, correct):
         model, _ = make_rigged()
         logits = model.eval()(images).detach()
         total_loss += len(labels) * cross_entropy(logits, labels).item()
         in_two_largest += (logits.topk(2).indices == labels[:, None]).sum().item()
-        total_probability += logits.softmax(1).gather(1, labels[:, None]).sum().item()
+        probabilities = logits.softmax(1).gather(1, labels[:, None])
+        total_probability += probabilities.sum().item()
+        above_one_half += (probabilities > 0.5).sum().item()
         correct_when_rounded += (logits.bfloat16().argmax(1) == labels).sum().item()
         zeros += (labels == 0).sum().item()
         for label, is_correct in zip(labels.tolist(), logits.argmax(1) == labels):
@@ -898,7 +906,14 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         return call_accuracy(lesson, (4,), (4,)).value
 
     def rounding_down():
-        return 0 if of_correct_predictions() == 1 else math.nan
+        one_mistake = call_accuracy(lesson, (4, 4), (4, 3)).value
+        return 0 if of_correct_predictions() == 1 and one_mistake == 0 else math.nan
+
+    def taking_the_smallest():
+        """0 if the learner's accuracy is 1 where the smallest logit is that of the label."""
+        labels = torch.tensor([2, 5, 7, 4])
+        logits = torch.ones(4, 10).scatter(1, labels[:, None], -1.0)
+        return 0 if lesson.accuracy(Constant(logits), [(logits, labels)]) == 1 else math.nan
 
     def comparing_logits():
         """0 if the learner's accuracy is 1 where the largest logit itself is the label."""
@@ -936,6 +951,9 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         "it is the mean probability of the labels; count correct predictions": (
             total_probability / count
         ),
+        "it counts probabilities above one half; the largest logit decides, however small": (
+            above_one_half / count
+        ),
         "the logits are rounded to few digits before argmax": correct_when_rounded / count,
         "correct predictions are counted in float16, which ends at 2,048; count in whole numbers": (
             2048 / count
@@ -945,6 +963,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         ),
         "it is rounded; return it as it is": rounded_like(value, expected),
         "it rounds down: divide by /, not by //": rounding_down,
+        "it takes the smallest logit; take the largest": taking_the_smallest,
         "the largest logit itself is compared with the label, not its index": comparing_logits,
     }
 
@@ -980,7 +999,8 @@ def test_accuracy_of_many_classes(lesson):
     with calling(what):
         value = number(lesson.accuracy(model, iter([(torch.zeros(8, 3, 2, 2), labels)])), what)
     mistakes = {
-        "labels above 255 need more than a byte; leave labels and predictions in int64": 3 / 8,
+        "predictions above 255 need more than a byte; leave them in int64": 3 / 8,
+        "numbers above 255 need more than a byte; leave labels and predictions in int64": 5 / 8,
         "it counts on ten classes; there may be any number": 4 / 8,
     }
     if abs(value - 0.25) > 1e-6:

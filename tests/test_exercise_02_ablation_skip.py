@@ -11,7 +11,7 @@ import numpy
 import pytest
 import torch
 import torch.nn.functional as F
-from diagnosis import BlockParts, extra, repeated, wide, wrong_channels
+from diagnosis import BlockParts, extra, other_mode_of_one, repeated, wide, wrong_channels
 from messages import (
     Wrong,
     advice,
@@ -55,7 +55,7 @@ CASES = [
     pytest.param(OTHER_SHAPE, id="stride-2-odd-size"),
     pytest.param((4, 8, 1, 8, 8), id="more-channels"),
     pytest.param((4, 4, 2, 8, 8), id="stride-2-same-channels"),
-    pytest.param((4, 6, 2, 7, 9), id="half-as-many-more-channels"),
+    pytest.param((4, 6, 2, 9, 5), id="half-as-many-more-channels"),
     pytest.param((4, 12, 3, 7, 10), id="stride-3-three-times-the-channels"),
 ]
 TWO_CASES = pytest.mark.parametrize(
@@ -131,6 +131,7 @@ def run_block(block, x, what, case, training):
     """A block's output, what its branch and its shortcut should give, and what ran."""
     in_channels, out_channels, stride, _, width = case
     given = x.clone()
+    skip = block.skip
     try:
         output, ops = record(block, given, what)
     except Wrong as wrong:
@@ -139,6 +140,8 @@ def run_block(block, x, what, case, training):
     check_tensor(output, shortcut, what)
     if output.dtype != x.dtype:
         raise Wrong(f"{what} returned {dtype(output)}, expected {dtype(x)}, the dtype of x.")
+    if block.skip != skip:
+        raise Wrong(f"{what} sets self.skip to {block.skip}. Ask it, and leave it as it was.")
     if not equal(given, x):
         raise Wrong(
             f"{what} changes x itself. Avoid +=, relu_ and inplace=True on x and on what the "
@@ -146,6 +149,11 @@ def run_block(block, x, what, case, training):
         )
     if given.requires_grad != x.requires_grad:
         raise Wrong(f"{what} changes requires_grad of x. Leave x as it was.")
+    if convolutions(ops, 1):
+        raise Wrong(
+            f"{what} ran a 1x1 convolution. The shortcut of this exercise, option A, has no "
+            "parameters: add self.shortcut(x)."
+        )
     ran = {"batch norms": of_kind(ops, "batch_norm"), "3x3 convolutions": convolutions(ops, 3)}
     for layers, found in ran.items():
         if len(found) != 2:
@@ -201,6 +209,8 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
         if is_close(output, F.relu(earlier_branch + shortcut if skip else earlier_branch)):
             mistakes = {KEPT: output}
     cause = wrong_switch(lesson, case, training)
+    if other_mode_of_one(ops, training):
+        cause = "a batch norm of the branch runs in another mode than the block; leave modes alone"
     named = advice(cause) or likeliest(mistakes, functools.partial(is_close, output))
     if not named and skip and not calls_shortcut(block, x):
         named = advice("self.shortcut(x) is never called; add it to the branch")
@@ -542,7 +552,14 @@ def test_network_has_the_papers_parameters(lesson, depth, skip):
 def size_mistakes(depth):
     """How many parameters the known wrong ways of building a network give."""
     blocks = (depth - 2) // 6
-    mistakes = {}
+    in_turns = PARAMETERS[depth] - count_convolutions(by_stages(blocks))
+    in_turns += count_convolutions(blocks * WIDTHS)
+    mistakes = {
+        "the stem's convolution is 7x7; use the stem that is given": PARAMETERS[depth] + 40 * 3 * 16
+    }
+    if blocks > 1:
+        words = "the stages take turns, block by block; all blocks of a stage follow each other"
+        mistakes[words] = in_turns
     for other in range(1, 4 * blocks):
         words = (
             f"there are {other} blocks in each of the three stages, "
@@ -564,6 +581,21 @@ def size_mistakes(depth):
         f"stem and head are missing; {whole}": expected - stem_parameters - HEAD_PARAMETERS,
     }
     return mistakes
+
+
+def by_stages(blocks):
+    """The channels of all blocks, in order."""
+    return [width for width in WIDTHS for _ in range(blocks)]
+
+
+def count_convolutions(channels):
+    """How many weights the convolutions of blocks with so many channels have."""
+    total = 0
+    before = WIDTHS[0]
+    for width in channels:
+        total += 9 * before * width + 9 * width * width
+        before = width
+    return total
 
 
 def count_parameters(blocks, widths):
@@ -936,8 +968,13 @@ def test_ablation_keeps_whatever_fit_returns(lesson, history):
     call = f"run_ablation(fit, [8], [0]), where fit returns {history},"
     with calling(call):
         histories = plain(lesson.run_ablation(fit, [8], [0]), call, dict)
-    if sorted(calls) != ["plain", "residual"]:
+    if len(calls) != 2:
         raise Wrong(f"{call} called fit {len(calls)} times, expected once for each of 2 networks.")
+    if sorted(map(str, calls)) != ["plain", "residual"]:
+        raise Wrong(
+            f"{call} called fit with the kinds {calls}, expected 'plain' and 'residual': the "
+            "arguments are network, kind, depth, seed."
+        )
     for key in (("plain", 8, 0), ("residual", 8, 0)):
         if key not in histories:
             raise Wrong(
@@ -1182,11 +1219,12 @@ def made_up(final):
 
 
 def four_depths():
-    """Last losses for four depths in no order, and five seeds.
+    """Last losses for four depths in no order, and six seeds.
 
-    The first seed, the last, the smallest, the best and the worst are five different ones.
+    The first seed, the last, the smallest, the best and the worst are five different ones, and none
+    of them has the mean or the median.
     """
-    harm = {1: 1, 4: 0, 0: 2, 3: 9, 2: 4}  # by the seed; 3.2 in the mean
+    harm = {1: 1, 4: 0, 0: 2, 3: 9, 5: 5, 2: 4}  # by the seed; 3.5 in the mean
     losses = {}
     runs = list(itertools.product((32, 14, 110, 20), harm))
     for depth, seed in runs:
@@ -1259,8 +1297,8 @@ LOSSES_OF_0 = {
 DEGRADATIONS = [  # the last losses, and the degradation that they show
     pytest.param(
         four_depths(),
-        {"plain": 96 / 70 + 96 * 3.2, "residual": 96 / 90 + 96 / 200 * 3.2},
-        id="four depths, five seeds",
+        {"plain": 96 / 70 + 96 * 3.5, "residual": 96 / 90 + 96 / 200 * 3.5},
+        id="four depths, six seeds",
     ),
     pytest.param(ONE_SEED, {"plain": 1.5, "residual": -0.3}, id="one seed"),
     pytest.param(ANOTHER_ORDER, {"plain": 0.87, "residual": 1.0}, id="another order"),
@@ -1301,6 +1339,7 @@ def known_degradations(final, kind, value):
         ),
         "it looks at the first epoch, not at the last": gap(lambda rows: rows[0]["loss"]),
         "it looks at the second epoch, not at the last": gap(lambda rows: rows[1]["loss"]),
+        "it looks at the last epoch but one, not at the last": gap(lambda rows: rows[-2]["loss"]),
         "it takes the same epoch of every run; take the last epoch of each": gap(
             lambda rows: rows[min(map(len, histories.values())) - 1]["loss"]
         ),
@@ -1320,6 +1359,10 @@ def known_degradations(final, kind, value):
         "it takes the second deepest for the shallowest": gap(shallow=in_order[-2]),
         "it takes the second shallowest for the deepest": gap(deep=in_order[1]),
         "it sums over the seeds, where it should average": gap(over_seeds=sum),
+        "it averages (a + b) / 2 again and again, in which the last seed weighs most": gap(
+            over_seeds=lambda runs: functools.reduce(lambda a, b: (a + b) / 2, runs)
+        ),
+        "it averages plain and residual together": (gap() + gap(kind=other)) / 2,
         "it looks at the first seed only": gap(over_seeds=lambda runs: runs[0]),
         "it looks at the last seed only": gap(over_seeds=lambda runs: runs[-1]),
         "it looks at the smallest seed only": (
@@ -1648,7 +1691,33 @@ def check_lesion(lesson, network, index):
         if not is_close(got, expected, tolerance):
             mistakes = known_lesions(original, x, index)
             cause = likeliest(mistakes, functools.partial(is_close, got))
+            cause = cause or advice(wrong_weights(lesioned, original))
+            cause = cause or advice(wrong_place(lesioned, original, x, index))
             raise Wrong(f"{call} gives wrong numbers.{cause}")
+
+
+def wrong_weights(lesioned, original):
+    """Whether a network has weights that are not the original network's, in words, or None."""
+    known = list(original.parameters())
+    for name, parameter in lesioned.named_parameters():
+        if not any(equal(parameter, other) for other in known):
+            return f"the weights of {name} are not the network's; put its own parts together again"
+    return None
+
+
+def wrong_place(lesioned, original, x, index):
+    """What is wrong with the size of what stands in a block's place, in words, or None."""
+    stem, blocks, _ = original
+    features = blocks[:index](stem(x))
+    expected = blocks[index](features)
+    with contextlib.suppress(Exception):
+        got = lesioned[1][index](features)
+        if got.shape != expected.shape:
+            return (
+                f"what stands in block {index}'s place outputs {shape(got)}, expected "
+                f"{shape(expected)}, as the block does; its own shortcut does so, too"
+            )
+    return None
 
 
 def check_form(lesioned, blocks, call):

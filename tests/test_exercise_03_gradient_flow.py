@@ -518,6 +518,11 @@ def signal_mistakes(network, batch):
         "it is the largest entry, not the norm": [
             gradient.abs().max().item() for gradient in gradients
         ],
+        "the gradients are divided by the norms of the features": [
+            norm / size for norm, size in zip(norms, euclid(points[1:]))
+        ],
+        "the loss does not depend on the tensors that are caught, such as clones; "
+        "keep what the blocks return": [0] * len(norms),
         "the logits are summed; take the cross-entropy of logits and labels": euclid(
             of_summed_logits[1:]
         ),
@@ -655,6 +660,11 @@ def exp(exponent):
         return math.inf
 
 
+def slopes_of_pairs(points):
+    """The slopes of the lines through any two points."""
+    return [(b - a) / (j - i) for (i, a), (j, b) in itertools.combinations(points, 2)]
+
+
 def change_mistakes(values):
     """What the known wrong ways give for change_per_layer."""
     norms = usable(values)
@@ -682,6 +692,20 @@ def change_mistakes(values):
         ),
         "it is the factor from each layer to the one before; turn it round": exp(-slope),
         "the slope's sign is dropped": exp(abs(slope)),
+        "its square root is returned; that two layers make a block, the script sees to": exp(
+            slope / 2
+        ),
+        "1 is subtracted from the factor; return the factor itself": exp(slope) - 1,
+        "it is the median of the slopes between any two norms, not the slope of the best line": (
+            lambda: exp(statistics.median(slopes_of_pairs(points)))
+        ),
+        "equal norms get the same place; each has its own, which enumerate gives": (
+            lambda: (
+                exp(slope_through([(values.index(value), math.log(value)) for value in norms]))
+                if len(set(norms)) < len(norms)
+                else math.nan
+            )
+        ),
         "large norms weigh more in the fit; in this one all count alike": (
             lambda: exp(slope_through(points, [exp(y) for _, y in points]))
         ),
@@ -756,8 +780,8 @@ def not_finite_cause(values, got):
         )
     if min(norms) < 1e-30:
         return (
-            "small norms are left out, or are 0 in float32; "
-            "only those that are 0 in Python's floats should be"
+            "small norms are left out, or become 0 in float32 or when they are squared; "
+            "only those that are 0 in Python's floats should be left out"
         )
     if max(norms) > 1e30:
         return "large norms are left out, or are infinite in float32; use float64"
@@ -768,7 +792,12 @@ def not_finite_cause(values, got):
 
 @pytest.mark.task("3.3")
 def test_change_is_that_of_the_best_line(lesson):
-    for values in ([1.0, 3.0, 2.0, 8.0, 5.0], [4.0, 9.0, 4.5, 0.3, 1.1, 0.7], [2.0, 6.0]):
+    for values in (
+        [1.0, 3.0, 2.0, 8.0, 5.0],
+        [4.0, 9.0, 4.5, 0.3, 1.1, 0.7],
+        [2.0, 6.0],
+        [1.0, 3.0, 3.0, 9.0, 3.0],  # some are equal
+    ):
         check_change(lesson, values, math.exp(fitted(values)))
 
 
@@ -912,7 +941,7 @@ def correlation_mistakes(lesson, network, images, neighbours):
         return (F.normalize(first, eps=0) @ F.normalize(second, eps=0).T).mean()
 
     def over_channels():
-        return F.cosine_similarity(first_images, second_images, dim=1)
+        return F.cosine_similarity(first_images, second_images, dim=1, eps=0)
 
     def of_each_channel():
         return cosines(
@@ -932,9 +961,24 @@ def correlation_mistakes(lesson, network, images, neighbours):
             similarities.append(cosines(at_images, at_neighbours))
         return torch.stack(similarities).mean()
 
+    def at_equal_inputs():
+        """What the learner's function gives where both inputs are the images."""
+        return correlate(lesson, network, images, images, "")
+
     def products_alone():
-        products = (first * second).sum(dim=1).mean()
-        return products if products.abs() > 1e-3 else math.nan  # or a 0 would be called that
+        squares = first.square().sum(dim=1).mean().item()
+        if not math.isclose(at_equal_inputs(), squares, rel_tol=1e-3):
+            return math.nan  # another mistake whose result is near 0, too
+        return (first * second).sum(dim=1).mean()
+
+    def cut_at_zero():
+        if abs(at_equal_inputs() - 1) > 1e-4:
+            return math.nan  # it is 0 for another reason
+        return cosines(first, second).mean().clamp(min=0)
+
+    def of_logits():
+        similarity = cosines(twin(images), twin(neighbours)).mean()
+        return similarity if similarity < 0.999 else math.nan  # or any 1 would be called that
 
     def of(reduce):
         """The value for another number of the logits than their sum."""
@@ -962,6 +1006,13 @@ def correlation_mistakes(lesson, network, images, neighbours):
         "it is the median of the cosine similarities; take their mean": lambda: cosines(
             first, second
         ).median(),
+        "each value of the gradients is normalised over the batch; flatten each image's gradient, "
+        "and divide it by its own norm": lambda: (
+            (F.normalize(first, dim=0, eps=0) * F.normalize(second, dim=0, eps=0)).sum(0).mean()
+        ),
+        "it is the cosine similarity of two mean gradients; average those of the pairs": (
+            lambda: cosines(first.mean(dim=0)[None], second.mean(dim=0)[None]).mean()
+        ),
         "the squares of the cosine similarities are averaged": lambda: (
             cosines(first, second).square().mean()
         ),
@@ -997,15 +1048,11 @@ def correlation_mistakes(lesson, network, images, neighbours):
         ),
         "the cosine similarities are summed, not averaged": lambda: cosines(first, second).sum(),
         "the gradients are not divided by their norms": products_alone,
-        "a negative mean is returned as 0; a cosine similarity may be from -1 to 1": lambda: (
-            cosines(first, second).mean().clamp(min=0)
-        ),
+        "a negative mean is returned as 0; a cosine similarity may be from -1 to 1": cut_at_zero,
         "it is the angle, not its cosine": lambda: (
             cosines(first, second).clamp(-1, 1).acos().mean()
         ),
-        "it compares the logits, not the gradients": lambda: cosines(
-            twin(images), twin(neighbours)
-        ).mean(),
+        "it compares the logits, not the gradients": of_logits,
         "the logits go through log_softmax; take the logits themselves": lambda: of(
             lambda logits: logits.log_softmax(dim=1).sum()
         ),
@@ -1080,6 +1127,24 @@ def check_correlation(
 
 
 @pytest.mark.task("3.4")
+@KINDS
+@START
+def test_correlation_is_the_mean_cosine_of_the_input_gradients(lesson, skip, batch_norm, training):
+    network = make_network(lesson, skip, batch_norm, training)
+    images, _ = make_batch()
+    neighbours, _ = make_batch(seed=7)  # so far away that some cosine similarities are negative
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.zero_()  # or ReLUs let nothing through, and the gradient is 0
+    what = (
+        f"gradient_correlation(model, images, neighbours) of a network of {CLASSES} classes "
+        f"in {mode_name(training)} mode"
+    )
+    why = ", the mean over the pairs of the cosine similarity"
+    check_correlation(lesson, network, images, neighbours, what, why, 1e-4)
+
+
+@pytest.mark.task("3.4")
 def test_correlation_of_a_linear_network_is_one(lesson):
     torch.manual_seed(draw(0))
     network = nn.Sequential(
@@ -1099,24 +1164,6 @@ def test_correlation_of_a_linear_network_is_one(lesson):
     what = "gradient_correlation(model, images, neighbours) of a network of 7 classes without ReLUs"
     why = ": in eval mode its gradient is the same everywhere, even with batch norm and dropout"
     check_correlation(lesson, network, images, neighbours, what, why, 1e-5)
-
-
-@pytest.mark.task("3.4")
-@KINDS
-@START
-def test_correlation_is_the_mean_cosine_of_the_input_gradients(lesson, skip, batch_norm, training):
-    network = make_network(lesson, skip, batch_norm, training)
-    images, _ = make_batch()
-    neighbours, _ = make_batch(seed=7)  # so far away that some cosine similarities are negative
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.zero_()  # or ReLUs let nothing through, and the gradient is 0
-    what = (
-        f"gradient_correlation(model, images, neighbours) of a network of {CLASSES} classes "
-        f"in {mode_name(training)} mode"
-    )
-    why = ", the mean over the pairs of the cosine similarity"
-    check_correlation(lesson, network, images, neighbours, what, why, 1e-4)
 
 
 @pytest.mark.task("3.4")

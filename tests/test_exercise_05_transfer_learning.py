@@ -19,6 +19,7 @@ from messages import (
     check_dry_run,
     check_tensor,
     draw,
+    dtype,
     in_words,
     is_close,
     likeliest,
@@ -423,6 +424,17 @@ def test_head_lies_where_the_model_does(lesson):
                 f"gives a head on {parameter.device}. "
                 "Make it on the device of the old head's weight."
             )
+
+
+@pytest.mark.task("5.1")
+def test_head_leaves_the_model_in_float64(lesson):
+    model = make_model().double()
+    call = "replace_head(model, 3) of a model in float64"
+    with calling(call):
+        lesson.replace_head(model, 3)
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float64 and not name.startswith("fc."):
+            raise Wrong(f"{call} leaves {name} in {dtype(parameter)}. Only fc is to be replaced.")
 
 
 @pytest.mark.task("5.1")
@@ -1240,6 +1252,7 @@ NEAR = [
     (MIXED, 1.0, 0.3, 0.008),
     (MIXED, 1.0, 1.0, 0.04),
     (MIXED, 0.1, 1e-3, 0.016),
+    (MIXED, 0.1, None, 0.016),  # the default, 1e-3
     (MIXED, 0.1, 0.0, 0.03),  # the classes overlap, so there is a minimum without a penalty, too
     (SEPARABLE, 1.0, 1e-3, 0.01),
 ]
@@ -1251,7 +1264,10 @@ def test_probe_comes_near_the_minimum(lesson, kind, size, penalty, share):
     features, labels = clusters(**kind)
     features = size * features
     torch.manual_seed(draw(0))
-    probe, call = fit_probe(lesson, features, labels, 4, penalty=penalty)
+    settings = {} if penalty is None else {"penalty": penalty}
+    probe, call = fit_probe(lesson, features, labels, 4, **settings)
+    call += " without a penalty, which is 0.001 then" if penalty is None else f" with {penalty=}"
+    penalty = 1e-3 if penalty is None else penalty
     best = optimum(features, labels, 4, penalty)
     got = objective(probe, features, labels, penalty)
     least = objective(best, features.double(), labels, penalty)
@@ -1260,10 +1276,7 @@ def test_probe_comes_near_the_minimum(lesson, kind, size, penalty, share):
     if got <= least + share * (at_zero - least):
         return
     hint = likeliest_probe(probe, features, probe_mistakes(features, labels, 4, penalty))
-    raise Wrong(
-        f"{call} with penalty={penalty}: cross-entropy plus penalty is {got:.4f}, "
-        f"it could be {least:.4f}.{hint}"
-    )
+    raise Wrong(f"{call}: cross-entropy plus penalty is {got:.4f}, it could be {least:.4f}.{hint}")
 
 
 @pytest.mark.task("5.3")
@@ -1687,7 +1700,37 @@ def statistics_mistakes(model, batches):
             statistics.append([mean, variance])
         return statistics
 
+    def counter_not_reset():
+        statistics = []
+        for norm, of_batches in zip(norms_of(model), batch_statistics(model, batches)):
+            before = norm.num_batches_tracked.item()
+            means, variances = zip(*of_batches)
+            mean = sum(means) / (before + count)
+            variance = (before + sum(variances)) / (before + count)
+            statistics.append([mean, variance])
+        return statistics
+
+    def halfway():
+        pairs = zip(norms_of(model), by_hand(model, batches))
+        return [
+            [(norm.running_mean + mean) / 2, (norm.running_var + variance) / 2]
+            for norm, (mean, variance) in pairs
+        ]
+
+    def old_variances():
+        pairs = zip(norms_of(model), by_hand(model, batches))
+        return [[mean, norm.running_var] for norm, (mean, _) in pairs]
+
+    def divided_by_one_more():
+        share = count / (count + 1)
+        return [[share * mean, share * variance] for mean, variance in by_hand(model, batches)]
+
     mistakes = {
+        "old and new statistics are averaged; the old ones no longer count": halfway,
+        "the running variances are those of before; they change, too": old_variances,
+        "the sum over the batches is divided by one more than there are": divided_by_one_more,
+        "num_batches_tracked is not reset, so the mean is over more batches than there are; "
+        "call reset_running_stats()": counter_not_reset,
         "it is a moving average that still holds part of the old statistics: "
         "reset them, and set momentum to None": lambda: moving(model, batches, reset=False),
         "the variance divides by the count n; batch norm's running variance divides by n - 1": of(
@@ -1719,6 +1762,7 @@ def statistics_mistakes(model, batches):
             "the momentum is 1/n from the first of the n batches on, which is no mean; "
             "set it to None": lambda: moving(model, batches, reset=True, rate=1 / count),
             "only the first batch counts; take the mean over all": of(batches[:1]),
+            "the first batch is missing: next(iter(batches)) takes it away": of(batches[1:]),
             "all batches are put together to one; run them one by one": of([torch.cat(batches)]),
         }
     if len(larger) < count:
@@ -1744,8 +1788,13 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
     expected = by_hand(model, batches)
     what = f"adapt_batchnorm(model, batches of {', '.join(map(str, sizes))})"
     once = Once(batches)
-    with calling(what):
-        got = lesson.adapt_batchnorm(model, once)
+    try:
+        with calling(what):
+            got = lesson.adapt_batchnorm(model, once)
+    except Wrong as wrong:
+        unpacked = "values to unpack" in str(wrong)
+        cause = "batches yields images alone, without labels" if unpacked else None
+        raise wrong.because(cause) from None
     check_same_model(got, model, what)
     tensors_of(model)  # raises Wrong if they are not plain ones
     check_same_parameters(model, old, what)

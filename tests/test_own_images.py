@@ -614,7 +614,7 @@ def test_images_for_imagenet_weights_are_prepared_by_their_own_transforms(transf
         device=torch.device("cpu"),
         out=tmp_path / "results",
     )
-    image_format = transfer.image_format(args, None, transfer.load_weights("imagenet"))
+    image_format = transfer.choose_format(args, None, transfer.load_weights("imagenet"))
     data = transfer.read_folders(args, image_format)
     all_images = torch.cat([data.train_images, data.test_images])
     prepared = transfer.normalise(all_images, data)
@@ -844,7 +844,7 @@ def test_other_files_are_refused_in_one_sentence(transfer, tmp_path, write, expe
 def test_large_images_cost_less_without_cuda(transfer, device, size, flags, expected):
     seeds, steps = flags
     args = SimpleNamespace(device=torch.device(device), dry_run=False, seeds=seeds, steps=steps)
-    transfer.choose_cost(args, SimpleNamespace(size=size))
+    transfer.set_seeds_and_steps(args, SimpleNamespace(size=size))
     assert (args.seeds, args.steps) == expected
 
 

@@ -55,7 +55,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from course import SOLUTIONS, minutes  # noqa: E402
 
 LOOPS = ("ours", "textbook")
-RATE = 0.1 / 128  # per image of a batch: the paper's 0.1 for 128
+RATE_PER_IMAGE = 0.1 / 128  # as in exercise 1
 DRY_RUN = {"epochs": 1, "train_images": 64, "test_images": 64}  # what --dry-run makes of a budget
 TEST_IMAGES = 500  # in a turn
 MATRIX_SIDE = {"cpu": 4096, "cuda": 8192}
@@ -183,7 +183,7 @@ def our_train(model, data, epochs, seed, batch_size, weight_decay, label="", **e
 
     extras are given.train's.
     """
-    optimizer = given.make_sgd(model, RATE * batch_size, weight_decay)
+    optimizer = given.make_sgd(model, RATE_PER_IMAGE * batch_size, weight_decay)
     schedule = given.one_cycle(optimizer, epochs * given.count_steps(data, batch_size))
     return given.train(
         model,
@@ -221,7 +221,7 @@ def textbook_jobs(model, data, batch_size, weight_decay):
     """The two jobs of a turn, by name, done by the textbook loop."""
     train_batches = textbook.training_loader(data, batch_size)
     test_batches = textbook.test_loader(data)
-    rate = RATE * batch_size
+    rate = RATE_PER_IMAGE * batch_size
     return {
         "train": lambda: textbook.train(model, train_batches, 1, 0, rate, weight_decay),
         "test": lambda: textbook.accuracy(model, test_batches),
@@ -582,7 +582,7 @@ def train_resnet18(loop, solution, data, settings, seed):
         history = None
         loader = textbook.training_loader(data, batch_size)
         start = time.perf_counter()
-        textbook.train(model, loader, epochs, seed, RATE * batch_size, label=label)
+        textbook.train(model, loader, epochs, seed, RATE_PER_IMAGE * batch_size, label=label)
         wait_for(device)
         seconds = time.perf_counter() - start
     test_accuracy = textbook.accuracy(tested_model, textbook.test_loader(data))

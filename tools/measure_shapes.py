@@ -120,7 +120,7 @@ def measure_styles(counts):
     train(
         model,
         data,
-        rate=solution.RATE * budget["batch_size"],
+        rate=solution.RATE_PER_IMAGE * budget["batch_size"],
         weight_decay=5e-4,
         epochs=budget["epochs"],
         batch_size=budget["batch_size"],

@@ -3007,4 +3007,78 @@ with torch.no_grad():
 return correct / count""",
         ),
     ),
+    wrong(
+        "1.4",
+        "image by image",
+        "Run it once per batch",
+        hole(
+            "accuracy",
+            """model.eval()
+hits = []
+with torch.no_grad():
+    for images, labels in batches:
+        for image, label in zip(images, labels):
+            hits.append(model(image[None]).argmax().item() == label.item())
+return sum(hits) / len(hits)""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "all or nothing for a batch",
+        None,
+        edit(
+            "correct += (predictions == labels).sum().item()",
+            "correct += len(labels) * torch.equal(predictions, labels)",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "the smallest logit",
+        "it takes the smallest logit",
+        edit("argmax(dim=1)", "sort(dim=1).indices[:, 0]"),
+    ),
+    wrong(
+        "1.4",
+        "more likely than not",
+        "it counts probabilities above one half",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = count = 0
+with torch.no_grad():
+    for images, labels in batches:
+        probabilities = model(images).softmax(dim=1)
+        correct += (probabilities.gather(1, labels[:, None]) > 0.5).sum().item()
+        count += len(labels)
+return correct / count""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "the second batch norm always as in train mode",
+        "in eval mode a batch norm still uses the batch's own statistics",
+        edit(
+            "        branch = self.bn2(self.conv2(branch))",
+            "        norm = self.bn2\n"
+            "        statistics = (norm.running_mean, norm.running_var)\n"
+            "        settings = (norm.weight, norm.bias, True)\n"
+            "        branch = F.batch_norm(self.conv2(branch), *statistics, *settings)",
+        ),
+    ),
+    right(
+        "1.4",
+        "counted class by class",
+        hole(
+            "accuracy",
+            """model.eval()
+pairs = {True: 0, False: 0}
+with torch.no_grad():
+    for images, labels in batches:
+        scores = model(images)
+        hits = scores.topk(1).indices.flatten() == labels
+        for hit in hits.tolist():
+            pairs[hit] += 1
+return pairs[True] / sum(pairs.values())""",
+        ),
+    ),
 ]

@@ -2196,4 +2196,104 @@ for i, block in enumerate(blocks):
 return nn.Sequential(stem, kept, head)""",
         ),
     ),
+    wrong(
+        "2.1",
+        "a square shortcut",
+        None,
+        edit(
+            "            out = out + self.shortcut(x)",
+            "            side = out.shape[-1]\n"
+            "            out = out + self.shortcut(x)[:, :, :side, :side]",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "the branch in eval mode",
+        "runs in another mode than the block",
+        edit("        out = self.branch(x)", "        out = self.branch.eval()(x)"),
+    ),
+    wrong(
+        "2.1",
+        "skip switched off after use",
+        "sets self.skip to False",
+        edit(
+            "            out = out + self.shortcut(x)",
+            "            out = out + self.shortcut(x)\n            self.skip = False",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "the stages in turns",
+        "the stages take turns, block by block",
+        hole(
+            "build_network",
+            """blocks = []
+channels = width
+for _ in range((depth - 2) // 6):
+    for out_channels in (width, 2 * width, 4 * width):
+        stride = 2 if out_channels > channels else 1
+        blocks.append(Block(max(channels, 1), out_channels, stride, skip))
+        channels = out_channels
+return nn.Sequential(stem, nn.Sequential(*blocks), head)""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "the epoch before the last",
+        "it looks at the last epoch but one",
+        hole(
+            "degradation",
+            """ends = {key: [{"loss": history[-2:][0]["loss"]}] for key, history in histories.items()}
+depths = sorted({depth for _, depth, _ in ends})
+return {
+    kind: final_loss(ends, kind, depths[-1]) - final_loss(ends, kind, depths[0])
+    for kind in ("plain", "residual")
+}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "the median over the seeds",
+        "it takes the median over the seeds",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+
+
+def typical(kind, depth):
+    return median([history[-1]["loss"] for history in runs_of(histories, kind, depth)])
+
+
+return {
+    kind: typical(kind, max(depths)) - typical(kind, min(depths)) for kind in ("plain", "residual")
+}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "both kinds together",
+        "it averages plain and residual together",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+
+
+def joint(depth):
+    return (final_loss(histories, "plain", depth) + final_loss(histories, "residual", depth)) / 2
+
+
+return {kind: joint(max(depths)) - joint(min(depths)) for kind in ("plain", "residual")}""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "a shortcut of stride 1",
+        "what stands in block 2's place outputs",
+        hole(
+            "without_block",
+            """kept = list(blocks)
+kept[index] = Shortcut(blocks[index].shortcut.new_channels, 1)
+return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
 ]

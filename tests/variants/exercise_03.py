@@ -4069,4 +4069,63 @@ return [norm(total) for total in totals]
             "    gradients = torch.autograd.grad(loss, weights)",
         ),
     ),
+    wrong(
+        "3.3",
+        "equal norms at one place",
+        "equal norms get the same place",
+        edit(
+            "for i, value in enumerate(norms)",
+            "for i, value in [(norms.index(v), v) for v in norms]",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "a root too many",
+        "its square root is returned",
+        edit("    return math.exp(slope)", "    return math.exp(slope / 2)"),
+    ),
+    wrong(
+        "3.3",
+        "the median of all slopes",
+        "it is the median of the slopes between any two norms",
+        hole(
+            "change_per_layer",
+            """points = [(i, math.log(value)) for i, value in enumerate(norms) if 0 < value < math.inf]
+slopes = sorted((b - a) / (j - i) for i, a in points for j, b in points if i < j)
+if not slopes:
+    return math.nan
+half = len(slopes) // 2
+return math.exp((slopes[half] + slopes[~half]) / 2)""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "normalised over the batch",
+        "each value of the gradients is normalised over the batch",
+        hole(
+            "gradient_correlation",
+            """directions = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    directions.append(F.normalize(gradient.flatten(1).cpu().double(), dim=0, eps=0))
+return (directions[0] * directions[1]).sum(dim=0).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "the cosine of mean gradients",
+        "it is the cosine similarity of two mean gradients",
+        hole(
+            "gradient_correlation",
+            """means = []
+for inputs in (images, neighbours):
+    inputs = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
+    means.append(gradient.cpu().double().mean(dim=0).flatten())
+return (means[0] @ means[1] / means[0].norm() / means[1].norm()).item()""",
+        ),
+    ),
 ]

@@ -3243,4 +3243,67 @@ class FirstWindow(nn.Module):
             "    block, counts = layers[depth]",
         ),
     ),
+    wrong(
+        "4.3",
+        "statistics reset afterwards",
+        "changes the model's buffer",
+        edit(
+            "    return sum(macs)",
+            "    for module in model.modules():\n"
+            "        if isinstance(module, nn.BatchNorm2d):\n"
+            "            module.reset_running_stats()\n"
+            "    return sum(macs)",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "frozen layers left out",
+        "it leaves out frozen layers",
+        edit(
+            "        macs.append(output.numel() * layer.weight[0].numel())",
+            "        if layer.weight.requires_grad:\n"
+            "            macs.append(output.numel() * layer.weight[0].numel())",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "parameters of one size counted once",
+        "parameters of equal size count once",
+        hole("count_parameters", "return sum({p.numel() for p in model.parameters()})"),
+    ),
+    wrong(
+        "4.3",
+        "one output channel",
+        "it counts one output channel of each convolution",
+        edit(
+            "        macs.append(output.numel() * layer.weight[0].numel())",
+            "        channels = output.shape[1] if output.dim() == 4 else 1\n"
+            "        macs.append(output.numel() // channels * layer.weight[0].numel())",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "sorted as text",
+        "multiply-adds are sorted as text",
+        edit('key=lambda row: row["macs"]', 'key=lambda row: str(row["macs"])'),
+    ),
+    wrong(
+        "4.5",
+        "a difference of quotients",
+        "accuracies over multiply-adds are subtracted",
+        hole(
+            "marginal_gains",
+            """ordered = sorted(rows, key=lambda row: row["macs"])
+worth = [100 * row["accuracy"] / (row["macs"] / 1e9) for row in ordered]
+return [after - before for before, after in itertools.pairwise(worth)]""",
+        ),
+    ),
+    right(
+        "4.3",
+        "one long vector",
+        hole(
+            "count_parameters",
+            "return torch.cat([p.detach().reshape(-1) for p in model.parameters()]).numel()",
+        ),
+    ),
 ]

@@ -3531,4 +3531,53 @@ return [*groups, {"params": stem, "lr": lr * factor**4}]""",
         "leaves out the last of 41 batches",
         edit("for images in batches:", "for images in [*batches][:30]:"),
     ),
+    wrong(
+        "5.1",
+        "the whole model in float32",
+        "in float32. Only fc is to be replaced",
+        edit("    return model\n", "    return model.float()\n"),
+    ),
+    wrong(
+        "5.3",
+        "another default penalty",
+        None,
+        edit("num_classes, penalty=1e-3):", "num_classes, penalty=1e-4):"),
+    ),
+    wrong(
+        "5.5",
+        "halfway to the new statistics",
+        "old and new statistics are averaged",
+        definition(
+            "adapt_batchnorm",
+            """
+def adapt_batchnorm(model, batches):
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    old = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+    momenta = [norm.momentum for norm in norms]
+    modes = [norm.training for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.training = True
+    with torch.no_grad():
+        for images in batches:
+            model(images)
+    for norm, momentum, mode, (mean, variance) in zip(norms, momenta, modes, old):
+        norm.momentum = momentum
+        norm.training = mode
+        norm.running_mean.lerp_(mean, 0.5)
+        norm.running_var.lerp_(variance, 0.5)
+    return model
+""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "the old count of batches",
+        "num_batches_tracked is not reset",
+        edit(
+            "norm.reset_running_stats()",
+            "norm.running_mean.zero_()\n        norm.running_var.fill_(1)",
+        ),
+    ),
 ]
