@@ -206,7 +206,7 @@ def linear_probe(features, labels, num_classes, penalty=1e-3):
     It takes features and returns logits: an nn.Linear with a bias, on the features' device. Its
     loss is the mean cross-entropy over all images (nats) plus penalty times the sum of the squared
     weights, without the bias. This loss is convex, and has a minimum if each class has an image:
-    any optimiser that comes near the minimum will do. The features stay as they were.
+    any optimizer that comes near the minimum will do. The features stay as they were.
     """
     # TODO 5.3: make the layer and fit it to all features at once, for instance by
     # torch.optim.LBFGS, with more iterations than it does by default.
@@ -214,7 +214,7 @@ def linear_probe(features, labels, num_classes, penalty=1e-3):
 
 
 def parameter_groups(model, lr, factor):
-    """Groups for an optimiser: the nearer a part is to the input, the lower its learning rate.
+    """Groups for an optimizer: the nearer a part is to the input, the lower its learning rate.
 
     Returns a list of dicts with "params" and "lr". The parts, from the head backwards: fc, layer4,
     layer3, layer2, layer1, and the stem, which is conv1 and bn1. fc learns at lr, each other part

@@ -581,8 +581,10 @@ def ratios_at_start_and_end(record):
 
 
 def readable(number):
-    """A ratio as a whole number, or, below 10, with two digits: 0.025, 7.4, 1,751."""
-    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+    """A ratio with as many digits as it needs: 6e-23, 0.025, 1.0, 7.4, 1,751."""
+    if number >= 10:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if number >= 1 else f"{number:.2g}"
 
 
 # The figure of the gradients at initialisation
@@ -598,8 +600,8 @@ def draw_initialisation(flows, depth, source):
         change = flows[kind][depth]["change_towards_input"]
         layers = depth - 2  # without stem and head
         axes.set_title(
-            f"{kind}: ×{change:.2f} per layer, ×{change**layers:.1g} in {layers} layers\n"
-            f"{conditions(kind)}",
+            f"{kind}: ×{change:.2f} per layer,\n×{readable(change**layers)} in {layers} layers\n"
+            f"({conditions(kind)})",
             color=colour_of(kind),
             fontsize=12,
         )
@@ -610,7 +612,7 @@ def draw_initialisation(flows, depth, source):
     lines = findings(flows, depth).replace("; ", ";\n")
     figure.suptitle(
         f"At initialisation, towards the input, the gradient {lines}\n"
-        f"({source}, factors for {depth} layers)"
+        f"({source}, factors for {depth} layers; BN: batch norm)"
     )
     return figure
 
@@ -632,7 +634,7 @@ def conditions(kind):
     """How a kind of network is initialised, and whether it has batch norm, in words."""
     _, batch_norm, initialisation = KINDS[kind]
     words = f"{initialisation}'s initialisation"
-    return f"{words}, batch norm (BN)" if batch_norm else words
+    return f"{words}, batch norm" if batch_norm else words
 
 
 def draw_flow(axes, flow, colour):

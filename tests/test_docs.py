@@ -55,7 +55,7 @@ def test_the_pages_are_no_longer_than_promised():
     exercises = [section for section in sections if section.startswith("Exercise ")]
     assert len(exercises) == len(SOLUTIONS)
     for section in exercises:
-        assert len(section.splitlines()) <= 300, section.splitlines()[0]
+        assert len(section.splitlines()) <= 320, section.splitlines()[0]
 
 
 @each_page

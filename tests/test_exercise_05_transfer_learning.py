@@ -1499,7 +1499,7 @@ def why_in_no_group(model, name, known, others):
 
 
 def groups_of(lesson, model, lr, factor, call):
-    """The groups that the learner's code returned, each as torch's optimisers read it."""
+    """The groups that the learner's code returned, each as torch's optimizers read it."""
     with calling(call):
         got = lesson.parameter_groups(model, lr, factor)
     groups = []

@@ -170,6 +170,27 @@ def only_residual_learns(results):
     return losses["plain + BN"] > 2 and losses["residual + BN"] < 1
 
 
+@claim("3", "plain + BN: the first convolution's weights grow 10-fold or more in 120 steps")
+def early_weights_grow(results):
+    return results["runs"]["plain + BN"]["weight_growth"][0] >= 10
+
+
+@claim("3", "plain + BN: the weights of the second half of the layers grow by 20 % or less")
+def late_weights_stay(results):
+    growth = results["runs"]["plain + BN"]["weight_growth"]
+    return max(growth[len(growth) // 2 :]) <= 1.2
+
+
+@claim(
+    "3", "plain + BN, last 60 steps: gradients of the first half are below a fifth of the last's"
+)
+def early_gradients_are_small(results):
+    ratios = []
+    for norms in results["runs"]["plain + BN"]["norms"][-60:]:
+        ratios += [norm / norms[-1] for norm in norms[: len(norms) // 2]]
+    return median(ratios) < 0.2
+
+
 @claim(
     "3", "at 56 layers neighbouring gradients are more alike in residual + BN than in plain + BN"
 )

@@ -43,39 +43,6 @@ def all_kinds(solution):
     solution.CORRELATED = tuple(solution.KINDS)
 
 
-@control("3")
-def weight_growth(solution):
-    """Training is as it was; how much the convolutions' weights grow in it is printed, too."""
-    record_training = solution.record_training
-
-    def record_and_print(model, batches, optimizer):
-        before = weight_norms(model)
-        after_each_step = []
-
-        def watched():
-            for batch in batches:
-                yield batch
-                after_each_step.append(weight_norms(model))
-
-        norms = record_training(model, watched(), optimizer)
-        for when, step in (("the first", 0), ("the last", -1)):
-            growth = [f"{new / old:.3g}" for old, new in zip(before, after_each_step[step])]
-            print(f"The convolutions' weights after {when} step, over those before the first:")
-            print(f"  the first and every tenth: {', '.join([growth[0], *growth[9::10]])}")
-        return norms
-
-    solution.record_training = record_and_print
-
-
-def weight_norms(model):
-    """The Euclidean norm of each convolution's weights, in order."""
-    return [
-        module.weight.detach().norm().item()
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-
-
 # Exercise 4
 
 
