@@ -1269,11 +1269,13 @@ def list_images(class_folder, file_filter):
         for name in sorted(files):
             path = Path(root, name)
             suffix = path.suffix.lower()
-            if suffix in IMG_EXTENSIONS and file_filter.takes(path):
-                images.append(path)
-            elif suffix not in IMG_EXTENSIONS:
+            if suffix not in IMG_EXTENSIONS:
                 kind = "a number" if suffix[1:].isdecimal() else suffix
                 file_filter.skip(path, f"not one of {' '.join(IMG_EXTENSIONS)}", kind)
+            elif not os.path.isfile(path):
+                file_filter.skip(path, "not a file, or a link to nothing")
+            elif file_filter.takes(path):
+                images.append(path)
     return images
 
 
@@ -1305,10 +1307,6 @@ def read_image(path):
         image.load()
         with contextlib.suppress(Exception):  # a file may say nonsense of how the camera was held
             image = ImageOps.exif_transpose(image)
-        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
-            image = image.convert("RGBA")
-            paper = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(paper, image).convert("RGB")
         if image.mode.startswith(("I", "F")):
             image = image.convert("F")
             low, high = image.getextrema()
@@ -1316,6 +1314,10 @@ def read_image(path):
                 raise ValueError("it has values that are NaN or infinite")
             factor = 255 / ((high - low) or 1)
             image = image.point(lambda value: value * factor - low * factor)
+        elif "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+            image = image.convert("RGBA")
+            paper = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(paper, image).convert("RGB")
         return image.convert("RGB")
 
 

@@ -236,6 +236,13 @@ def test_an_image_of_one_value_with_16_bits_is_read(transfer, tmp_path):
     assert transfer.read_image(tmp_path / "flat.png").size == (8, 8)
 
 
+def test_an_image_with_16_bits_may_have_a_transparent_value(transfer, tmp_path):
+    pixels = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(pixels).save(tmp_path / "deep.png", transparency=77)
+    image = np.asarray(transfer.read_image(tmp_path / "deep.png"))
+    assert np.abs(image[..., 0] - np.linspace(0, 255, 64).reshape(8, 8)).max() < 1.1
+
+
 def test_images_are_turned_as_the_camera_was_held(transfer, tmp_path):
     upright = Image.new("RGB", (20, 10), "white")
     upright.paste("black", (0, 0, 5, 10))
@@ -406,6 +413,16 @@ def test_a_link_to_itself_is_passed_over(transfer, tmp_path, capsys):
     (tmp_path / "cats" / "loop.png").symlink_to("loop.png")
     assert sum(images_per_class(read(transfer, tmp_path).train_labels)) == 4
     assert "loop.png" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_file_is_skipped_and_named(transfer, tmp_path, capsys):
+    for name in ("cats", "dogs"):
+        make_images(tmp_path / name, 3)
+    os.mkfifo(tmp_path / "cats" / "pipe.png")  # to open it would wait for ever
+    (tmp_path / "dogs" / "lost.png").symlink_to("nowhere.png")
+    assert sum(images_per_class(read(transfer, tmp_path).train_labels)) == 4
+    assert "pipe.png and 1 more: not a file, or a link to nothing" in capsys.readouterr().out
 
 
 def test_a_class_with_few_images_is_named(transfer, capsys):
