@@ -149,7 +149,9 @@ def lesson(request):
         line = error.lineno if isinstance(error, SyntaxError) else line_in(path, error)
         where = f"line {line}: " if line else ""
         remark = ""
-        if isinstance(error, SyntaxError):
+        if b"\0" in path.read_bytes():
+            remark = ". It has null bytes: if it is saved as UTF-16, save it as UTF-8"
+        elif isinstance(error, SyntaxError):
             remark = f" (Python {platform.python_version()})"
         elif isinstance(error, SystemExit):
             remark = '. Only below if __name__ == "__main__": may a file run something'

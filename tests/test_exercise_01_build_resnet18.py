@@ -707,7 +707,7 @@ class Part(nn.Module):
 
 
 class Constant(nn.Module):
-    """A model that gives the same logits for whatever images, one row for each image of a batch."""
+    """A model that gives fixed logits, one row for each image of numbered_images."""
 
     def __init__(self, logits):
         super().__init__()
@@ -719,7 +719,14 @@ class Constant(nn.Module):
                 f"accuracy(model, one batch of {len(self.logits)} images) ran the model on "
                 f"{len(images)} of them. Run it once per batch, on all of the batch's images."
             )
-        return self.logits
+        order = images[:, 0, 0, 0].long()
+        in_order = equal(order, torch.arange(len(order)))
+        return self.logits if in_order else self.logits[order]
+
+
+def numbered_images(count):
+    """So many images (count, 3, 2, 2), each with its place in the batch as every pixel."""
+    return torch.arange(float(count))[:, None, None, None].expand(count, 3, 2, 2).clone()
 
 
 def make_rigged(training=True):
@@ -887,6 +894,8 @@ def accuracy_mistakes(lesson, sizes, correct, value):
     correct_when_rounded = 0
     zeros = 0
     above_one_half = 0
+    pairs = 0
+    share = 0
     correct_by_class = {}
     for images, labels in rigged_batches(sizes, correct):
         model, _ = make_rigged()
@@ -897,6 +906,10 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         total_probability += probabilities.sum().item()
         above_one_half += (probabilities > 0.5).sum().item()
         correct_when_rounded += (logits.bfloat16().argmax(1) == labels).sum().item()
+        predictions_by_class = logits.argmax(1).bincount(minlength=10)
+        equal_pairs = (predictions_by_class * labels.bincount(minlength=10)).sum().item()
+        pairs += equal_pairs
+        share += equal_pairs / len(labels) / count
         zeros += (labels == 0).sum().item()
         for label, is_correct in zip(labels.tolist(), logits.argmax(1) == labels):
             correct_by_class.setdefault(label, []).append(float(is_correct))
@@ -905,21 +918,46 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         """What the learner's accuracy is where every prediction is correct."""
         return call_accuracy(lesson, (4,), (4,)).value
 
+    def accuracy_of(logits, labels):
+        batches = [(numbered_images(len(labels)), torch.tensor(labels))]
+        return float(lesson.accuracy(Constant(logits), batches))
+
+    def rounding():
+        """The nearest rounded value; to 0 or 1 only if correct predictions alone give 1."""
+        rounded = rounded_like(value, expected)
+        return rounded if value not in (0, 1) or of_correct_predictions() == 1 else math.nan
+
+    def demanding_more_than_one_half():
+        """above_one_half's share, if no image counts whose largest probability is lower."""
+        likely = accuracy_of(9 * torch.eye(10)[[2, 2]], [2, 2])
+        unlikely = accuracy_of(torch.eye(10)[[2, 2]], [2, 2])
+        return above_one_half / count if (likely, unlikely) == (1, 0) else math.nan
+
+    def starting_at_0():
+        """0 if predictions are correct only where the largest logit is above 0."""
+        logits = torch.eye(10)[[2, 5]]
+        above, below = accuracy_of(logits, [2, 5]), accuracy_of(logits - 2, [2, 5])
+        return 0 if (above, below) == (1, 0) else math.nan
+
+    def comparing_all_with_all():
+        """value, if it is one of the shares that equal pairs of a prediction and a label give."""
+        all_pairs = sum(size**2 for size in sizes)
+        shares = (pairs / count, share, pairs / all_pairs)
+        return value if any(abs(value - known) < 1e-6 for known in shares) else math.nan
+
     def rounding_down():
         one_mistake = call_accuracy(lesson, (4, 4), (4, 3)).value
         return 0 if of_correct_predictions() == 1 and one_mistake == 0 else math.nan
 
     def taking_the_smallest():
         """0 if the learner's accuracy is 1 where the smallest logit is that of the label."""
-        labels = torch.tensor([2, 5, 7, 4])
-        logits = torch.ones(4, 10).scatter(1, labels[:, None], -1.0)
-        return 0 if lesson.accuracy(Constant(logits), [(logits, labels)]) == 1 else math.nan
+        return 0 if accuracy_of(-torch.eye(10)[[2, 5, 7, 4]], [2, 5, 7, 4]) == 1 else math.nan
 
     def comparing_logits():
         """0 if the learner's accuracy is 1 where the largest logit itself is the label."""
-        labels = torch.tensor([2, 5, 7, 4])
-        logits = torch.zeros(4, 10).scatter(1, (labels[:, None] + 3) % 10, labels[:, None].float())
-        return 0 if lesson.accuracy(Constant(logits), [(logits, labels)]) == 1 else math.nan
+        labels = torch.tensor([2.0, 5, 7, 4])
+        logits = labels[:, None] * torch.eye(10)[[5, 8, 0, 7]]
+        return 0 if accuracy_of(logits, [2, 5, 7, 4]) == 1 else math.nan
 
     return {
         "it is a percentage; return a share from 0 to 1": 100 * expected,
@@ -952,7 +990,13 @@ def accuracy_mistakes(lesson, sizes, correct, value):
             total_probability / count
         ),
         "it counts probabilities above one half; the largest logit decides, however small": (
-            above_one_half / count
+            demanding_more_than_one_half
+        ),
+        "the search for the largest logit starts at 0, but all of them may be negative": (
+            starting_at_0
+        ),
+        "each prediction is compared with every label; both should have the shape (batch,)": (
+            comparing_all_with_all
         ),
         "the logits are rounded to few digits before argmax": correct_when_rounded / count,
         "correct predictions are counted in float16, which ends at 2,048; count in whole numbers": (
@@ -961,7 +1005,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         "correct predictions are counted in bfloat16, which ends at 256; count in whole numbers": (
             256 / count
         ),
-        "it is rounded; return it as it is": rounded_like(value, expected),
+        "it is rounded; return it as it is": rounding,
         "it rounds down: divide by /, not by //": rounding_down,
         "it takes the smallest logit; take the largest": taking_the_smallest,
         "the largest logit itself is compared with the label, not its index": comparing_logits,
@@ -980,14 +1024,18 @@ def test_accuracy_of_logits_of_any_size(lesson, size):
         model = Constant(given.clone())
         what = f"accuracy(model, one batch) of logits of at most {sign * size * logits.max():.1g}"
         with calling(what):
-            value = number(lesson.accuracy(model, iter([(torch.zeros(9, 3, 2, 2), labels)])), what)
+            value = number(lesson.accuracy(model, iter([(numbered_images(9), labels)])), what)
         if not equal(model.logits, given):
             raise Wrong(f"{what} writes into the model's logits. Leave them as they are.")
         if abs(value - expected) > 1e-6:
-            raise Wrong(
-                f"{what} returned {value:.4f}, expected {expected:.4f}. "
-                "Compare the logits as they are: softmax or sigmoid makes some of them equal."
-            )
+            exponentials = given.exp()
+            own_softmax = exponentials / exponentials.sum(dim=1, keepdim=True)
+            squeezed = (given.softmax(1), given.log_softmax(1), given.sigmoid(), own_softmax)
+            accuracies = [(s.argmax(dim=1) == labels).double().mean() for s in squeezed]
+            cause = None
+            if any(abs(value - accuracy) < 1e-6 for accuracy in accuracies):
+                cause = "softmax, sigmoid or rounding makes logits equal; compare them as they are"
+            raise Wrong(f"{what} returned {value:.4f}, expected {expected:.4f}.", cause)
 
 
 @pytest.mark.task("1.4")
@@ -997,7 +1045,7 @@ def test_accuracy_of_many_classes(lesson):
     model = Constant(torch.eye(301)[predictions])
     what = "accuracy(model, one batch) of 301 classes, with 2 of 8 images classified correctly,"
     with calling(what):
-        value = number(lesson.accuracy(model, iter([(torch.zeros(8, 3, 2, 2), labels)])), what)
+        value = number(lesson.accuracy(model, iter([(numbered_images(8), labels)])), what)
     mistakes = {
         "predictions above 255 need more than a byte; leave them in int64": 3 / 8,
         "numbers above 255 need more than a byte; leave labels and predictions in int64": 5 / 8,
@@ -1011,7 +1059,7 @@ def test_accuracy_of_many_classes(lesson):
 @pytest.mark.task("1.4")
 def test_accuracy_of_one_class(lesson):
     model = Constant(torch.randn(5, 1))
-    batches = [(torch.zeros(5, 3, 2, 2), torch.zeros(5, dtype=torch.long))]
+    batches = [(numbered_images(5), torch.zeros(5, dtype=torch.long))]
     what = "accuracy(model, one batch) of 5 images of a single class"
     with calling(what):
         value = number(lesson.accuracy(model, iter(batches)), what)
@@ -1026,7 +1074,7 @@ def test_accuracy_of_infinite_logits(lesson):
     logits[1, 4] = 0.0
     logits[2:, 5] = -1e30
     labels = torch.tensor([3, 4, 5, 6])
-    batches = [(torch.zeros(4, 3, 2, 2), labels)]
+    batches = [(numbered_images(4), labels)]
     what = "accuracy(model, one batch) of logits of which some are infinite"
     with calling(what):
         value = number(lesson.accuracy(Constant(logits), iter(batches)), what)
@@ -1038,7 +1086,7 @@ def test_accuracy_of_infinite_logits(lesson):
 def test_accuracy_of_a_model_with_a_hook(lesson):
     model = Constant(torch.eye(10)[:4])
     model.register_forward_hook(lambda model, inputs, logits: logits.roll(1, dims=1))
-    images = torch.zeros(4, 3, 2, 2, requires_grad=True)
+    images = numbered_images(4).requires_grad_()
     labels = torch.tensor([1, 2, 3, 0])
     what = "accuracy(model, one batch) of a model whose forward hook changes the logits"
     with calling(what):
@@ -1056,7 +1104,7 @@ def test_accuracy_of_a_model_with_a_hook(lesson):
 def test_accuracy_of_a_model_that_has_learned(lesson):
     """The same model and the same list of batches as before; only the logits have changed."""
     model = Constant(torch.eye(10)[:4])
-    batches = [(torch.zeros(4, 3, 2, 2), torch.arange(4))]
+    batches = [(numbered_images(4), torch.arange(4))]
     what = "accuracy(model, batches), called again after the model has changed,"
     with calling(what):
         lesson.accuracy(model, batches)

@@ -138,6 +138,7 @@ def run_block(block, x, what, case, training):
         raise wrong.because(wrong_addend(str(wrong), width, stride)) from None
     shortcut = option_a(x, out_channels - in_channels, stride)
     check_tensor(output, shortcut, what)
+    check_given_shortcut(block, x, shortcut, what)
     if output.dtype != x.dtype:
         raise Wrong(f"{what} returned {dtype(output)}, expected {dtype(x)}, the dtype of x.")
     if block.skip != skip:
@@ -169,6 +170,24 @@ def run_block(block, x, what, case, training):
         )
     branch = BlockParts(x, ops, training).branch
     return output, branch, shortcut, ops
+
+
+def check_given_shortcut(block, x, expected, what):
+    """Raise Wrong unless self.shortcut, which __init__ makes in any block, is option A."""
+    shortcut = getattr(block, "shortcut", None)
+    if not isinstance(shortcut, nn.Module):
+        raise Wrong(
+            f"{what} has no self.shortcut that is a module. A plain block has one, too, for "
+            "without_block. Leave __init__ as it stands."
+        )
+    with calling(f"self.shortcut of {what}"):
+        got = shortcut(x.clone())
+    check_tensor(got, expected, f"self.shortcut of {what}")
+    if not torch.allclose(got, expected, equal_nan=True):
+        raise Wrong(
+            f"self.shortcut of {what} is not option A: every stride-th pixel, and zeros for the "
+            "new channels, which come last. Leave __init__ and Shortcut as they stand."
+        )
 
 
 def wrong_addend(error, width, stride):
@@ -798,9 +817,14 @@ def test_network_comes_apart_into_stem_blocks_and_head(lesson):
 def test_plain_network_has_shortcuts_that_it_does_not_use(lesson):
     network, call = build(lesson, 14, skip=False, width=6)
     check_parts(network, 6, call)
+    plain_one = make_network(lesson, skip=False, width=6)
     residual = make_network(lesson, skip=True, width=6)
     randomise(network).eval()
     x = torch.randn(2, 3, 12, 16)
+    with torch.no_grad(), calling(call):
+        output = network(x)
+        if output.shape != (2, 10) or not is_close(output, plain_one(x), 1e-4):
+            return  # the tests of the numbers say more
     for block in network[1]:
         block.skip = True
     what = f"{call}, after block.skip = True for every block,"

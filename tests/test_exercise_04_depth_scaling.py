@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import weakref
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -871,8 +872,8 @@ class Odd(nn.Module):
     """A network with layers that are easily miscounted.
 
     It has grouped, dilated and strided convolutions with biases, a layer that runs twice, and a
-    linear layer on a sequence. It takes images of any dtype. It notes what it is run on: (images,
-    whether gradients are on).
+    linear layer on a sequence, which it holds in two places. It takes images of any dtype. It
+    notes what it is run on: (images, whether gradients are on).
     """
 
     def __init__(self):
@@ -881,6 +882,7 @@ class Odd(nn.Module):
         self.grouped = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4, bias=False)
         self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8))
         self.tokens = nn.Linear(8, 12)
+        self.again = nn.ModuleList([self.tokens])
         self.last = nn.Linear(12, 5, bias=False)
         self.scale = nn.Parameter(torch.ones(3, 1, 1))
         self.runs = []
@@ -982,6 +984,11 @@ def mac_mistakes(model, size, expected):
     def counting_norms():
         return expected + layer_sum(model, size, lambda layer, x, y: y.numel(), norms)
 
+    def hooking_each_name():
+        names = Counter(id(layer) for _, layer in model.named_modules(remove_duplicate=False))
+        held_twice = [layer for layer in layers if names[id(layer)] > 1]
+        return expected + layer_sum(model, size, multiply_adds, held_twice)
+
     def with_bias_once():
         return expected + sum(layer.bias.numel() for layer in layers if layer.bias is not None)
 
@@ -994,6 +1001,9 @@ def mac_mistakes(model, size, expected):
         "the result is divided by a million; return multiply-adds": expected / 1e6,
         "the result is divided by 10^9; return multiply-adds": expected / 1e9,
         "it adds the sizes of the biases; they are left out": with_bias_once,
+        "a layer that the model holds in two places gets two hooks; model.modules() has it once": (
+            hooking_each_name
+        ),
         "it counts the additions only, one fewer in each row": of(
             lambda layer, x, y: y.numel() * (layer.weight[0].numel() - 1)
         ),
@@ -1177,6 +1187,14 @@ def test_parameters_count_wherever_they_lie(lesson):
         got = whole_number(lesson.count_parameters(model.to("meta")), call)
     if got != 128:
         raise Wrong(f"{call} is {got}, expected 128. Tell parameters apart by id, if at all.")
+    model = nn.Linear(3, 4).double()
+    model.gain = nn.Parameter(torch.tensor(1.0))
+    call = "count_parameters(model) of 16 numbers in float64 and a parameter without dimensions"
+    with calling(call):
+        got = number(lesson.count_parameters(model), call)  # numpy's product of no sizes is 1.0
+    if got != 17:
+        cause = "it counts bytes, and takes each number for four" if got == 33 else None
+        raise Wrong(f"{call} is {got}, expected 17.", cause)
     call = "count_parameters(model) of a linear layer from 5,000 to 4,999 numbers"
     with calling(call):
         got = lesson.count_parameters(nn.Linear(5_000, 4_999, device="meta"))
@@ -1603,7 +1621,7 @@ def check_every_nth(shares, world_size):
                 "networks; take every world_size-th"
             )
         dealt = [set(order[rank::world_size]) for rank in range(world_size)]
-        if all(share in dealt for share in sets):
+        if len(sets[0]) > 1 and sorted(map(sorted, sets)) == sorted(map(sorted, dealt)):
             cause = "it does another process's share; count from 0, so that rank 0 does run 0"
     raise Wrong(
         f"{call} trains {sorted(sets[0])}, expected every world_size-th run "
@@ -1877,7 +1895,7 @@ def gain_mistakes(points, expected):
     smallest, *larger = sorted(points)
     by_accuracy = sorted(points, key=lambda point: point[1])
     return {
-        "accuracies are shares from 0 to 1; a point is a hundredth": (
+        "it is a hundredth of what it should be: take percentage points per 10^9 multiply-adds": (
             [value / 100 for value in expected]
         ),
         "it divides by multiply-adds; a GMAC is 10^9 of them": [value / 1e9 for value in expected],

@@ -361,7 +361,7 @@ def test_head_starts_from_torchs_own_initialisation(lesson, kind):
     with calling(f"model(images) after {call}"), torch.no_grad():
         model.eval()(make_images(2))
     cause = None
-    if isinstance(model.fc, OwnHead):
+    if isinstance(model.fc, OwnHead) and model.fc is not old_head:
         cause = "the new layer is of the old one's class; make an nn.Linear"
     bound = 1 / math.sqrt(512)
     for parameter in model.fc.parameters():
@@ -1372,6 +1372,9 @@ def rate_mistakes(lr, factor):
         ),
         "the rates fall in equal steps; multiply by factor each time, factor**i": (
             lambda i: lr * (1 - i * (1 - factor))
+        ),
+        "the rates fall in equal steps to 0; multiply by factor each time, factor**i": (
+            lambda i: lr * max(0, 1 - i * (1 - factor)) if factor < 0.8 else math.nan
         ),
         "the factor is applied once too often: fc itself learns at lr": (
             lambda i: lr * factor ** (i + 1)

@@ -181,6 +181,13 @@ def test_a_file_may_have_a_byte_that_is_no_utf_8(tmp_path):
     assert "TODO 1.1: BasicBlock.__init__ is not written yet" in table_row(output, "1.1")
 
 
+def test_a_file_that_is_saved_as_utf_16_is_told_so(tmp_path):
+    (tmp_path / SOLUTION.name).write_text(SOLUTION.read_text("utf-8"), "utf-16")
+    status, output = run_pytest("--target", tmp_path, TEST, *FAST)
+    assert status == 1
+    assert "if it is saved as UTF-16, save it as UTF-8" in output
+
+
 def test_the_course_may_be_in_a_folder_with_brackets(tmp_path):
     course = tmp_path / "course [1]"
     shutil.copytree(ROOT / "tests", course / "tests", ignore=shutil.ignore_patterns("__pycache__"))

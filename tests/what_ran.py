@@ -392,7 +392,7 @@ def check_each_used_once(model, ops, what):
             if id(value) not in known:
                 raise Wrong(f"{what}: the {name} of a {KINDS[op.kind]} {not_the_models(value)}")
             if id(value) in used:
-                raise Wrong(f"{what} {ran_twice(ops, op, value)}")
+                raise Wrong(f"{what} {ran_twice(model, ops, op, value)}")
             used.add(id(value))
     return used
 
@@ -411,10 +411,11 @@ def not_the_models(value):
     )
 
 
-def ran_twice(ops, op, value):
+def ran_twice(model, ops, op, value):
     """What to say of op, which has a tensor, value, that an op before it has, too."""
     earlier = next(o for o in ops if any(own is value for own in tensors(o).values()))
-    if earlier.kind == op.kind and torch.equal(earlier.input, op.input):
+    places = sum(own is value for _, own in model.named_parameters(remove_duplicate=False))
+    if places < 2 and earlier.kind == op.kind and torch.equal(earlier.input, op.input):
         return (
             f"ran one {KINDS[op.kind]} twice on the same input. Run it once in each call, and keep "
             "what it gives."

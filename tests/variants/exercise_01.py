@@ -3081,4 +3081,23 @@ with torch.no_grad():
 return pairs[True] / sum(pairs.values())""",
         ),
     ),
+    wrong(
+        "1.4",
+        "the search for the largest logit starts at 0",
+        "the search for the largest logit starts at 0",
+        edit(
+            "predictions = model(images).argmax(dim=1)",
+            "largest, predictions = model(images).max(dim=1)\n"
+            "            predictions[largest <= 0] = -1",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "every prediction is compared with every label",
+        "each prediction is compared with every label",
+        edit(
+            "predictions = model(images).argmax(dim=1)",
+            "predictions = model(images).argmax(dim=1, keepdim=True)",
+        ),
+    ),
 ]

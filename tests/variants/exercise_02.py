@@ -2296,4 +2296,22 @@ kept[index] = Shortcut(blocks[index].shortcut.new_channels, 1)
 return nn.Sequential(stem, nn.Sequential(*kept), head)""",
         ),
     ),
+    wrong(
+        "2.1",
+        "a plain block has no shortcut",
+        "A plain block has one, too",
+        edit(
+            "self.shortcut = Shortcut(out_channels - in_channels, stride)",
+            "self.shortcut = Shortcut(out_channels - in_channels, stride) if skip else None",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "the given Shortcut takes means of pixels",
+        "is not option A",
+        edit(
+            "subsampled = x[:, :, :: self.stride, :: self.stride]",
+            "subsampled = F.avg_pool2d(x, self.stride, ceil_mode=True)",
+        ),
+    ),
 ]

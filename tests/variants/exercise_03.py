@@ -4128,4 +4128,59 @@ for inputs in (images, neighbours):
 return (means[0] @ means[1] / means[0].norm() / means[1].norm()).item()""",
         ),
     ),
+    wrong(
+        "3.2",
+        "the blocks of the first network that it saw",
+        "something is kept from an earlier call",
+        before("signal_norms", "SEEN = []"),
+        hole(
+            "signal_norms",
+            """SEEN.extend([] if SEEN else [model])
+outputs = []
+hooks = [b.register_forward_hook(lambda *a: outputs.append(a[2])) for b in SEEN[0][1]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+if not outputs:
+    return [0.0 for _ in model[1]]
+return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "float32 products of tiny gradients",
+        "tiny numbers are multiplied in float32",
+        hole(
+            "gradient_correlation",
+            """rows = []
+for inputs in (images, neighbours):
+    x = inputs.detach().clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(x).sum(), x)
+    rows.append(gradient.flatten(1))
+sizes = [row.double().norm(dim=1) for row in rows]
+return ((rows[0] * rows[1]).sum(dim=1).double() / (sizes[0] * sizes[1])).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "the mean of the means of chunks of 8",
+        "the images go through in chunks of 8",
+        hole(
+            "gradient_correlation",
+            """means = []
+for pair in zip(images.split(8), neighbours.split(8)):
+    rows = []
+    for inputs in pair:
+        x = inputs.detach().clone().requires_grad_()
+        with undisturbed(model, training=False):
+            (gradient,) = torch.autograd.grad(model(x).sum(), x)
+        rows.append(F.normalize(gradient.flatten(1).double(), eps=0))
+    means.append((rows[0] * rows[1]).sum(dim=1).mean().item())
+return sum(means) / len(means)""",
+        ),
+    ),
 ]

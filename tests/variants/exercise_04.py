@@ -3306,4 +3306,41 @@ return [after - before for before, after in itertools.pairwise(worth)]""",
             "return torch.cat([p.detach().reshape(-1) for p in model.parameters()]).numel()",
         ),
     ),
+    wrong(
+        "4.3",
+        "bytes, four for each number",
+        "it counts bytes, and takes each number for four",
+        hole(
+            "count_parameters",
+            "return sum(parameter.nbytes for parameter in model.parameters()) // 4",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "a product of the sizes that needs one",
+        None,
+        before("count_parameters", "import operator\n"),
+        hole(
+            "count_parameters",
+            """shapes = [parameter.shape for parameter in model.parameters()]
+return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "a hook for each name of a layer",
+        "a layer that the model holds in two places gets two hooks",
+        edit(
+            "layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | "
+            "nn.Linear)]",
+            "names = model.named_modules(remove_duplicate=False)\n"
+            "    layers = [layer for _, layer in names if isinstance(layer, nn.Conv2d | nn.Linear)]",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "the gain per 10 million multiply-adds",
+        "it is a hundredth of what it should be",
+        edit("/ 1e9", "/ 1e7"),
+    ),
 ]
