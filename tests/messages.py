@@ -1,14 +1,12 @@
 """How a test tells you what is wrong: an exception, a comparison, and a way to call your code."""
 
 import contextlib
-import importlib.util
 import math
 import os
 import re
 from collections import Counter, OrderedDict, defaultdict
 from decimal import Decimal
 from fractions import Fraction
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -205,15 +203,6 @@ def advice(cause):
         return ""
     end = "" if cause.endswith("?") else "."
     return f"{LIKELIEST}{cause}{end}"
-
-
-def fresh_copy(lesson):
-    """The learner's file as a new module, in which no call has left anything."""
-    loader = SourceFileLoader(lesson.__name__, lesson.__file__)
-    spec = importlib.util.spec_from_file_location(lesson.__name__, lesson.__file__, loader=loader)
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
 
 
 # What the learner's code returns may be of a class of its own that calls itself equal to

@@ -22,7 +22,6 @@ from messages import (
     counted,
     draw,
     dtype,
-    fresh_copy,
     in_words,
     likeliest,
     mode_name,
@@ -30,7 +29,7 @@ from messages import (
     numbers,
 )
 from torch import allclose, nn
-from unchanged import Everything, disturb, somebody_elses_hook
+from unchanged import Everything, disturb, fresh_copy, somebody_elses_hook
 
 COUNT = 6  # images in most batches
 MANY = 97  # about as many as the script measures on, and a prime: no chunks divide it evenly
@@ -1373,7 +1372,7 @@ def is_right(lesson, task):
     """Whether a task's measure, in a fresh copy of the learner's file, is right at first."""
     network = make_network(lesson)
     given = given_to(task)
-    with contextlib.suppress(Wrong):
+    with contextlib.suppress(Exception):
         got = measured(fresh_copy(lesson), task, network, given, "")
         return agree(got, expected_of(task, network, given))
     return False
@@ -1464,7 +1463,7 @@ def test_measuring_again_gives_the_new_numbers(lesson, task):
             cause,
         )
     mistakes = {}
-    if is_right(lesson, task):
+    if not agree(second, expected) and is_right(lesson, task):
         mistakes = {"what an earlier call found is kept and returned again": first}
     check_numbers(second, expected, what, mistakes)
 
@@ -1481,10 +1480,10 @@ def test_measuring_more_images_than_the_script(lesson, task):
     if len(got) != len(expected):
         raise Wrong(f"{what} returned {counted(len(got), 'number')}, expected {len(expected)}.")
     mistakes = {}
-    if not is_right(lesson, task):
-        check_numbers(got, expected, what, mistakes)
+    if agree(got, expected):
         return
-    for count in (1, 5, 8, 10, 16, 20, 25, 32, 50, 64):
+    counts = (1, 5, 8, 10, 16, 20, 25, 32, 50, 64) if is_right(lesson, task) else ()
+    for count in counts:
         few = {name: tensor[:count] for name, tensor in given.items()}
         words = f"only the first {count} images count"
         mistakes[words] = functools.partial(expected_of, task, network, few)

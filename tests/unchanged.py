@@ -8,6 +8,9 @@
 disturb(model) first brings a network into a state in which every slip shows.
 """
 
+import importlib.util
+from importlib.machinery import SourceFileLoader
+
 import torch
 import torch.nn.functional as F
 from messages import Wrong, calling, draw, dtype, mode_name
@@ -422,6 +425,19 @@ class TorchsClasses:
                 put_back(self.settings[name])
                 changed.append(name)
         return changed
+
+
+def fresh_copy(lesson):
+    """The learner's file as a new module, in which no call has left anything yet."""
+    loader = SourceFileLoader(lesson.__name__, lesson.__file__)
+    spec = importlib.util.spec_from_file_location(lesson.__name__, lesson.__file__, loader=loader)
+    module = importlib.util.module_from_spec(spec)
+    torch_as_it_is = TorchsClasses()
+    try:
+        loader.exec_module(module)
+    finally:
+        torch_as_it_is.restore()
+    return module
 
 
 def check_seeds_nothing(make, what):

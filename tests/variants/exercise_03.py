@@ -4183,4 +4183,17 @@ for pair in zip(images.split(8), neighbours.split(8)):
 return sum(means) / len(means)""",
         ),
     ),
+    right(
+        "3.1",
+        "settings of torch at import",
+        edit(
+            "\nEXERCISE = ",
+            """
+torch.use_deterministic_algorithms(True, warn_only=True)
+torch.set_float32_matmul_precision("high")
+torch.set_num_threads(1)
+
+EXERCISE = """,
+        ),
+    ),
 ]
