@@ -732,9 +732,10 @@ def train(
 
     Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
     logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model), a dict, adds. The seed sets the images' order and augmentation, alike
-    on every device. label is what the progress bar says. smoothing is the share of each label that
-    is spread over all classes (Szegedy et al., 2015).
+    what after_epoch(model), a dict, adds; it runs in autocast(device), after the clock has stopped.
+    The seed sets the images' order and augmentation, alike on every device. label is what the
+    progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
+    et al., 2015); it raises the loss.
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -767,9 +768,10 @@ def train(
                         accuracy=percent(correct / seen),
                     )
                 bar.update()
+            mean_loss = total_loss.item() / count  # waits for the GPU: before the clock is read
             row = {
                 "epoch": epoch,
-                "loss": total_loss.item() / count,
+                "loss": mean_loss,
                 "accuracy": correct.item() / count,
                 "seconds": time.perf_counter() - start,
             }

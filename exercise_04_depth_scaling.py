@@ -240,13 +240,13 @@ def count_macs(model, shape=(3, 32, 32)):
 def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
     """Train a network of every depth with every seed: {(depth, seed): what fit returned, ...}.
 
-    fit(network, depth, seed) trains a network and returns a row of results, a dict. initialise
-    (below) draws the weights of its convolutions. Networks of the same depth and seed start from
-    the same weights, whatever was trained before and whatever other depths and seeds there are;
-    other seeds give other weights.
-    Each network is build_resnet(depth, width). List the runs depth by depth or seed by seed. If
-    world_size processes share the list, process number rank does the runs number rank, rank +
-    world_size, rank + 2 * world_size and so on, all counted from 0.
+    fit(network, depth, seed) trains a network and returns a row of results, a dict.
+    network.apply(initialise) (below) draws the weights of a network's convolutions. Networks of the
+    same depth and seed start from the same weights, whatever was trained before and whatever other
+    depths and seeds there are; other seeds give other weights. Each network is build_resnet(depth,
+    width). The list of runs may go depth by depth or seed by seed. If world_size processes share
+    the list, process number rank does the runs number rank, rank + world_size, rank + 2 *
+    world_size and so on, all counted from 0.
     """
     # TODO 4.4: go through this process's share of the runs. For each, make a network with the
     # weights that the docstring asks for, and fit it.
@@ -369,7 +369,9 @@ def gather(own_rows, rank, world_size):
 def measure(args, network, data, seed, label):
     """Count what the network costs, and train it in place: a row of results, a dict.
 
-    In "history", "multiply_adds" is what the training has cost so far.
+    "macs" are per image, "megabytes" those of a training step, "seconds" the median epoch's, and
+    "images_per_second" those of its training. "accuracy" is that on the test images after the last
+    epoch. In "history", "multiply_adds" is what the training has cost so far.
     """
     macs = int(count_macs(network, data.train_images.shape[1:]))  # yours may be a tensor
     megabytes = training_memory(network, data, args.batch_size)
@@ -486,11 +488,11 @@ def is_clear_gain(gain):
 
 
 def compare(runs, shallow, deep):
-    """How many points deep is above shallow: (mean over seeds, its standard error)."""
+    """How many points deep is above shallow, seed by seed: (mean, its standard error)."""
     shallow_rows = rows_with(runs, "depth", shallow)
     deep_rows = rows_with(runs, "depth", deep)
     points = []
-    for shallow_row, deep_row in zip(shallow_rows, deep_rows):
+    for shallow_row, deep_row in zip(shallow_rows, deep_rows, strict=True):
         points.append(100 * (deep_row["accuracy"] - shallow_row["accuracy"]))
     return statistics.mean(points), standard_error(points)
 
@@ -532,7 +534,7 @@ def describe(args, table, runs, gains, world_size):
     if args.seeds > 1:
         print(
             f"±: one standard error over {args.seeds} seeds. A difference is called clear if it is "
-            f"more than {STANDARD_ERRORS} standard errors; between equals, luck makes one in "
+            f"more than {STANDARD_ERRORS} standard errors; between equals luck makes it so in "
             f"{clear_by_luck(args.seeds)}."
         )
     if world_size > 1:
@@ -647,13 +649,13 @@ def finding(settings, table, runs):
     points, error = compare(runs, shallowest["depth"], best["depth"])
     if not is_clear(points, error):
         return (
-            f"ResNet-{best['depth']} is the most accurate, but its {points:.1f} points above "
-            f"ResNet-{shallowest['depth']} are not clear"
+            f"ResNet-{best['depth']} is the most accurate on average, but its {points:.1f} points "
+            f"above ResNet-{shallowest['depth']} are not clear"
         )
     return (
-        f"ResNet-{best['depth']} is the most accurate, {points:.1f} ± {error:.1f} points above "
-        f"ResNet-{shallowest['depth']}, for {best['macs'] / shallowest['macs']:.1f} times the "
-        "multiply-adds"
+        f"ResNet-{best['depth']} is the most accurate on average, {points:.1f} ± {error:.1f} "
+        f"points above ResNet-{shallowest['depth']}, for "
+        f"{best['macs'] / shallowest['macs']:.1f} times the multiply-adds"
     )
 
 
@@ -1177,9 +1179,10 @@ def train(
 
     Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
     logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model), a dict, adds. The seed sets the images' order and augmentation, alike
-    on every device. label is what the progress bar says. smoothing is the share of each label that
-    is spread over all classes (Szegedy et al., 2015).
+    what after_epoch(model), a dict, adds; it runs in autocast(device), after the clock has stopped.
+    The seed sets the images' order and augmentation, alike on every device. label is what the
+    progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
+    et al., 2015); it raises the loss.
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -1212,9 +1215,10 @@ def train(
                         accuracy=percent(correct / seen),
                     )
                 bar.update()
+            mean_loss = total_loss.item() / count  # waits for the GPU: before the clock is read
             row = {
                 "epoch": epoch,
-                "loss": total_loss.item() / count,
+                "loss": mean_loss,
                 "accuracy": correct.item() / count,
                 "seconds": time.perf_counter() - start,
             }
@@ -1247,7 +1251,8 @@ def is_clear(mean, error):
 def clear_by_luck(seeds):
     """In how many comparisons of two equals luck makes a clear difference, in words.
 
-    By Student's t distribution, for differences seed by seed.
+    By Student's t distribution, for differences seed by seed and STANDARD_ERRORS = 3. seeds is at
+    least 2.
     """
     if seeds > 5:
         return "less than 1 of 25 comparisons"

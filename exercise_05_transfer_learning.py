@@ -342,8 +342,8 @@ def choose_format(args, source, network):
     )
 
 
-def make_data(args, name, classes, train_set, test_set, image_format):
-    """Image data on args.device from two pairs (images, labels), in an image format."""
+def make_data(args, name, classes, train_set, test_set, mean, deviation):
+    """Image data on args.device from two pairs (images, labels)."""
     train_images, train_labels = train_set
     test_images, test_labels = test_set
     return ImageData(
@@ -353,8 +353,8 @@ def make_data(args, name, classes, train_set, test_set, image_format):
         train_labels=train_labels.to(args.device),
         test_images=test_images.to(args.device),
         test_labels=test_labels.to(args.device),
-        mean=image_format.mean,
-        deviation=image_format.deviation,
+        mean=mean,
+        deviation=deviation,
     )
 
 
@@ -367,15 +367,18 @@ def make_source(args, data):
         [data.classes[label] for label in classes],
         take_classes(data.train_images, data.train_labels, classes, args.size),
         take_classes(data.test_images, data.test_labels, classes, args.size),
-        data,
+        data.mean,
+        data.deviation,
     )
 
 
 def make_target(args, data, image_format):
     """The data to transfer to: outlines of shapes, or the last five classes of CIFAR-10."""
     if data.name == "shapes":
-        # Labels are drawn at random: 200 images per class on average have 100 of every class.
-        train_count = 20 if args.dry_run else 20 * LABELS_PER_CLASS[-1]
+        # Labels are drawn at random: of twice as many images there are enough of every class.
+        train_count = 2 * LABELS_PER_CLASS[-1] * len(data.classes)
+        if args.dry_run:
+            train_count = 20  # with this seed of every class
         name = "outlines of shapes"
         classes = range(10)
         train_set = draw_shapes(train_count, seed=2, style="outline")
@@ -391,7 +394,8 @@ def make_target(args, data, image_format):
         [data.classes[label] for label in classes],
         take_classes(*train_set, classes, image_format.size),
         take_classes(*test_set, classes, image_format.size),
-        image_format,
+        image_format.mean,
+        image_format.deviation,
     )
 
 
@@ -558,6 +562,7 @@ def transfer(strategy, network, target, count, seed, steps):
     """A copy of the network, transferred to the target with count labelled examples per class."""
     torch.manual_seed(seed)
     model = replace_head(copy.deepcopy(network), len(target.classes))
+    # Drawn before all that depends on the strategy: a seed gives all strategies the same ones.
     chosen = choose_examples(target, count)
     images = target.train_images[chosen]
     labels = target.train_labels[chosen]
@@ -816,13 +821,13 @@ def describe_adaptation(accuracy_by_shift, domain):
             harmed.append(text)
         else:
             unmoved.append(text)
-    points = f"{NOTABLE_POINTS} points"
+    notable = f"{NOTABLE_POINTS} points"
     if helped:
-        print(f"AdaBN, on {domain.name}, gains {points} or more on: {', '.join(helped)}.")
+        print(f"AdaBN, on {domain.name}, gains {notable} or more on: {', '.join(helped)}.")
     if unmoved:
-        print(f"AdaBN, on {domain.name}, changes less than {points} on: {', '.join(unmoved)}.")
+        print(f"AdaBN, on {domain.name}, changes less than {notable} on: {', '.join(unmoved)}.")
     if harmed:
-        print(f"AdaBN, on {domain.name}, loses {points} or more on: {', '.join(harmed)}.")
+        print(f"AdaBN, on {domain.name}, loses {notable} or more on: {', '.join(harmed)}.")
 
 
 # The figure
@@ -1005,7 +1010,8 @@ def read_files(args, image_format, train_files, test_files, file_filter):
     # Batch norm's statistics are those of a batch: no batch should hold one class alone.
     train_set = train_set.shuffle(args.seed)
     test_set = test_set.shuffle(args.seed)
-    return make_data(args, name, classes, train_set, test_set, image_format)
+    mean, deviation = image_format.mean, image_format.deviation
+    return make_data(args, name, classes, train_set, test_set, mean, deviation)
 
 
 class FileFilter:
@@ -1020,7 +1026,10 @@ class FileFilter:
         self.count = Counter()
 
     def takes(self, path):
-        """Whether to read a path: not if it is hidden, nor if a link has led to the same before."""
+        """Whether to read a path; notes it as read, or counts it as skipped.
+
+        Not if it is hidden, holds this script's results, or was read before, as through a link.
+        """
         real_path = Path(os.path.realpath(path))  # Path.resolve may fail at a link to itself
         if is_hidden(path.name):
             self.skip(path, "hidden, or the system's own")
@@ -1795,9 +1804,10 @@ def train(
 
     Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
     logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model), a dict, adds. The seed sets the images' order and augmentation, alike
-    on every device. label is what the progress bar says. smoothing is the share of each label that
-    is spread over all classes (Szegedy et al., 2015).
+    what after_epoch(model), a dict, adds; it runs in autocast(device), after the clock has stopped.
+    The seed sets the images' order and augmentation, alike on every device. label is what the
+    progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
+    et al., 2015); it raises the loss.
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -1830,9 +1840,10 @@ def train(
                         accuracy=percent(correct / seen),
                     )
                 bar.update()
+            mean_loss = total_loss.item() / count  # waits for the GPU: before the clock is read
             row = {
                 "epoch": epoch,
-                "loss": total_loss.item() / count,
+                "loss": mean_loss,
                 "accuracy": correct.item() / count,
                 "seconds": time.perf_counter() - start,
             }
@@ -1865,7 +1876,8 @@ def is_clear(mean, error):
 def clear_by_luck(seeds):
     """In how many comparisons of two equals luck makes a clear difference, in words.
 
-    By Student's t distribution, for differences seed by seed.
+    By Student's t distribution, for differences seed by seed and STANDARD_ERRORS = 3. seeds is at
+    least 2.
     """
     if seeds > 5:
         return "less than 1 of 25 comparisons"

@@ -212,10 +212,10 @@ def run_ablation(fit, depths, seeds):
     seeds contain no number twice; seeds are at least 0. kind is "plain" (without skip) or
     "residual" (with skip). fit(network, kind, depth, seed) trains a network and returns its
     history; the same seed means the same images in the same order. Call it once for each key, and
-    keep what it returns unchanged. initialise (below) draws the weights of the convolutions. The
-    weights from which a network starts depend on its depth and seed only: not on its kind, on the
-    seed's place in seeds, or on what ran before. Different seeds give different weights. width and
-    num_classes keep build_network's defaults.
+    keep what it returns unchanged. network.apply(initialise) (below) draws the weights of a
+    network's convolutions. The weights from which a network starts depend on its depth and seed
+    only: not on its kind, on the seed's place in seeds, or on what ran before. Different seeds give
+    different weights. width and num_classes keep build_network's defaults.
     """
     # Task 2.3: for every combination, make a network with the weights that the docstring asks for,
     # fit it, and keep its history.
@@ -433,10 +433,21 @@ def size_of(gap):
 
 def effect_on(what, gap):
     """What depth does to a loss, in words."""
+    if not math.isfinite(gap):
+        return f"makes {what} NaN or infinite"
     if abs(gap) < 0.01:
         return f"hardly changes {what}"
     verb = "raises" if gap > 0 else "lowers"
     return f"{verb} {what} by {size_of(gap)}"
+
+
+def residual_finding(gaps):
+    """What depth does to residual networks, compared with plain ones, in words."""
+    if gaps["residual"] <= 0:
+        return "depth does not raise the loss"
+    if gaps["residual"] <= gaps["plain"] / 2:
+        return "depth adds at most half of that"
+    return "depth still adds more than half of that"
 
 
 def describe_degradation(args, histories, gaps, data):
@@ -445,24 +456,21 @@ def describe_degradation(args, histories, gaps, data):
     deep = args.depths[-1]
     runs = "one seed" if args.seeds == 1 else f"mean of {args.seeds} seeds"
     for kind, gap in gaps.items():
+        if not math.isfinite(gap):
+            print(f"{kind}: a network's loss is NaN or infinite at the end: training has diverged.")
+            continue
         side = "above" if gap > 0 else "below"
         print(
             f"{kind}: the training loss of {deep} layers ends {size_of(gap)} {side} that of "
             f"{shallow} layers ({runs})."
         )
-    if gaps["residual"] <= 0:
-        residual_finding = "depth does not raise the loss"
-    elif gaps["residual"] <= gaps["plain"] / 2:
-        residual_finding = "depth adds at most half of that"
-    else:
-        residual_finding = "depth still adds more than half of that"
     if not all(map(math.isfinite, gaps.values())):
-        print("A network's loss is not finite at the end: its training has diverged.")
+        pass  # there is nothing to compare
     elif gaps["plain"] > 0.1:
         print(
             "This is degradation: the deeper plain network fits even its training images worse, "
             "so this is not overfitting. With shortcuts, and not one parameter more, "
-            f"{residual_finding}."
+            f"{residual_finding(gaps)}."
         )
     else:
         print(
@@ -535,8 +543,11 @@ def draw_losses(axes, histories, kind, gap, colours, top):
     """Training loss of one kind by epoch."""
     draw_curves(axes, histories, kind, "loss", colours, scale=1, top=top)
     change = "adds" if gap > 0 else "saves"
+    title = f"{kind}: depth {change} {size_of(gap)}"
+    if not math.isfinite(gap):
+        title = f"{kind}: a network diverged"
     axes.set(
-        title=f"{kind}: depth {change} {size_of(gap)}",
+        title=title,
         ylabel="training loss (nats)",
         ylim=(0, top),
     )
@@ -1052,9 +1063,10 @@ def train(
 
     Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
     logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model), a dict, adds. The seed sets the images' order and augmentation, alike
-    on every device. label is what the progress bar says. smoothing is the share of each label that
-    is spread over all classes (Szegedy et al., 2015).
+    what after_epoch(model), a dict, adds; it runs in autocast(device), after the clock has stopped.
+    The seed sets the images' order and augmentation, alike on every device. label is what the
+    progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
+    et al., 2015); it raises the loss.
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -1087,9 +1099,10 @@ def train(
                         accuracy=percent(correct / seen),
                     )
                 bar.update()
+            mean_loss = total_loss.item() / count  # waits for the GPU: before the clock is read
             row = {
                 "epoch": epoch,
-                "loss": total_loss.item() / count,
+                "loss": mean_loss,
                 "accuracy": correct.item() / count,
                 "seconds": time.perf_counter() - start,
             }

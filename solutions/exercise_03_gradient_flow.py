@@ -101,7 +101,7 @@ DRY_RUN_DEPTHS = {
 }
 PROBES = 100  # training images that norms at initialisation and losses are measured on
 DISTANCE = 0.1  # between neighbouring inputs, in standard deviations of the 32x32 images' pixels
-RATE = 0.02  # low, so that 56 layers train without a warm-up: it would hide the first steps
+RATE = 0.02  # low, so that 56 layers train without a warm-up, which would hide the first steps
 
 
 # %% Your part
@@ -359,7 +359,8 @@ def measure_flow(network, probe):
     """
     weights = [float(value) for value in gradient_norms(network, *probe)]
     features = [float(value) for value in signal_norms(network, *probe)]
-    change_per_block = float(change_per_layer(features[::-1]))
+    towards_input = features[::-1]
+    change_per_block = float(change_per_layer(towards_input))
     return {
         "weights": weights,
         "features": features,
@@ -395,7 +396,10 @@ def measure_correlations(args, data, depths):
 
 
 def set_statistics(network, images):
-    """Set the running statistics of a new network's batch norms to those of the images."""
+    """Set the running statistics of a new network's batch norms to those of the images.
+
+    Leaves the network in train mode.
+    """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the running statistics are then means over all batches
@@ -458,6 +462,10 @@ def probe_loss(network, probe):
 # What the numbers show
 
 
+EXPLODES = "explodes"
+EVEN = "changes by at most 10 % per layer"
+
+
 def verdict(change):
     """What a factor per layer, towards the input, does to the gradient of a deep network.
 
@@ -468,8 +476,8 @@ def verdict(change):
     if change < 0.9:
         return "vanishes"
     if change > 1.1:
-        return "explodes"
-    return "changes by at most 10 % per layer"
+        return EXPLODES
+    return EVEN
 
 
 def findings(flows, depth):
@@ -512,7 +520,7 @@ def describe_flows(flows, depth):
     for kind, flow in flows.items():
         describe_unusual(kind, flow)
     print(f"At {depth} layers, towards the input, the gradient {findings(flows, depth)}.")
-    if flows["plain + BN"][depth]["change_towards_input"] >= 1:
+    if verdict(flows["plain + BN"][depth]["change_towards_input"]) in (EXPLODES, EVEN):
         print(
             "With batch norm the gradient of an untrained plain network does not vanish. So if it "
             "trains badly, vanishing gradients at the start are not the reason."
