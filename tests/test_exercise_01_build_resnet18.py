@@ -97,6 +97,7 @@ def lent(lesson, monkeypatch):
             check_identity(lesson, (6, 6))
             check_projection(lesson, (6, 10, stride, height, 8), training=True)
         check_projection(lesson, (6, 6, 2, 5, 8), training=True)
+        check_projection(lesson, (6, 6, 2, 1, 1), training=True)
         check_projection(lesson, (10, 6, 3, 9, 8), training=True)
         check_fresh_projection(lesson, (6, 10, 2))
     except Exception:  # task 1.3's own tests say what is wrong with it
