@@ -378,7 +378,7 @@ def make_target(args, data, image_format):
         # Labels are drawn at random: of twice as many images there are enough of every class.
         train_count = 2 * LABELS_PER_CLASS[-1] * len(data.classes)
         if args.dry_run:
-            train_count = 20  # with this seed of every class
+            train_count = 20  # with this seed every class is among them
         name = "outlines of shapes"
         classes = range(10)
         train_set = draw_shapes(train_count, seed=2, style="outline")

@@ -441,13 +441,24 @@ def effect_on(what, gap):
     return f"{verb} {what} by {size_of(gap)}"
 
 
-def residual_finding(gaps):
-    """What depth does to residual networks, compared with plain ones, in words."""
+def degradation_finding(gaps):
+    """Whether depth hurts plain networks, and residual ones less, in words."""
+    if gaps["plain"] <= 0.1:
+        return (
+            "This run does not show degradation: without shortcuts depth does not add more than "
+            "0.1 nats."
+        )
     if gaps["residual"] <= 0:
-        return "depth does not raise the loss"
-    if gaps["residual"] <= gaps["plain"] / 2:
-        return "depth adds at most half of that"
-    return "depth still adds more than half of that"
+        with_shortcuts = "depth does not raise the loss"
+    elif gaps["residual"] <= gaps["plain"] / 2:
+        with_shortcuts = "depth adds at most half of that"
+    else:
+        with_shortcuts = "depth still adds more than half of that"
+    return (
+        "This is degradation: the deeper plain network fits even its training images worse, "
+        "so this is not overfitting. With shortcuts, and not one parameter more, "
+        f"{with_shortcuts}."
+    )
 
 
 def describe_degradation(args, histories, gaps, data):
@@ -464,19 +475,8 @@ def describe_degradation(args, histories, gaps, data):
             f"{kind}: the training loss of {deep} layers ends {size_of(gap)} {side} that of "
             f"{shallow} layers ({runs})."
         )
-    if not all(map(math.isfinite, gaps.values())):
-        pass  # there is nothing to compare
-    elif gaps["plain"] > 0.1:
-        print(
-            "This is degradation: the deeper plain network fits even its training images worse, "
-            "so this is not overfitting. With shortcuts, and not one parameter more, "
-            f"{residual_finding(gaps)}."
-        )
-    else:
-        print(
-            "This run does not show degradation: without shortcuts depth does not add more than "
-            "0.1 nats."
-        )
+    if all(map(math.isfinite, gaps.values())):
+        print(degradation_finding(gaps))
     guessing_loss = math.log(len(data.classes))
     untrained = [
         f"{kind}-{depth}"

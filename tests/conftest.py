@@ -6,7 +6,6 @@ A test belongs to a task: @pytest.mark.task("1.1"). Its fixture `lesson` is the 
 import ast
 import ctypes
 import functools
-import importlib.util
 import inspect
 import os
 import platform
@@ -18,7 +17,6 @@ import threading
 import time
 import traceback
 from collections import Counter
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 if sys.version_info < (3, 10):
@@ -43,7 +41,7 @@ if [int(part) for part in torch.__version__.split(".")[:2]] < [2, 6]:
 from cifar10 import is_complete, make_archive
 from course import MOST_DRAWS, ROOT, TASKS
 from messages import UNWRITTEN, Wrong
-from unchanged import SET_WITH_A_SEED, SETTINGS, TorchsClasses
+from unchanged import SET_WITH_A_SEED, SETTINGS, TorchsClasses, new_module
 
 OWN_ARGUMENT = "tests/conftest.py"  # see addopts in pyproject.toml
 
@@ -138,13 +136,11 @@ def lesson(request):
     path = path_for(request)
     if not path.is_file():
         raise Wrong(f"there is no {path.name} in {path.parent}")
-    loader = SourceFileLoader(path.stem, str(path))
-    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
-    module = importlib.util.module_from_spec(spec)
+    module = new_module(path)
     sys.modules[path.stem] = module
     torch_as_it_is = TorchsClasses()
     try:
-        spec.loader.exec_module(module)
+        module.__spec__.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         line = error.lineno if isinstance(error, SyntaxError) else line_in(path, error)
         where = f"line {line}: " if line else ""

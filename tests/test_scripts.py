@@ -288,6 +288,23 @@ def test_the_figure_is_drawn_for_every_outcome():
         lesson.draw_figure(history, confusion, predictions, data).savefig(io.BytesIO())
 
 
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_an_ablation_that_diverges_is_called_so(capsys, loss):
+    lesson = load(SOLUTIONS["2"])
+    args = SimpleNamespace(depths=[20, 44], seeds=1)
+    histories = {
+        (kind, depth, 0): [{"loss": loss if (kind, depth) == ("plain", 44) else 0.5}]
+        for kind in ("plain", "residual")
+        for depth in args.depths
+    }
+    gaps = lesson.degradation(histories)
+    lesson.describe_degradation(args, histories, gaps, SimpleNamespace(classes=range(10)))
+    printed = capsys.readouterr().out
+    assert "plain: a network's loss is NaN or infinite at the end" in printed
+    assert "This is degradation" not in printed
+    assert "nan" not in printed + lesson.effect_on("the training loss", gaps["plain"])
+
+
 @pytest.mark.timeout(120)
 def test_a_script_runs_whatever_its_surroundings_set(tmp_path):
     script = copy_to(tmp_path, FIRST)

@@ -10,6 +10,7 @@ disturb(model) first brings a network into a state in which every slip shows.
 
 import importlib.util
 from importlib.machinery import SourceFileLoader
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -427,14 +428,19 @@ class TorchsClasses:
         return changed
 
 
+def new_module(path):
+    """A file as a module that is still to be executed, with module.__spec__.loader."""
+    loader = SourceFileLoader(path.stem, str(path))
+    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
+    return importlib.util.module_from_spec(spec)
+
+
 def fresh_copy(lesson):
     """The learner's file as a new module, in which no call has left anything yet."""
-    loader = SourceFileLoader(lesson.__name__, lesson.__file__)
-    spec = importlib.util.spec_from_file_location(lesson.__name__, lesson.__file__, loader=loader)
-    module = importlib.util.module_from_spec(spec)
+    module = new_module(Path(lesson.__file__))
     torch_as_it_is = TorchsClasses()
     try:
-        loader.exec_module(module)
+        module.__spec__.loader.exec_module(module)
     finally:
         torch_as_it_is.restore()
     return module
