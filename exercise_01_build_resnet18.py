@@ -34,9 +34,6 @@ from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
-# How often an idle OpenMP thread looks for work before it sleeps. The usual 300,000 times keep
-# cores from other programs. OpenMP reads this when torch loads it.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
@@ -253,12 +250,12 @@ def describe(history, confusion, data):
         f"classified {percent(last['accuracy'], digits=1)} of the training images correctly in the "
         "last epoch."
     )
-    if last["test_accuracy"] < 2 * chance:
+    if last["test_accuracy"] < 2 * chance and math.isfinite(last["loss"]):
         print("That is low: train for more --epochs, or on more --train-images.")
     label, prediction, share = most_confused(confusion)
     if share > 0:
         print(
-            f"What it confuses most: {percent(share)} of the images of the class "
+            f"What it confuses most: {percent(share, digits=1)} of the images of the class "
             f"{data.classes[label]} are classified as {data.classes[prediction]}."
         )
 
@@ -276,7 +273,7 @@ def draw_figure(history, confusion, predictions, data):
     figure = new_figure(15, 7.2)
     panels, examples = figure.subfigures(2, 1, height_ratios=[3, 1])
     loss_axes, accuracy_axes, confusion_axes = panels.subplots(1, 3)
-    draw_loss(loss_axes, history)
+    draw_loss(loss_axes, history, guessing_loss=math.log(len(data.classes)))
     draw_accuracy(accuracy_axes, history, chance=1 / len(data.classes))
     draw_confusion(confusion_axes, confusion, data.classes)
     draw_examples(examples, predictions, data)
@@ -287,10 +284,12 @@ def draw_figure(history, confusion, predictions, data):
     return figure
 
 
-def draw_loss(axes, history):
-    """Training loss by epoch."""
+def draw_loss(axes, history, guessing_loss):
+    """Training loss by epoch, and that of guessing."""
     epochs = [row["epoch"] for row in history]
     axes.plot(epochs, [row["loss"] for row in history], "o-", color=BLUE)
+    axes.plot(epochs, [guessing_loss] * len(epochs), ":", color=GREY)
+    label_curve(axes, f"guessing, {guessing_loss:.2f}", epochs[-1], guessing_loss, GREY)
     axes.set(
         xlabel="epoch",
         ylabel="training loss (nats)",
@@ -302,13 +301,14 @@ def draw_loss(axes, history):
 def draw_accuracy(axes, history, chance):
     """Training and test accuracy by epoch."""
     epochs = [row["epoch"] for row in history]
-    train = [100 * row["accuracy"] for row in history]
+    training = [100 * row["accuracy"] for row in history]
     test = [100 * row["test_accuracy"] for row in history]
-    axes.plot(epochs, train, "o-", color=BLUE)
+    axes.plot(epochs, training, "o-", color=BLUE)
     axes.plot(epochs, test, "o-", color=VERMILION)
     axes.plot(epochs, [100 * chance] * len(epochs), ":", color=GREY)
-    offset = 8 if test[-1] > train[-1] else -8  # in 1/72 inch: keeps the two labels apart
-    label_curve(axes, f"training, {train[-1]:.1f} %", epochs[-1], train[-1], BLUE, (8, -offset))
+    offset = 8 if test[-1] > training[-1] else -8  # in points: keeps the two labels apart
+    training_text = f"training, {training[-1]:.1f} %"
+    label_curve(axes, training_text, epochs[-1], training[-1], BLUE, (8, -offset))
     label_curve(axes, f"test, {test[-1]:.1f} %", epochs[-1], test[-1], VERMILION, (8, offset))
     label_curve(axes, f"chance, {percent(chance)}", epochs[-1], 100 * chance, GREY)
     axes.set(
@@ -320,7 +320,10 @@ def draw_accuracy(axes, history, chance):
 
 
 def draw_confusion(axes, confusion, classes):
-    """The share of each class's test images that is given each prediction, in per cent."""
+    """The share of each class's test images that is given each prediction, in per cent.
+
+    The title names the most frequent mistake.
+    """
     percentages = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
     axes.imshow(percentages.numpy(), cmap="Blues", vmin=0, vmax=100)
     for label, row in enumerate(percentages.tolist()):
@@ -331,7 +334,10 @@ def draw_confusion(axes, confusion, classes):
     axes.set_xticks(range(len(classes)), classes, rotation=90)
     axes.set_yticks(range(len(classes)), classes)
     axes.spines[:].set_visible(False)
-    axes.set(xlabel="prediction", ylabel="label", title="% of each class's test images")
+    label, prediction, share = most_confused(confusion)
+    mistake = f"{percent(share)} of {classes[label]} classified as {classes[prediction]}"
+    title = "% of each label's test images"
+    axes.set(xlabel="prediction", ylabel="label", title=f"{mistake}\n({title})")
 
 
 def draw_examples(figure, predictions, data):
@@ -406,7 +412,7 @@ def initialise(module):
 
 @dataclass
 class ImageData:
-    """A training set and a test set on one device, and statistics of some training images."""
+    """A training set and a test set on one device, and what images are normalised with."""
 
     name: str
     classes: list  # the names that the labels stand for
@@ -414,8 +420,9 @@ class ImageData:
     train_labels: torch.Tensor  # int64 (count,)
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    mean: torch.Tensor  # of each channel (1, 3, 1, 1), for values from 0 to 255
-    deviation: torch.Tensor
+    # Of each channel (1, 3, 1, 1), for values from 0 to 255, over at most 5,000 training images:
+    mean: torch.Tensor
+    deviation: torch.Tensor  # the standard deviation
 
 
 def load_data(args):
@@ -645,25 +652,25 @@ def random_batches(data, batch_size, generator):
     device = data.train_images.device
     count = len(data.train_labels)
     places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
-    shift = torch.randint(places, (count, 2), generator=generator).to(device)
+    corner = torch.randint(places, (count, 2), generator=generator).to(device)
     flip = torch.randint(2, (count,), generator=generator).to(device).bool()
     order = torch.randperm(count, generator=generator).to(device)
     for batch in order.tensor_split(count_steps(data, batch_size)):
-        images = augment(data.train_images[batch], shift[batch], flip[batch])
+        images = augment(data.train_images[batch], corner[batch], flip[batch])
         yield images, data.train_labels[batch]
 
 
-def augment(images, shift, flip):
-    """Crop and flip each image as shift and flip say (section 4.2).
+def augment(images, corner, flip):
+    """Crop and flip each image as corner and flip say (section 4.2).
 
     Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
-    old size from row shift[:, 0] and column shift[:, 1] on, and mirrored where flip is true.
-    shift is (count, 2), flip is (count,).
+    old size from row corner[:, 0] and column corner[:, 1] on, and flipped left to right where flip
+    is true. corner is (count, 2), flip is (count,).
     """
     count, _, height, width = images.shape
     padded = F.pad(images, 4 * [height // 8])
-    rows = shift[:, :1] + torch.arange(height, device=images.device)
-    columns = shift[:, 1:] + torch.arange(width, device=images.device)
+    rows = corner[:, :1] + torch.arange(height, device=images.device)
+    columns = corner[:, 1:] + torch.arange(width, device=images.device)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     index = torch.arange(count, device=images.device)
     cropped = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
@@ -699,9 +706,10 @@ def make_sgd(model, rate, weight_decay):
 
 
 def one_cycle(optimizer, steps):
-    """A learning rate that rises to the optimizer's own for a fifth of the steps, then falls to 0.
+    """A learning rate that rises in the first fifth of the steps, and then falls to nearly zero.
 
-    After Smith and Topin, 2017 (arXiv:1708.07120).
+    It starts at 1/25 of the optimizer's own, and rises to that. After Smith and Topin, 2017
+    (arXiv:1708.07120). Fewer than 6 steps are too few for it to fall that far.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     total = max(6, steps)  # torch divides by zero for 5 steps
@@ -732,7 +740,8 @@ def train(
 
     Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
     logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model), a dict, adds; it runs in autocast(device), after the clock has stopped.
+    what after_epoch(model) returns, a dict. after_epoch runs in autocast(device), after the clock
+    has stopped. The schedule takes a step after each batch.
     The seed sets the images' order and augmentation, alike on every device. label is what the
     progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
     et al., 2015); it raises the loss.
@@ -779,6 +788,8 @@ def train(
                 with autocast(device):
                     row.update(after_epoch(model))
             history.append(row)
+    if not math.isfinite(mean_loss):
+        print(f"{label}: the loss is NaN or infinite: training has diverged.")
     return history
 
 
@@ -788,7 +799,10 @@ def percent(share, digits=0):
 
 
 def new_figure(width, height):
-    """An empty figure of width x height inches in the course's style, and not the user's own."""
+    """An empty figure of width x height inches in the course's style.
+
+    Sets matplotlib's settings, so that the user's own do not count.
+    """
     rcdefaults()
     rcParams.update(
         {
@@ -997,6 +1011,8 @@ def choose_device(name, parser):
         name = next(device for device in available if available[device] and can_compute(device))
     if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
+    if not can_compute(name):
+        parser.error(f"--device {name} cannot be used: leave the flag out")
     return torch.device(name)
 
 

@@ -52,9 +52,6 @@ from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
-# How often an idle OpenMP thread looks for work before it sleeps. The usual 300,000 times keep
-# cores from other programs. OpenMP reads this when torch loads it.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
@@ -79,7 +76,9 @@ except ModuleNotFoundError as error:
     )
 
 EXERCISE = "exercise_05_transfer_learning"
-BUDGETS = {  # epochs, train_images and batch_size are those of pretraining
+# epochs and batch_size are those of pretraining. train_images are those of the source; on CIFAR-10
+# also the images from which labelled ones of the target are drawn.
+BUDGETS = {
     # On a CPU the images are averaged down to 16x16, and the networks are a quarter as wide.
     "cpu": {
         "epochs": 8,
@@ -256,6 +255,8 @@ def run(args):
     source = None
     if is_small(network) or not args.images:
         # A small network from a file, too, takes images that are normalised as the source's.
+        if args.weights:
+            args.epochs = 0  # nothing is pretrained
         data = load_data(args)
         source = make_source(args, data)
     image_format = choose_format(args, source, network)
@@ -302,7 +303,7 @@ def run(args):
     }
     save_numbers(args, numbers)
     with printed_unless_dry_run(args):
-        describe_transfer(labels_per_class, accuracies)
+        describe_transfer(labels_per_class, accuracies, target)
         describe_adaptation(accuracy_by_shift, domain)
         describe_test_set(target)
     figure = draw_figure(labels_per_class, accuracies, accuracy_by_shift, samples, target, domain)
@@ -360,10 +361,15 @@ def make_data(args, name, classes, train_set, test_set, mean, deviation):
 
 def make_source(args, data):
     """The data to pretrain on: shapes, or the first five classes of CIFAR-10."""
-    classes = range(10) if data.name == "shapes" else range(5)
+    if data.name == "shapes":
+        name = "shapes"
+        classes = range(10)
+    else:
+        name = "CIFAR-10's first five classes"
+        classes = range(5)
     return make_data(
         args,
-        data.name,
+        name,
         [data.classes[label] for label in classes],
         take_classes(data.train_images, data.train_labels, classes, args.size),
         take_classes(data.test_images, data.test_labels, classes, args.size),
@@ -734,8 +740,8 @@ def count_seeds(accuracies):
     return len(accuracies["from scratch"][0])
 
 
-def behind_the_best(accuracies, index):
-    """How far each strategy is behind the most accurate one.
+def behind_the_best(accuracies, index, target):
+    """How far each strategy is behind the most accurate one, on the target's test images.
 
     Returns {strategy: (mean, standard error)}, in percentage points. Both are of the differences
     seed by seed, since one seed gives all strategies the same labelled images. The standard error
@@ -743,17 +749,18 @@ def behind_the_best(accuracies, index):
     """
     means = mean_accuracies(accuracies, index)
     best = max(means, key=means.get)
+    step = 100 / len(target.test_labels)
     behind = {}
     for strategy, by_count in accuracies.items():
         pairs = zip(accuracies[best][index], by_count[index])
         differences = [100 * (leader - follower) for leader, follower in pairs]
-        behind[strategy] = (statistics.fmean(differences), standard_error(differences))
+        behind[strategy] = (statistics.fmean(differences), standard_error(differences, step))
     return behind
 
 
-def not_clearly_behind(accuracies, index):
+def not_clearly_behind(accuracies, index, target):
     """The most accurate strategy and those that are not clearly behind it, by mean accuracy."""
-    behind = behind_the_best(accuracies, index)
+    behind = behind_the_best(accuracies, index, target)
     level = [strategy for strategy, difference in behind.items() if not is_clear(*difference)]
     return sorted(level, key=lambda strategy: behind[strategy][0])
 
@@ -769,7 +776,7 @@ def per_class(count):
     return "1 label per class" if count == 1 else f"{count} labels per class"
 
 
-def describe_transfer(labels_per_class, accuracies):
+def describe_transfer(labels_per_class, accuracies, target):
     """Print the table of accuracies, and say which strategies are behind the most accurate one."""
     print("labels per class" + "".join(f"{strategy:>14}" for strategy in accuracies))
     for index, count in enumerate(labels_per_class):
@@ -780,8 +787,8 @@ def describe_transfer(labels_per_class, accuracies):
         print("One seed cannot tell a difference from luck.")
         return
     for index, count in enumerate(labels_per_class):
-        behind = behind_the_best(accuracies, index)
-        leaders = not_clearly_behind(accuracies, index)
+        behind = behind_the_best(accuracies, index, target)
+        leaders = not_clearly_behind(accuracies, index, target)
         followers = [
             f"{strategy} ({mean:.1f} ± {error:.1f})"
             for strategy, (mean, error) in behind.items()
@@ -878,10 +885,10 @@ def transfer_title(labels_per_class, accuracies, target):
     """Which strategies are the most accurate with the fewest labels, and which with the most."""
     if count_seeds(accuracies) == 1:
         return f"{target.name}:\none seed cannot tell a difference from luck"
-    with_fewest = " or ".join(not_clearly_behind(accuracies, 0))
+    with_fewest = " or ".join(not_clearly_behind(accuracies, 0, target))
     title = f"most accurate on {target.name}:\n{with_fewest} with {per_class(labels_per_class[0])}"
     if len(labels_per_class) > 1:
-        with_most = " or ".join(not_clearly_behind(accuracies, -1))
+        with_most = " or ".join(not_clearly_behind(accuracies, -1, target))
         title += f",\n{with_most} with {labels_per_class[-1]}"
     return title
 
@@ -987,9 +994,12 @@ def read_files(args, image_format, train_files, test_files, file_filter):
             train_images = read_images(train_files[name], image_format, train_limit, file_filter)
             test_images = read_images(test_files[name], image_format, test_limit, file_filter)
         else:
-            limit = train_limit + test_limit
-            images = read_images(train_files[name], image_format, limit, file_filter)
-            test_count = min(test_limit, max(1, round(TEST_SHARE * len(images))))
+            paths = train_files[name]
+            test_count = min(test_limit, max(1, round(TEST_SHARE * len(paths))))
+            limit = train_limit + test_count
+            images = read_images(paths, image_format, limit, file_filter)
+            if len(images) < limit:  # some may have been skipped
+                test_count = min(test_count, max(1, round(TEST_SHARE * len(images))))
             train_images = images[test_count:][:train_limit]
             test_images = images[:test_count]
         if not train_images or not test_images:
@@ -1468,17 +1478,19 @@ def accuracy(model, batches):
     batches yields (images, labels). The model is left in eval mode.
     """
     model.eval()
-    correct = []
+    correct = 0
+    total = 0
     with torch.no_grad():
         for images, labels in batches:
             predictions = model(images).argmax(dim=1)
-            correct.append(predictions == labels)
-    return torch.cat(correct).float().mean().item()
+            correct += (predictions == labels).sum()
+            total += len(labels)
+    return int(correct) / total
 
 
 @dataclass
 class ImageData:
-    """A training set and a test set on one device, and statistics of some training images."""
+    """A training set and a test set on one device, and what images are normalised with."""
 
     name: str
     classes: list  # the names that the labels stand for
@@ -1486,8 +1498,9 @@ class ImageData:
     train_labels: torch.Tensor  # int64 (count,)
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    mean: torch.Tensor  # of each channel (1, 3, 1, 1), for values from 0 to 255
-    deviation: torch.Tensor
+    # Of each channel (1, 3, 1, 1), for values from 0 to 255, over at most 5,000 training images:
+    mean: torch.Tensor
+    deviation: torch.Tensor  # the standard deviation
 
 
 def load_data(args):
@@ -1717,25 +1730,25 @@ def random_batches(data, batch_size, generator):
     device = data.train_images.device
     count = len(data.train_labels)
     places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
-    shift = torch.randint(places, (count, 2), generator=generator).to(device)
+    corner = torch.randint(places, (count, 2), generator=generator).to(device)
     flip = torch.randint(2, (count,), generator=generator).to(device).bool()
     order = torch.randperm(count, generator=generator).to(device)
     for batch in order.tensor_split(count_steps(data, batch_size)):
-        images = augment(data.train_images[batch], shift[batch], flip[batch])
+        images = augment(data.train_images[batch], corner[batch], flip[batch])
         yield images, data.train_labels[batch]
 
 
-def augment(images, shift, flip):
-    """Crop and flip each image as shift and flip say (section 4.2).
+def augment(images, corner, flip):
+    """Crop and flip each image as corner and flip say (section 4.2).
 
     Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
-    old size from row shift[:, 0] and column shift[:, 1] on, and mirrored where flip is true.
-    shift is (count, 2), flip is (count,).
+    old size from row corner[:, 0] and column corner[:, 1] on, and flipped left to right where flip
+    is true. corner is (count, 2), flip is (count,).
     """
     count, _, height, width = images.shape
     padded = F.pad(images, 4 * [height // 8])
-    rows = shift[:, :1] + torch.arange(height, device=images.device)
-    columns = shift[:, 1:] + torch.arange(width, device=images.device)
+    rows = corner[:, :1] + torch.arange(height, device=images.device)
+    columns = corner[:, 1:] + torch.arange(width, device=images.device)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     index = torch.arange(count, device=images.device)
     cropped = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
@@ -1771,9 +1784,10 @@ def make_sgd(model, rate, weight_decay):
 
 
 def one_cycle(optimizer, steps):
-    """A learning rate that rises to the optimizer's own for a fifth of the steps, then falls to 0.
+    """A learning rate that rises in the first fifth of the steps, and then falls to nearly zero.
 
-    After Smith and Topin, 2017 (arXiv:1708.07120).
+    It starts at 1/25 of the optimizer's own, and rises to that. After Smith and Topin, 2017
+    (arXiv:1708.07120). Fewer than 6 steps are too few for it to fall that far.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     total = max(6, steps)  # torch divides by zero for 5 steps
@@ -1804,7 +1818,8 @@ def train(
 
     Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
     logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model), a dict, adds; it runs in autocast(device), after the clock has stopped.
+    what after_epoch(model) returns, a dict. after_epoch runs in autocast(device), after the clock
+    has stopped. The schedule takes a step after each batch.
     The seed sets the images' order and augmentation, alike on every device. label is what the
     progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
     et al., 2015); it raises the loss.
@@ -1851,6 +1866,8 @@ def train(
                 with autocast(device):
                     row.update(after_epoch(model))
             history.append(row)
+    if not math.isfinite(mean_loss):
+        print(f"{label}: the loss is NaN or infinite: training has diverged.")
     return history
 
 
@@ -1858,19 +1875,20 @@ def train(
 STANDARD_ERRORS = 3
 
 
-def standard_error(values):
-    """The standard error of the values' mean; NaN for a single value."""
+def standard_error(values, step):
+    """The standard error of the values' mean; NaN for a single value.
+
+    step is what a single test image changes in a value. The values can be equal by luck if there
+    are few test images, so their standard deviation counts as one step at least.
+    """
     if len(values) == 1:
         return math.nan
-    return statistics.stdev(values) / math.sqrt(len(values))
+    return max(statistics.stdev(values), step) / math.sqrt(len(values))
 
 
 def is_clear(mean, error):
-    """Whether a mean is many standard errors away from zero; not if its error is NaN or 0.
-
-    Few test images can make the differences seed by seed equal, and so the error 0, by luck.
-    """
-    return error > 0 and abs(mean) > STANDARD_ERRORS * error
+    """Whether a mean is many standard errors away from zero; not if its error is NaN."""
+    return abs(mean) > STANDARD_ERRORS * error
 
 
 def clear_by_luck(seeds):
@@ -1891,7 +1909,10 @@ def percent(share, digits=0):
 
 
 def new_figure(width, height):
-    """An empty figure of width x height inches in the course's style, and not the user's own."""
+    """An empty figure of width x height inches in the course's style.
+
+    Sets matplotlib's settings, so that the user's own do not count.
+    """
     rcdefaults()
     rcParams.update(
         {
@@ -2107,6 +2128,8 @@ def choose_device(name, parser):
         name = next(device for device in available if available[device] and can_compute(device))
     if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
+    if not can_compute(name):
+        parser.error(f"--device {name} cannot be used: leave the flag out")
     return torch.device(name)
 
 

@@ -38,7 +38,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def grade(learner, places, exercise, options, room):
     """Keep the verdict on one exercise of one learner, and return it."""
     verdict = {"learner": learner, "exercise": exercise, "file": FILES[exercise], "key": ""}
-    verdict |= {"tests": {}, "look": [], "shape": []}
+    verdict |= {"tests": {}, "look": [], "shape": {}}
     name = hashlib.sha256(learner.encode("utf-8", "surrogateescape")).hexdigest()[:20]
     kept = options.out / "verdicts" / f"exercise_0{exercise}" / f"{name}.json"
     try:

@@ -32,19 +32,16 @@ import os
 import shutil
 import socket
 import ssl
+import statistics
 import sys
 import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
-# How often an idle OpenMP thread looks for work before it sleeps. The usual 300,000 times keep
-# cores from other programs. OpenMP reads this when torch loads it.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
@@ -68,7 +65,8 @@ EXERCISE = "exercise_02_ablation_skip"
 # scaled in proportion, as in Goyal et al., 2017.
 RATE_PER_IMAGE = 0.1 / 128
 WEIGHT_DECAY = 1e-4  # section 4.2
-MILESTONES = (32_000, 48_000)  # the steps at which the paper divides the learning rate by 10
+MILESTONES = (0.5, 0.75)  # the shares of its steps at which the paper divides the rate by 10
+DEEPEST = 1202  # layers: the paper's deepest network
 BUDGETS = {
     # On a CPU the images are few and averaged down to 16x16: four networks in a few minutes.
     "cpu": {
@@ -128,10 +126,12 @@ def add_flags(add):
 
 
 def depth_of_network(text):
-    """A type for argparse: a depth that build_network can build."""
+    """A type for argparse: a depth that build_network can build, at most DEEPEST."""
     if not text.isdecimal() or not is_6n_plus_2(int(text)):
         message = f"{text} is not 6n+2: take depths such as 8, 14, 20, 26, 32, 44, 56 or 110"
         raise argparse.ArgumentTypeError(message)
+    if int(text) > DEEPEST:
+        raise argparse.ArgumentTypeError(f"{text} layers are more than the paper's {DEEPEST}")
     return int(text)
 
 
@@ -211,11 +211,11 @@ def run_ablation(fit, depths, seeds):
     Returns {("plain", depth, seed): history, ("residual", depth, seed): history, ...}. depths and
     seeds contain no number twice; seeds are at least 0. kind is "plain" (without skip) or
     "residual" (with skip). fit(network, kind, depth, seed) trains a network and returns its
-    history; the same seed means the same images in the same order. Call it once for each key, and
-    keep what it returns unchanged. network.apply(initialise) (below) draws the weights of a
-    network's convolutions. The weights from which a network starts depend on its depth and seed
-    only: not on its kind, on the seed's place in seeds, or on what ran before. Different seeds give
-    different weights. width and num_classes keep build_network's defaults.
+    history; the same seed means the same images in the same order. Call it once for each key, keep
+    what it returns unchanged, and let its errors through. network.apply(initialise) (below) draws
+    the weights of a network's convolutions. The weights from which a network starts depend on its
+    depth and seed only: not on its kind, on the seed's place in seeds, or on what ran before.
+    Different seeds give different weights. width and num_classes keep build_network's defaults.
     """
     # Task 2.3: for every combination, make a network with the weights that the docstring asks for,
     # fit it, and keep its history.
@@ -348,9 +348,11 @@ def train_or_read(args, data, network, seed, label):
 
 def make_schedule(args, data, optimizer):
     """How the learning rate changes: the paper's way with --preset paper, else one cycle."""
+    steps = args.epochs * count_steps(data, args.batch_size)
     if args.preset:
-        return torch.optim.lr_scheduler.MultiStepLR(optimizer, MILESTONES)
-    return one_cycle(optimizer, args.epochs * count_steps(data, args.batch_size))
+        milestones = [round(share * steps) for share in MILESTONES]
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
+    return one_cycle(optimizer, steps)
 
 
 def measure_lesions(networks, depths, data):
@@ -434,7 +436,7 @@ def size_of(gap):
 def effect_on(what, gap):
     """What depth does to a loss, in words."""
     if not math.isfinite(gap):
-        return f"makes {what} NaN or infinite"
+        return f"leaves {what} undefined (a network diverged)"
     if abs(gap) < 0.01:
         return f"hardly changes {what}"
     verb = "raises" if gap > 0 else "lowers"
@@ -465,7 +467,6 @@ def describe_degradation(args, histories, gaps, data):
     """Say whether depth hurts the training of each kind, and which networks do not train at all."""
     shallow = args.depths[0]
     deep = args.depths[-1]
-    runs = "one seed" if args.seeds == 1 else f"mean of {args.seeds} seeds"
     for kind, gap in gaps.items():
         if not math.isfinite(gap):
             print(f"{kind}: a network's loss is NaN or infinite at the end: training has diverged.")
@@ -473,7 +474,7 @@ def describe_degradation(args, histories, gaps, data):
         side = "above" if gap > 0 else "below"
         print(
             f"{kind}: the training loss of {deep} layers ends {size_of(gap)} {side} that of "
-            f"{shallow} layers ({runs})."
+            f"{shallow} layers ({seeds_text(args)})."
         )
     if all(map(math.isfinite, gaps.values())):
         print(degradation_finding(gaps))
@@ -490,12 +491,17 @@ def describe_degradation(args, histories, gaps, data):
         )
 
 
+def seeds_text(args):
+    """Over how many seeds a number is the mean, in words."""
+    return "one seed" if args.seeds == 1 else f"mean of {args.seeds} seeds"
+
+
 def describe_branches(branches):
     """Say how large the branches are beside the shortcuts."""
     for name, ratios in branches.items():
         print(
-            f"{name}: a block's branch is {median(ratios):.2f} times as large as its shortcut "
-            f"(median); from {min(ratios):.2f} to {max(ratios):.2f} times."
+            f"{name}: a block's branch is {statistics.median(ratios):.2f} times as large as its "
+            f"shortcut (median); from {min(ratios):.2f} to {max(ratios):.2f} times."
         )
 
 
@@ -518,9 +524,13 @@ def draw_figure(args, histories, gaps, lesions, branches, data):
     # The deepest network has the same colour in every run.
     palette = itertools.cycle([VERMILION, BLUE, GREEN, GREY, PURPLE, ORANGE])
     colours = dict(zip(reversed(args.depths), palette))
-    top = 1.05 * highest_loss(histories)
+    guessing_loss = math.log(len(data.classes))
+    top = 1.05 * max(guessing_loss, highest_loss(histories))
     for kind, gap in gaps.items():
-        draw_losses(axes[f"{kind} loss"], histories, kind, gap, colours, top)
+        loss_axes = axes[f"{kind} loss"]
+        draw_losses(loss_axes, histories, kind, colours, top)
+        loss_axes.axhline(guessing_loss, color=GREY, linestyle=":")
+        loss_axes.set_title(f"{kind}: depth {effect_on('the loss', gap)}")
         draw_errors(axes[f"{kind} error"], histories, kind, colours)
     draw_lesions(axes["lesions"], lesions, colours)
     draw_branches(axes["branches"], branches, colours)
@@ -528,7 +538,7 @@ def draw_figure(args, histories, gaps, lesions, branches, data):
         f"Going from {args.depths[0]} to {args.depths[-1]} layers "
         f"{effect_on('the training loss', gaps['plain'])} without shortcuts,\n"
         f"and {effect_on('it', gaps['residual'])} with them "
-        f"({data.name}, {args.size}x{args.size} pixels)"
+        f"({data.name}, {args.size}x{args.size} pixels, {seeds_text(args)}; dotted: guessing)"
     )
     return figure
 
@@ -539,18 +549,10 @@ def highest_loss(histories):
     return max(filter(math.isfinite, losses), default=1)
 
 
-def draw_losses(axes, histories, kind, gap, colours, top):
+def draw_losses(axes, histories, kind, colours, top):
     """Training loss of one kind by epoch."""
     draw_curves(axes, histories, kind, "loss", colours, scale=1, top=top)
-    change = "adds" if gap > 0 else "saves"
-    title = f"{kind}: depth {change} {size_of(gap)}"
-    if not math.isfinite(gap):
-        title = f"{kind}: a network diverged"
-    axes.set(
-        title=title,
-        ylabel="training loss (nats)",
-        ylim=(0, top),
-    )
+    axes.set(ylabel="training loss (nats)", ylim=(0, top))
 
 
 def draw_errors(axes, histories, kind, colours):
@@ -601,6 +603,7 @@ INTACT = -20  # where the figure shows the network with all blocks: left of the 
 
 def draw_lesions(axes, lesions, colours):
     """Test accuracy without each block, by the block's place; at the left that of all blocks."""
+    means = []
     last_accuracies = {name: 100 * accuracies[-1] for name, accuracies in lesions.items()}
     heights = spread_labels(last_accuracies, distance=9)
     for name, accuracies in lesions.items():
@@ -609,15 +612,17 @@ def draw_lesions(axes, lesions, colours):
         marker = "s" if kind == "plain" else "o"
         places = places_of_blocks(len(accuracies) - 1)
         percentages = [100 * share for share in accuracies]
+        means.append(f"{statistics.fmean(percentages[1:]):.0f} %")
         axes.plot([INTACT, *places], percentages, marker, color=colour)
         label_curve(axes, name, 100, heights[name], colour)
     axes.axvline(INTACT / 2, color=GREY, linewidth=1, linestyle=":")
     axes.set(
-        title="one block taken out",
+        title=f"one block taken out: {', '.join(means)} on average",
         ylabel="test accuracy (%)",
         xlim=(INTACT - 10, 105),
-        ylim=(0, 105),
+        ylim=(0, 115),
     )
+    axes.set_yticks(range(0, 101, 20))
     axes.set_xticks([INTACT, 0, 50, 100], ["none", "0", "50", "100"])
 
 
@@ -718,17 +723,19 @@ def accuracy(model, batches):
     batches yields (images, labels). The model is left in eval mode.
     """
     model.eval()
-    correct = []
+    correct = 0
+    total = 0
     with torch.no_grad():
         for images, labels in batches:
             predictions = model(images).argmax(dim=1)
-            correct.append(predictions == labels)
-    return torch.cat(correct).float().mean().item()
+            correct += (predictions == labels).sum()
+            total += len(labels)
+    return int(correct) / total
 
 
 @dataclass
 class ImageData:
-    """A training set and a test set on one device, and statistics of some training images."""
+    """A training set and a test set on one device, and what images are normalised with."""
 
     name: str
     classes: list  # the names that the labels stand for
@@ -736,8 +743,9 @@ class ImageData:
     train_labels: torch.Tensor  # int64 (count,)
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    mean: torch.Tensor  # of each channel (1, 3, 1, 1), for values from 0 to 255
-    deviation: torch.Tensor
+    # Of each channel (1, 3, 1, 1), for values from 0 to 255, over at most 5,000 training images:
+    mean: torch.Tensor
+    deviation: torch.Tensor  # the standard deviation
 
 
 def load_data(args):
@@ -976,25 +984,25 @@ def random_batches(data, batch_size, generator):
     device = data.train_images.device
     count = len(data.train_labels)
     places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
-    shift = torch.randint(places, (count, 2), generator=generator).to(device)
+    corner = torch.randint(places, (count, 2), generator=generator).to(device)
     flip = torch.randint(2, (count,), generator=generator).to(device).bool()
     order = torch.randperm(count, generator=generator).to(device)
     for batch in order.tensor_split(count_steps(data, batch_size)):
-        images = augment(data.train_images[batch], shift[batch], flip[batch])
+        images = augment(data.train_images[batch], corner[batch], flip[batch])
         yield images, data.train_labels[batch]
 
 
-def augment(images, shift, flip):
-    """Crop and flip each image as shift and flip say (section 4.2).
+def augment(images, corner, flip):
+    """Crop and flip each image as corner and flip say (section 4.2).
 
     Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
-    old size from row shift[:, 0] and column shift[:, 1] on, and mirrored where flip is true.
-    shift is (count, 2), flip is (count,).
+    old size from row corner[:, 0] and column corner[:, 1] on, and flipped left to right where flip
+    is true. corner is (count, 2), flip is (count,).
     """
     count, _, height, width = images.shape
     padded = F.pad(images, 4 * [height // 8])
-    rows = shift[:, :1] + torch.arange(height, device=images.device)
-    columns = shift[:, 1:] + torch.arange(width, device=images.device)
+    rows = corner[:, :1] + torch.arange(height, device=images.device)
+    columns = corner[:, 1:] + torch.arange(width, device=images.device)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     index = torch.arange(count, device=images.device)
     cropped = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
@@ -1030,9 +1038,10 @@ def make_sgd(model, rate, weight_decay):
 
 
 def one_cycle(optimizer, steps):
-    """A learning rate that rises to the optimizer's own for a fifth of the steps, then falls to 0.
+    """A learning rate that rises in the first fifth of the steps, and then falls to nearly zero.
 
-    After Smith and Topin, 2017 (arXiv:1708.07120).
+    It starts at 1/25 of the optimizer's own, and rises to that. After Smith and Topin, 2017
+    (arXiv:1708.07120). Fewer than 6 steps are too few for it to fall that far.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     total = max(6, steps)  # torch divides by zero for 5 steps
@@ -1063,7 +1072,8 @@ def train(
 
     Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
     logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model), a dict, adds; it runs in autocast(device), after the clock has stopped.
+    what after_epoch(model) returns, a dict. after_epoch runs in autocast(device), after the clock
+    has stopped. The schedule takes a step after each batch.
     The seed sets the images' order and augmentation, alike on every device. label is what the
     progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
     et al., 2015); it raises the loss.
@@ -1110,6 +1120,8 @@ def train(
                 with autocast(device):
                     row.update(after_epoch(model))
             history.append(row)
+    if not math.isfinite(mean_loss):
+        print(f"{label}: the loss is NaN or infinite: training has diverged.")
     return history
 
 
@@ -1119,7 +1131,10 @@ def percent(share, digits=0):
 
 
 def new_figure(width, height):
-    """An empty figure of width x height inches in the course's style, and not the user's own."""
+    """An empty figure of width x height inches in the course's style.
+
+    Sets matplotlib's settings, so that the user's own do not count.
+    """
     rcdefaults()
     rcParams.update(
         {
@@ -1233,11 +1248,13 @@ def finished_before(args, label, compute):
     if own_checksum() is None:
         return compute()
     path = kept_path(args, label)
+    result = None
     if path.exists():
         with contextlib.suppress(Exception):  # the file may be damaged
             result = torch.load(path, map_location=args.device, weights_only=True)
-            print(f"{label}: finished before the run was interrupted")
-            return result
+    if result is not None:
+        print(f"{label}: finished before the run was interrupted")
+        return result
     result = compute()
     with written_whole(path, quiet=True) as unfinished:
         save_tensors(result, unfinished)
@@ -1388,6 +1405,8 @@ def choose_device(name, parser):
         name = next(device for device in available if available[device] and can_compute(device))
     if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
+    if not can_compute(name):
+        parser.error(f"--device {name} cannot be used: leave the flag out")
     return torch.device(name)
 
 

@@ -23,12 +23,14 @@ Run:    python exercise_03_gradient_flow.py     (--help lists the flags; --dry-r
 import argparse
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
 import shutil
 import socket
 import ssl
+import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -37,9 +39,6 @@ from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
-# How often an idle OpenMP thread looks for work before it sleeps. The usual 300,000 times keep
-# cores from other programs. OpenMP reads this when torch loads it.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
@@ -86,8 +85,6 @@ KINDS = {
     "residual, He": (True, False, "He"),
     "residual + BN": (True, True, "He"),
 }
-# Those whose gradients at neighbouring inputs are compared, and those that are trained.
-CORRELATED = ("plain", "plain + BN", "residual", "residual + BN")
 TRAINED = ("plain + BN", "residual + BN")
 DEPTHS = {  # in layers
     "initialisation": (20, 56, 110),
@@ -100,6 +97,7 @@ DRY_RUN_DEPTHS = {
     "training": 14,
 }
 PROBES = 100  # training images that norms at initialisation and losses are measured on
+CORRELATION_SEEDS = 5  # networks of each kind and depth whose gradients are compared
 DISTANCE = 0.1  # between neighbouring inputs, in standard deviations of the 32x32 images' pixels
 RATE = 0.02  # low, so that 56 layers train without a warm-up, which would hide the first steps
 
@@ -207,8 +205,8 @@ def signal_norms(model, images, labels):
 
     From the first block to the last. model is nn.Sequential(stem, blocks, head). Images, labels,
     loss and precision are those of gradient_norms, and like it this function leaves no trace. Its
-    own hooks are gone even if the forward pass raises an error; hooks that others have registered
-    stay.
+    own hooks are gone even if the forward pass raises an error, which it lets through; hooks that
+    others have registered stay.
     """
     # Task 3.2: catch each block's output with a forward hook, remove the hooks, and differentiate
     # the loss with respect to the outputs.
@@ -321,10 +319,10 @@ def run(args):
     save_figure(args, figure, suffix="_training")
 
 
-def new_network(args, kind, depth):
+def new_network(args, kind, depth, seed):
     """A network of one of the KINDS, with new weights."""
     skip, batch_norm, initialisation = KINDS[kind]
-    torch.manual_seed(args.seed)
+    torch.manual_seed(seed)
     network = build_network(depth, skip, batch_norm).to(args.device)
     if initialisation == "He":
         network.apply(initialise)
@@ -346,7 +344,8 @@ def measure_flows(args, data, depths):
     for kind in tqdm(KINDS, desc="gradients at initialisation", unit="kind"):
         flows[kind] = {}
         for depth in depths:
-            flows[kind][depth] = measure_flow(new_network(args, kind, depth), probe)
+            network = new_network(args, kind, depth, args.seed)
+            flows[kind][depth] = measure_flow(network, probe)
     return flows
 
 
@@ -378,20 +377,22 @@ def ratio(numerator, denominator):
 
 
 def measure_correlations(args, data, depths):
-    """{kind: [the gradient_correlation for each depth]} at initialisation."""
+    """{kind: [[the gradient_correlation for each seed] for each depth]} at initialisation."""
     probe_images, _ = choose_probe(data)
     images = normalise(data.test_images, data)
     generator = torch.Generator().manual_seed(args.seed)
     noise = torch.randn(images.shape, generator=generator).to(args.device)
     neighbours = images + DISTANCE * noise
-    correlations = {}
-    for kind in tqdm(CORRELATED, desc="neighbouring inputs", unit="kind"):
-        correlations[kind] = []
-        for depth in depths:
-            network = new_network(args, kind, depth)
+    seeds = range(args.seed, args.seed + CORRELATION_SEEDS)
+    correlations = {kind: [] for kind in KINDS}
+    pairs = list(itertools.product(KINDS, depths))
+    for kind, depth in tqdm(pairs, desc="neighbouring inputs", unit="network"):
+        by_seed = []
+        for seed in seeds:
+            network = new_network(args, kind, depth, seed)
             set_statistics(network, probe_images)
-            correlation = gradient_correlation(network, images, neighbours)
-            correlations[kind].append(float(correlation))
+            by_seed.append(float(gradient_correlation(network, images, neighbours)))
+        correlations[kind].append(by_seed)
     return correlations
 
 
@@ -417,7 +418,7 @@ def follow_training(args, data, kind, depth):
     "loss": on the probe, before and after. "norms": of the convolutions' weight gradients, step by
     step. "weight_growth": the norm of each convolution's weights after training, over that before.
     """
-    network = new_network(args, kind, depth)
+    network = new_network(args, kind, depth, args.seed)
     probe = choose_probe(data)
     optimizer = torch.optim.SGD(network.parameters(), RATE, momentum=0.9)
     loss_before = probe_loss(network, probe)
@@ -462,10 +463,6 @@ def probe_loss(network, probe):
 # What the numbers show
 
 
-EXPLODES = "explodes"
-EVEN = "changes by at most 10 % per layer"
-
-
 def verdict(change):
     """What a factor per layer, towards the input, does to the gradient of a deep network.
 
@@ -476,8 +473,8 @@ def verdict(change):
     if change < 0.9:
         return "vanishes"
     if change > 1.1:
-        return EXPLODES
-    return EVEN
+        return "explodes"
+    return "changes by at most 10 % per layer"
 
 
 def findings(flows, depth):
@@ -520,7 +517,7 @@ def describe_flows(flows, depth):
     for kind, flow in flows.items():
         describe_unusual(kind, flow)
     print(f"At {depth} layers, towards the input, the gradient {findings(flows, depth)}.")
-    if verdict(flows["plain + BN"][depth]["change_towards_input"]) in (EXPLODES, EVEN):
+    if flows["plain + BN"][depth]["change_towards_input"] >= 0.9:
         print(
             "With batch norm the gradient of an untrained plain network does not vanish. So if it "
             "trains badly, vanishing gradients at the start are not the reason."
@@ -542,23 +539,31 @@ def describe_unusual(kind, flow):
 def describe_correlations(correlations, depths):
     """Print how similar the gradients of neighbouring inputs are, by kind and depth."""
     print(
-        "Mean cosine similarity of the gradients at neighbouring inputs, at initialisation, by "
-        "number of layers:"
+        "Cosine similarity of the gradients at neighbouring inputs, at initialisation, by number "
+        f"of layers (mean of {CORRELATION_SEEDS} networks):"
     )
     print(" " * 16 + "".join(f"{depth:8}" for depth in depths))
-    for kind, values in correlations.items():
-        print(f"{kind:16}" + "".join(f"{value:8.2f}" for value in values))
-    difference = correlations["residual + BN"][-1] - correlations["plain + BN"][-1]
-    layers = f"{depths[-1]} layers with batch norm"
-    if difference > 0.05:
+    for kind, by_depth in correlations.items():
         print(
-            f"At {layers} the plain network's gradients are more shattered than the residual "
-            "network's: at a neighbouring image the gradient points elsewhere."
+            f"{kind:16}" + "".join(f"{rounded(statistics.fmean(values)):>8}" for values in by_depth)
         )
-    elif difference < -0.05:
-        print(f"At {layers} the residual network's gradients are more shattered.")
-    elif abs(difference) <= 0.05:
-        print(f"At {layers} the plain and the residual network hardly differ in this similarity.")
+    plain = range_text(correlations["plain + BN"][-1])
+    residual = range_text(correlations["residual + BN"][-1])
+    print(
+        f"At {depths[-1]} layers with batch norm it is {plain} without shortcuts, and {residual} "
+        "with them."
+    )
+
+
+def range_text(values):
+    """The mean of some numbers, and from where to where they go: 0.38 (0.29 to 0.44)."""
+    mean = statistics.fmean(values)
+    return f"{rounded(mean)} ({rounded(min(values))} to {rounded(max(values))})"
+
+
+def rounded(number):
+    """A number with two decimals, and 0.00 instead of -0.00."""
+    return f"{round(number, 2) + 0:.2f}"
 
 
 def describe_runs(runs):
@@ -608,19 +613,20 @@ def draw_initialisation(flows, depth, source):
         change = flows[kind][depth]["change_towards_input"]
         layers = depth - 2  # without stem and head
         axes.set_title(
-            f"{kind}: ×{change:.2f} per layer,\n×{readable(change**layers)} in {layers} layers\n"
-            f"({conditions(kind)})",
+            f"{kind} ({conditions(kind)})\n{verdict(change)}\n"
+            f"×{change:.2f} per layer, ×{readable(change**layers)} in {layers}",
             color=colour_of(kind),
             fontsize=12,
         )
-    grid[0, 0].set_ylabel("norm of the gradient (nats),\na scale of its own")
+    grid[0, 0].set_ylabel("norm of the gradient (nats),\nother scale than the rest")
     grid[1, 0].set_ylabel("norm of the gradient (nats)")
     share_scale([axes for kind, axes in panels.items() if kind != "plain"])
     explain_lines(figure)
-    lines = findings(flows, depth).replace("; ", ";\n")
+    verdicts = [verdict(flow[depth]["change_towards_input"]) for flow in flows.values()]
     figure.suptitle(
-        f"At initialisation, towards the input, the gradient {lines}\n"
-        f"({source}, factors for {depth} layers; BN: batch norm)"
+        f"At initialisation, towards the input, the gradient vanishes in "
+        f"{verdicts.count('vanishes')} of {len(verdicts)} kinds of network, and explodes in "
+        f"{verdicts.count('explodes')}\n({source}; factors for {depth} layers; BN: batch norm)"
     )
     return figure
 
@@ -641,7 +647,7 @@ def colour_of(kind):
 def conditions(kind):
     """How a kind of network is initialised, and whether it has batch norm, in words."""
     _, batch_norm, initialisation = KINDS[kind]
-    words = f"{initialisation}'s initialisation"
+    words = f"{initialisation}'s weights"
     return f"{words}, batch norm" if batch_norm else words
 
 
@@ -670,7 +676,9 @@ def draw_flow(axes, flow, colour):
 
 def draw_norms(axes, layers, norms, floor, **style):
     """A line through the norms; those that are exactly 0 are crosses at the height floor."""
-    axes.plot(layers, [value if value else math.nan for value in norms], **style)
+    positive = [value if value else math.nan for value in norms]
+    alone = len(norms) - norms.count(0) == 1  # a point makes no line
+    axes.plot(layers, positive, marker="o" if alone else "", **style)
     zeros = [layer for layer, value in zip(layers, norms) if value == 0]
     axes.plot(zeros, [floor] * len(zeros), "x", color=style["color"], markersize=4)
 
@@ -679,7 +687,7 @@ def label_depth(axes, depth, measured, floor, colour):
     """Write a network's depth where its thick line ends, on the side away from the thin one."""
     y = measured["features"][-1]
     above = measured["weights"][-1] < y
-    if 0 in measured["features"]:
+    if 0 in measured["features"]:  # most of them are crosses at the height floor
         y = floor
         above = True
     axes.annotate(
@@ -756,8 +764,8 @@ def draw_map(axes, kind, record, scale):
     start, end = ratios_at_start_and_end(record)
     axes.set(xlabel="training step", ylabel="layer, counted from the input")
     axes.set_title(
-        f"{kind}: first layer's norm over last layer's:\n"
-        f"{readable(start)} in the first step, {readable(end)} in the last",
+        f"{kind}: the first layer's is {readable(start)} times\n"
+        f"the last layer's in the first step, {readable(end)} in the last",
         color=colour_of(kind),
         fontsize=12,
     )
@@ -765,22 +773,29 @@ def draw_map(axes, kind, record, scale):
 
 
 def draw_correlations(axes, correlations, depths):
-    """How similar the gradients of neighbouring inputs are, by depth, for each kind of network."""
+    """How similar the gradients of neighbouring inputs are, by depth: mean and range over seeds."""
+    means = {}
+    for kind, by_depth in correlations.items():
+        means[kind] = [statistics.fmean(values) for values in by_depth]
     y = -1
-    for kind, values in sorted(correlations.items(), key=lambda item: item[1][-1]):
-        axes.plot(depths, values, "o-", color=colour_of(kind), linewidth=2.5)
-        y = max(values[-1], y + 0.07)  # labels of equal values stand above each other
-        label_curve(axes, kind, depths[-1], y, colour_of(kind))
-    plain = correlations["plain + BN"][-1]
-    residual = correlations["residual + BN"][-1]
+    for kind in sorted(means, key=lambda kind: means[kind][-1]):
+        colour = colour_of(kind)
+        lowest = [min(values) for values in correlations[kind]]
+        highest = [max(values) for values in correlations[kind]]
+        axes.plot(depths, means[kind], "o-", color=colour, linewidth=2.5)
+        axes.fill_between(depths, lowest, highest, color=colour, alpha=0.2)
+        y = max(means[kind][-1], y + 0.07)  # labels of equal values stand above each other
+        label_curve(axes, kind, depths[-1], y, colour)
+    plain = rounded(means["plain + BN"][-1])
+    residual = rounded(means["residual + BN"][-1])
     axes.set(
-        xlabel="layers of the network",
+        xlabel=f"layers of the network (band: range over {CORRELATION_SEEDS} seeds)",
         ylabel="cosine similarity of the gradients",
         ylim=(-0.1, 1.05),
     )
     axes.set_title(
-        f"inputs {DISTANCE:g} standard deviations apart, at initialisation:\n"
-        f"{plain:.2f} in plain + BN, {residual:.2f} in residual + BN at {depths[-1]} layers",
+        f"gradients at inputs {DISTANCE:g} standard deviations apart, untrained:\n"
+        f"{plain} in plain + BN, {residual} in residual + BN at {depths[-1]} layers",
         fontsize=12,
     )
 
@@ -855,7 +870,7 @@ class Shortcut(nn.Module):
 
 @dataclass
 class ImageData:
-    """A training set and a test set on one device, and statistics of some training images."""
+    """A training set and a test set on one device, and what images are normalised with."""
 
     name: str
     classes: list  # the names that the labels stand for
@@ -863,8 +878,9 @@ class ImageData:
     train_labels: torch.Tensor  # int64 (count,)
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    mean: torch.Tensor  # of each channel (1, 3, 1, 1), for values from 0 to 255
-    deviation: torch.Tensor
+    # Of each channel (1, 3, 1, 1), for values from 0 to 255, over at most 5,000 training images:
+    mean: torch.Tensor
+    deviation: torch.Tensor  # the standard deviation
 
 
 def load_data(args):
@@ -1090,7 +1106,10 @@ def memory_format(device):
 
 
 def new_figure(width, height):
-    """An empty figure of width x height inches in the course's style, and not the user's own."""
+    """An empty figure of width x height inches in the course's style.
+
+    Sets matplotlib's settings, so that the user's own do not count.
+    """
     rcdefaults()
     rcParams.update(
         {
@@ -1299,6 +1318,8 @@ def choose_device(name, parser):
         name = next(device for device in available if available[device] and can_compute(device))
     if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
+    if not can_compute(name):
+        parser.error(f"--device {name} cannot be used: leave the flag out")
     return torch.device(name)
 
 

@@ -45,9 +45,6 @@ from urllib.error import URLError
 
 if sys.version_info < (3, 10):
     sys.exit(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}")
-# How often an idle OpenMP thread looks for work before it sleeps. The usual 300,000 times keep
-# cores from other programs. OpenMP reads this when torch loads it.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Jupyter sets MPLBACKEND for the programs that it starts; this one only draws into files.
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
@@ -277,7 +274,8 @@ def count_macs(model, shape=(3, 32, 32)):
 def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
     """Train a network of every depth with every seed: {(depth, seed): what fit returned, ...}.
 
-    fit(network, depth, seed) trains a network and returns a row of results, a dict.
+    fit(network, depth, seed) trains a network and returns a row of results, a dict. Its errors
+    come through.
     network.apply(initialise) (below) draws the weights of a network's convolutions. Networks of the
     same depth and seed start from the same weights, whatever was trained before and whatever other
     depths and seeds there are; other seeds give other weights. Each network is build_resnet(depth,
@@ -355,7 +353,7 @@ def run(args):
     save_numbers(args, numbers)
     with printed_unless_dry_run(args):
         describe(args, table, runs, gains, world_size)
-    figure = draw_figure(vars(args), table, runs, gains, data.name, len(data.train_labels))
+    figure = draw_figure(args, table, runs, gains, data.name, len(data.train_labels))
     save_figure(args, figure)
     forget_finished(args, [run_label(*key) for key in rows])
 
@@ -455,6 +453,7 @@ def measure(args, network, data, seed, label):
         "images_per_second": len(data.train_labels) / seconds,
         "history": history,
         "accuracy": history[-1]["test_accuracy"],
+        "test_images": len(data.test_labels),
     }
 
 
@@ -498,7 +497,7 @@ def summarise(depth, runs):
         "seconds": statistics.median(row["seconds"] for row in rows),
         "images_per_second": statistics.median(row["images_per_second"] for row in rows),
         "accuracy": statistics.mean(accuracies),
-        "standard_error": standard_error(accuracies),
+        "standard_error": standard_error(accuracies, step=1 / rows[0]["test_images"]),
     }
 
 
@@ -510,30 +509,29 @@ def rows_with(runs, name, value):
 def measure_gains(runs):
     """The gain in accuracy from each network to the next larger, over all seeds: a list of dicts.
 
-    Each seed's networks are compared among themselves, as they saw the same images in the same
-    order.
+    "points_per_gmac" is the mean over the seeds. Each seed's networks are compared among
+    themselves, as they saw the same images in the same order.
     """
     seeds = sorted({row["seed"] for row in runs.values()})
     gains_by_seed = [marginal_gains(rows_with(runs, "seed", seed)) for seed in seeds]
+    networks = rows_with(runs, "seed", seeds[0])
     gains = []
     # marginal_gains goes by multiply-adds, of which the deeper of two networks has more.
-    for i, (smaller, larger) in enumerate(itertools.pairwise(LAYERS)):
-        # A GMAC is 100 times 10 MMACs. float(), as yours may be tensors.
-        points = [float(gains_of_seed[i]) / 100 for gains_of_seed in gains_by_seed]
+    for i, (smaller, larger) in enumerate(itertools.pairwise(networks)):
+        points = [
+            float(gains_of_seed[i]) for gains_of_seed in gains_by_seed
+        ]  # yours may be tensors
+        added_gmacs = (larger["macs"] - smaller["macs"]) / 1e9
+        step = 100 / larger["test_images"] / added_gmacs
         gains.append(
             {
-                "from": smaller,
-                "to": larger,
-                "points_per_10_mmacs": statistics.mean(points),
-                "standard_error": standard_error(points),
+                "from": smaller["depth"],
+                "to": larger["depth"],
+                "points_per_gmac": statistics.mean(points),
+                "standard_error": standard_error(points, step),
             }
         )
     return gains
-
-
-def is_clear_gain(gain):
-    """Whether a gain is clear. Its error may come from a JSON file, which has NaN as a text."""
-    return is_clear(gain["points_per_10_mmacs"], float(gain["standard_error"]))
 
 
 def compare(runs, shallow, deep):
@@ -543,24 +541,18 @@ def compare(runs, shallow, deep):
     points = []
     for shallow_row, deep_row in zip(shallow_rows, deep_rows, strict=True):
         points.append(100 * (deep_row["accuracy"] - shallow_row["accuracy"]))
-    return statistics.mean(points), standard_error(points)
+    step = 100 / deep_rows[0]["test_images"]
+    return statistics.mean(points), standard_error(points, step)
 
 
-def most_accurate_within(runs, budget):
-    """The most accurate network whose training costs at most budget multiply-adds.
-
-    Returns its "depth", the "epochs" that fit in the budget, and its "accuracy" after these: the
-    mean over the seeds.
-    """
-    candidates = []
-    for depth in LAYERS:
-        rows = rows_with(runs, "depth", depth)
-        epochs = sum(epoch["multiply_adds"] <= budget for epoch in rows[0]["history"])
-        if epochs > 0:
-            accuracies = [row["history"][epochs - 1]["test_accuracy"] for row in rows]
-            mean = statistics.mean(accuracies)
-            candidates.append({"depth": depth, "epochs": epochs, "accuracy": mean})
-    return max(candidates, key=lambda candidate: candidate["accuracy"])
+def clear_differences(runs):
+    """The clear differences in accuracy between any two of the networks, a text for each."""
+    clear = []
+    for shallow, deep in itertools.combinations(LAYERS, 2):
+        points, error = compare(runs, shallow, deep)
+        if is_clear(points, error):
+            clear.append(f"from {shallow} to {deep} layers {points:+.1f} ± {error:.1f} points")
+    return clear
 
 
 def published():
@@ -588,9 +580,7 @@ def describe(args, table, runs, gains, world_size):
         )
     if world_size > 1:
         print(f"The seconds were measured with {world_size} training runs side by side.")
-    describe_depth(args, table, runs)
-    print("Another initialisation or learning rate may change this ranking (EXERCISES.md).")
-    describe_budgets(args, table, runs)
+    describe_differences(args, runs)
     rows = {row["depth"]: row for row in table}
     print(
         "ResNet-50, built from bottlenecks, needs "
@@ -606,17 +596,23 @@ def describe(args, table, runs, gains, world_size):
 
 
 def print_table(table, gains):
-    """A line per network."""
-    print(
-        "depth  parameters    MMACs  s/epoch  images/s  MB per step   test accuracy  "
-        "points per 10 more MMACs"
-    )
+    """A line per network; with several seeds also its gain over the one before."""
+    smallest = table[0]["macs"]
+    unit = 10 ** math.ceil(math.log10(smallest))  # multiply-adds; the gains are given per so many
+    several_seeds = not math.isnan(gains[0]["standard_error"])
+    head = "depth  parameters    MMACs  s/epoch  images/s  MB per step   test accuracy"
+    if several_seeds:
+        head += f"  points per {unit / 1e6:,.0f} more MMACs"
+    print(head)
     for row, gain in zip(table, [None, *gains]):
-        print(
+        line = (
             f"{row['depth']:5}  {row['parameters']:10,}  {row['macs'] / 1e6:7.1f}  "
             f"{row['seconds']:7.2f}  {row['images_per_second']:8.0f}  {row['megabytes']:11.0f}  "
-            f"{accuracy_text(row):>14}  {gain_text(gain)}"
+            f"{accuracy_text(row):>14}"
         )
+        if several_seeds and gain:
+            line += f"  {gain_text(gain, unit)}"
+        print(line)
 
 
 def accuracy_text(row):
@@ -627,97 +623,66 @@ def accuracy_text(row):
     return f"{text} %"
 
 
-def gain_text(gain):
-    """A gain with its standard error; "-" for the first network, and with a single seed."""
-    if gain is None or math.isnan(gain["standard_error"]):
-        return "-"
-    text = f"{gain['points_per_10_mmacs']:+.1f} ± {gain['standard_error']:.1f}"
-    if not is_clear_gain(gain):
+def gain_text(gain, unit):
+    """A gain with its standard error, in percentage points per unit multiply-adds."""
+    per_unit = unit / 1e9  # of a gain per GMAC
+    points = gain["points_per_gmac"] * per_unit
+    error = gain["standard_error"] * per_unit
+    text = f"{points:+.1f} ± {error:.1f}"
+    if not is_clear(points, error):
         text += " (not clear)"
     return text
 
 
-def describe_depth(args, table, runs):
-    """Say which network is the most accurate, and how far the seeds back that up."""
-    print(f"{finding(vars(args), table, runs)}.")
-    if args.seeds > 1:
-        describe_pairs(runs)
-    else:
-        print("Run this with --seeds 5 to see which gains are clear.")
+def describe_differences(args, runs):
+    """Say which differences in accuracy are clear, and what they hold for."""
+    print(f"{finding(args, runs)}.")
+    if args.seeds == 1:
+        print("Run this with --seeds 5 to see which differences are clear.")
+        return
+    pairs = math.comb(len(LAYERS), 2)
+    print(f"Clear differences: {'; '.join(clear_differences(runs)) or 'none'}.")
+    print(
+        f"With {pairs} pairs luck alone may well make one clear; and another initialisation or "
+        "learning rate may change the ranking (EXERCISES.md)."
+    )
 
 
-def describe_pairs(runs):
-    """Say which differences in accuracy are clear, between any two of the networks."""
-    pairs = list(itertools.combinations(LAYERS, 2))
-    clear = []
-    for shallow, deep in pairs:
-        points, error = compare(runs, shallow, deep)
-        if is_clear(points, error):
-            clear.append(f"from {shallow} to {deep} layers {points:+.1f} ± {error:.1f} points")
-    print(f"Clear differences among the {len(pairs)} pairs: {'; '.join(clear) or 'none'}.")
-
-
-def describe_budgets(args, table, runs):
-    """Say, for what it costs to train each network, which network would be the most accurate."""
-    print("With the training cost of one network as the budget, the most accurate network is:")
-    for row in table[:-1]:
-        budget = runs[f"{row['depth']}-{args.seed}"]["history"][-1]["multiply_adds"]
-        best = most_accurate_within(runs, budget)
-        print(
-            f"  ResNet-{row['depth']} ({budget / 1e9:,.1f} GMACs): ResNet-{best['depth']}, "
-            f"{percent(best['accuracy'], digits=1)} after epoch {best['epochs']} of {args.epochs}"
-        )
-    if args.epochs > 1:
-        print("(Stopped early, a network still has a high learning rate, which costs it accuracy.)")
-
-
-def draw_figure(settings, table, runs, gains, name, training_images):
+def draw_figure(args, table, runs, gains, name, training_images):
     """Accuracy against the cost of training, and of an image; and what is published for ImageNet.
 
-    settings, table, runs and gains are those of the run, or of the JSON file that it wrote.
-    name is that of the data.
+    args, table, runs and gains are those of the run, or of the JSON file that it wrote. name is
+    that of the data.
     """
     figure = new_figure(15, 5.6)
     cost_axes, macs_axes, imagenet_axes = figure.subplots(1, 3)
     draw_by_training_cost(cost_axes, runs, name)
-    draw_by_macs(macs_axes, table, gains, name)
+    draw_by_macs(macs_axes, table, runs, gains, name)
     draw_published(imagenet_axes)
-    about = circumstances(settings, name, training_images)
-    figure.suptitle(f"{finding(settings, table, runs)}\n({about})")
+    about = circumstances(args, name, training_images)
+    figure.suptitle(f"{finding(args, runs)}\n({about})")
     return figure
 
 
-def finding(settings, table, runs):
+def finding(args, runs):
     """What the run shows about depth, as far as its seeds can tell: a sentence for the title."""
-    shallowest = table[0]
-    best = max(table, key=lambda row: row["accuracy"])
-    if settings["seeds"] == 1:
+    if args.seeds == 1:
         return "One training run per network cannot show whether a gain in accuracy is luck"
-    if best is shallowest:
-        return f"No deeper network is more accurate than ResNet-{best['depth']}"
-    points, error = compare(runs, shallowest["depth"], best["depth"])
-    if not is_clear(points, error):
-        return (
-            f"ResNet-{best['depth']} is the most accurate on average, but its {points:.1f} points "
-            f"above ResNet-{shallowest['depth']} are not clear"
-        )
-    return (
-        f"ResNet-{best['depth']} is the most accurate on average, {points:.1f} ± {error:.1f} "
-        f"points above ResNet-{shallowest['depth']}, for "
-        f"{best['macs'] / shallowest['macs']:.1f} times the multiply-adds"
-    )
+    pairs = math.comb(len(LAYERS), 2)
+    clear = clear_differences(runs)
+    text = f"{len(clear)} of {pairs} differences in accuracy between two networks are clear"
+    return f"{text}: {'; '.join(clear)}" if 0 < len(clear) <= 2 else text
 
 
-def circumstances(settings, name, training_images):
+def circumstances(args, name, training_images):
     """What the figure's numbers hold for."""
-    epochs = "1 epoch" if settings["epochs"] == 1 else f"{settings['epochs']} epochs"
-    size = settings["size"]
+    epochs = "1 epoch" if args.epochs == 1 else f"{args.epochs} epochs"
     text = (
-        f"{name}, {size}x{size} pixels, width {settings['width']}, "
+        f"{name}, {args.size}x{args.size} pixels, width {args.width}, "
         f"{training_images:,} training images, {epochs}"
     )
-    if settings["seeds"] > 1:
-        text += f", {settings['seeds']} seeds; bands: range; bars: one standard error"
+    if args.seeds > 1:
+        text += f", {args.seeds} seeds; bands: range; bars: one standard error"
     return text
 
 
@@ -750,20 +715,21 @@ def test_percentages(row):
     return [100 * epoch["test_accuracy"] for epoch in row["history"]]
 
 
-def draw_by_macs(axes, table, gains, name):
-    """The final test accuracy against multiply-adds per image: mean and standard error.
+def draw_by_macs(axes, table, runs, gains, name):
+    """The final test accuracy against multiply-adds per image: mean, standard error, each seed.
 
     A line joins two networks only where the gain between them is clear.
     """
     megamacs = [row["macs"] / 1e6 for row in table]
     accuracies = [100 * row["accuracy"] for row in table]
-    errors = [100 * float(row["standard_error"]) for row in table]
+    errors = [100 * row["standard_error"] for row in table]
     for i, (depth, colour) in enumerate(depth_colours().items()):
         axes.errorbar(megamacs[i], accuracies[i], errors[i], fmt="o", color=colour, capsize=4)
-        top = accuracies[i] if math.isnan(errors[i]) else accuracies[i] + errors[i]
-        label_depth(axes, depth, megamacs[i], top, colour)
+        seeds = [100 * row["accuracy"] for row in rows_with(runs, "depth", depth)]
+        axes.plot([megamacs[i]] * len(seeds), seeds, "_", color=colour, markersize=12)
+        label_depth(axes, depth, megamacs[i], max(seeds), colour)
     for i, gain in enumerate(gains):
-        if is_clear_gain(gain):
+        if is_clear(gain["points_per_gmac"], gain["standard_error"]):
             axes.plot(megamacs[i : i + 2], accuracies[i : i + 2], GREY, linewidth=1, zorder=0)
     set_limits(axes, megamacs)
     axes.set(
@@ -791,8 +757,8 @@ def draw_published(axes):
 
 
 def label_depth(axes, depth, x, y, colour):
-    """Write a depth above the point (x, y); 34 and 50, which cost nearly the same, to the sides."""
-    sides = {34: "right", 50: "left"}
+    """Write a depth above the point (x, y), and to its side where something else is above it."""
+    sides = {18: "right", 34: "right", 50: "left"}
     axes.annotate(
         f"{depth}",
         (x, y),
@@ -883,17 +849,19 @@ def accuracy(model, batches):
     batches yields (images, labels). The model is left in eval mode.
     """
     model.eval()
-    correct = []
+    correct = 0
+    total = 0
     with torch.no_grad():
         for images, labels in batches:
             predictions = model(images).argmax(dim=1)
-            correct.append(predictions == labels)
-    return torch.cat(correct).float().mean().item()
+            correct += (predictions == labels).sum()
+            total += len(labels)
+    return int(correct) / total
 
 
 @dataclass
 class ImageData:
-    """A training set and a test set on one device, and statistics of some training images."""
+    """A training set and a test set on one device, and what images are normalised with."""
 
     name: str
     classes: list  # the names that the labels stand for
@@ -901,8 +869,9 @@ class ImageData:
     train_labels: torch.Tensor  # int64 (count,)
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    mean: torch.Tensor  # of each channel (1, 3, 1, 1), for values from 0 to 255
-    deviation: torch.Tensor
+    # Of each channel (1, 3, 1, 1), for values from 0 to 255, over at most 5,000 training images:
+    mean: torch.Tensor
+    deviation: torch.Tensor  # the standard deviation
 
 
 def load_data(args):
@@ -1141,25 +1110,25 @@ def random_batches(data, batch_size, generator):
     device = data.train_images.device
     count = len(data.train_labels)
     places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
-    shift = torch.randint(places, (count, 2), generator=generator).to(device)
+    corner = torch.randint(places, (count, 2), generator=generator).to(device)
     flip = torch.randint(2, (count,), generator=generator).to(device).bool()
     order = torch.randperm(count, generator=generator).to(device)
     for batch in order.tensor_split(count_steps(data, batch_size)):
-        images = augment(data.train_images[batch], shift[batch], flip[batch])
+        images = augment(data.train_images[batch], corner[batch], flip[batch])
         yield images, data.train_labels[batch]
 
 
-def augment(images, shift, flip):
-    """Crop and flip each image as shift and flip say (section 4.2).
+def augment(images, corner, flip):
+    """Crop and flip each image as corner and flip say (section 4.2).
 
     Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
-    old size from row shift[:, 0] and column shift[:, 1] on, and mirrored where flip is true.
-    shift is (count, 2), flip is (count,).
+    old size from row corner[:, 0] and column corner[:, 1] on, and flipped left to right where flip
+    is true. corner is (count, 2), flip is (count,).
     """
     count, _, height, width = images.shape
     padded = F.pad(images, 4 * [height // 8])
-    rows = shift[:, :1] + torch.arange(height, device=images.device)
-    columns = shift[:, 1:] + torch.arange(width, device=images.device)
+    rows = corner[:, :1] + torch.arange(height, device=images.device)
+    columns = corner[:, 1:] + torch.arange(width, device=images.device)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     index = torch.arange(count, device=images.device)
     cropped = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
@@ -1195,9 +1164,10 @@ def make_sgd(model, rate, weight_decay):
 
 
 def one_cycle(optimizer, steps):
-    """A learning rate that rises to the optimizer's own for a fifth of the steps, then falls to 0.
+    """A learning rate that rises in the first fifth of the steps, and then falls to nearly zero.
 
-    After Smith and Topin, 2017 (arXiv:1708.07120).
+    It starts at 1/25 of the optimizer's own, and rises to that. After Smith and Topin, 2017
+    (arXiv:1708.07120). Fewer than 6 steps are too few for it to fall that far.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     total = max(6, steps)  # torch divides by zero for 5 steps
@@ -1228,7 +1198,8 @@ def train(
 
     Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
     logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model), a dict, adds; it runs in autocast(device), after the clock has stopped.
+    what after_epoch(model) returns, a dict. after_epoch runs in autocast(device), after the clock
+    has stopped. The schedule takes a step after each batch.
     The seed sets the images' order and augmentation, alike on every device. label is what the
     progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
     et al., 2015); it raises the loss.
@@ -1275,6 +1246,8 @@ def train(
                 with autocast(device):
                     row.update(after_epoch(model))
             history.append(row)
+    if not math.isfinite(mean_loss):
+        print(f"{label}: the loss is NaN or infinite: training has diverged.")
     return history
 
 
@@ -1282,19 +1255,20 @@ def train(
 STANDARD_ERRORS = 3
 
 
-def standard_error(values):
-    """The standard error of the values' mean; NaN for a single value."""
+def standard_error(values, step):
+    """The standard error of the values' mean; NaN for a single value.
+
+    step is what a single test image changes in a value. The values can be equal by luck if there
+    are few test images, so their standard deviation counts as one step at least.
+    """
     if len(values) == 1:
         return math.nan
-    return statistics.stdev(values) / math.sqrt(len(values))
+    return max(statistics.stdev(values), step) / math.sqrt(len(values))
 
 
 def is_clear(mean, error):
-    """Whether a mean is many standard errors away from zero; not if its error is NaN or 0.
-
-    Few test images can make the differences seed by seed equal, and so the error 0, by luck.
-    """
-    return error > 0 and abs(mean) > STANDARD_ERRORS * error
+    """Whether a mean is many standard errors away from zero; not if its error is NaN."""
+    return abs(mean) > STANDARD_ERRORS * error
 
 
 def clear_by_luck(seeds):
@@ -1315,7 +1289,10 @@ def percent(share, digits=0):
 
 
 def new_figure(width, height):
-    """An empty figure of width x height inches in the course's style, and not the user's own."""
+    """An empty figure of width x height inches in the course's style.
+
+    Sets matplotlib's settings, so that the user's own do not count.
+    """
     rcdefaults()
     rcParams.update(
         {
@@ -1416,11 +1393,13 @@ def finished_before(args, label, compute):
     if own_checksum() is None:
         return compute()
     path = kept_path(args, label)
+    result = None
     if path.exists():
         with contextlib.suppress(Exception):  # the file may be damaged
             result = torch.load(path, map_location=args.device, weights_only=True)
-            print(f"{label}: finished before the run was interrupted")
-            return result
+    if result is not None:
+        print(f"{label}: finished before the run was interrupted")
+        return result
     result = compute()
     with written_whole(path, quiet=True) as unfinished:
         save_tensors(result, unfinished)
@@ -1571,6 +1550,8 @@ def choose_device(name, parser):
         name = next(device for device in available if available[device] and can_compute(device))
     if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
+    if not can_compute(name):
+        parser.error(f"--device {name} cannot be used: leave the flag out")
     return torch.device(name)
 
 

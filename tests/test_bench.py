@@ -73,15 +73,6 @@ def test_the_textbook_loop_learns(data, network):
     assert textbook.accuracy(network, unaugmented) > before + 0.2
 
 
-def test_our_loop_waits_as_our_scripts_do(monkeypatch):
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    assert bench.waiting_of("textbook") == {}
-    (value,) = bench.waiting_of("ours").values()
-    assert f'setdefault("GOMP_SPINCOUNT", "{value}")' in bench.SOLUTIONS["1"].read_text("utf-8")
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    assert bench.waiting_of("ours") == {"GOMP_SPINCOUNT": "7"}
-
-
 def test_a_share_of_the_limit_is_that_of_each_turn():
     limit = bench.compare_with_limit([20, 30, 90], {"float32": [50, 50, 50], "bfloat16": [100] * 3})
     assert limit["of"] == "bfloat16"
@@ -279,3 +270,18 @@ def test_bad_flags_get_one_sentence(tmp_path, flag, value):
     assert finished.returncode == 2
     assert flag in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_the_profile_shows_where_the_time_goes(tmp_path):
+    finished = warm.run([ROOT / "tools" / "profile_training.py", "plain-56"], tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    rows = [line.strip("| ").split(" | ") for line in finished.stdout.splitlines()]
+    shares = {row[0]: float(row[1].split()[0]) for row in rows if row[-1].endswith("%")}
+    assert 97 <= sum(shares.values()) <= 103
+    assert shares["convolutions, backward"] > shares["convolutions, forward"] > 0
+    convolutions = [row for row in rows if "x" in row[0] and len(row) == 5]
+    assert [row[:2] for row in convolutions] == [
+        ["16, 16x16", "18"],
+        ["32, 8x8", "17"],
+        ["64, 4x4", "17"],
+    ]

@@ -46,7 +46,7 @@ from torch import equal, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
-from unchanged import Everything, check_seeds_nothing, disturb
+from unchanged import Everything, check_seeds_nothing, check_settings_stay, disturb
 from what_ran import (
     check_made_in_train_mode,
     check_registered,
@@ -1178,6 +1178,7 @@ def test_accuracy_changes_nothing_but_the_mode(lesson):
     with torch.no_grad():
         call = call_accuracy(lesson, (6, 2), (3, 1))
     call.before.check(call.what, "mode", "gradients on")
+    check_settings_stay("accuracy(model, batches)", lambda: call_accuracy(lesson, (6, 2), (3, 1)))
 
 
 @pytest.mark.task("1.4")

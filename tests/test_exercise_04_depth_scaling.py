@@ -58,9 +58,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from unchanged import (
     LAYOUTS,
-    SETTINGS,
     Everything,
     check_seeds_nothing,
+    check_settings_stay,
     disturb,
     hash_in_another_process,
 )
@@ -1267,7 +1267,7 @@ def test_counting_leaves_no_trace(lesson, training):
             "Start each count at 0, and remove the hooks."
         )
     check_is_run_once(images)
-    check_settings_stay(lesson, model)
+    check_settings_stay("count_macs(model)", lambda: lesson.count_macs(model))
     what = "count_macs(model), called within torch.no_grad(),"
     with torch.no_grad():
         before = Everything(model)
@@ -1291,30 +1291,6 @@ def test_a_large_count_is_exact(lesson):
         if got == 17 * expected:
             cause = "a layer that has several names gets a hook for each of them"
         raise Wrong(f"{what} returned {got:,}, expected {expected:,}.", cause)
-
-
-UNUSUAL = {
-    "torch's default dtype": torch.float64,
-    "torch's deterministic algorithms": True,
-    "torch's anomaly detection": True,
-}
-
-
-def check_settings_stay(lesson, model):
-    """Raise Wrong if count_macs changes one of torch's settings, also where it is unusual."""
-    for name, value in UNUSUAL.items():
-        get, put = SETTINGS[name]
-        usual = get()
-        what = f"count_macs(model), with {name} at {value},"
-        try:
-            put(value)
-            with calling(what):
-                lesson.count_macs(model)
-            after = get()
-        finally:
-            put(usual)
-        if after != value:
-            raise Wrong(f"{what} changes that to {after}. Leave torch's settings to the caller.")
 
 
 def check_is_run_once(images):

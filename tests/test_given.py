@@ -350,6 +350,13 @@ def test_what_is_added_after_an_epoch_is_in_the_history():
     assert history[0]["extra"] == 7
 
 
+def test_a_training_that_diverges_says_so(capsys):
+    data = load_shapes(16)
+    data.mean = torch.full((1, 3, 1, 1), float("nan"))
+    train(linear_model(), data)
+    assert "the loss is NaN or infinite: training has diverged" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("epochs", range(1, 12))
 def test_a_training_of_any_number_of_steps_ends(epochs):
     history = train(linear_model(), load_shapes(16), epochs=epochs)
@@ -403,10 +410,15 @@ def test_accuracy_counts_every_image_once():
 
 
 def test_the_standard_error_is_that_of_the_mean():
-    assert given.standard_error([1.0, 2.0, 6.0]) == pytest.approx((7 / 3) ** 0.5)
-    error = given.standard_error([2.0])
+    assert given.standard_error([1.0, 2.0, 6.0], step=0.1) == pytest.approx((7 / 3) ** 0.5)
+    error = given.standard_error([2.0], step=0.1)
     assert not given.is_clear(2.0, error)
-    assert not given.is_clear(25.0, given.standard_error([25.0, 25.0]))
+
+
+def test_equal_differences_are_known_to_within_one_test_image():
+    step = 10  # percentage points: ten test images
+    assert not given.is_clear(20, given.standard_error([20, 20], step))
+    assert given.is_clear(50, given.standard_error([50, 50, 50], step))
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 4, 5])
@@ -478,6 +490,10 @@ def test_a_gpu_that_does_not_work_is_left_out(monkeypatch, capsys):
     monkeypatch.setattr(torch, "ones", ones)
     assert given.choose_device("auto", None) == torch.device("cpu")
     assert "cuda is there, but does not work: CUDA error: no kernel" in capsys.readouterr().out
+    parser = argparse.ArgumentParser()
+    with pytest.raises(SystemExit):
+        given.choose_device("cuda", parser)
+    assert "--device cuda cannot be used: leave the flag out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -636,15 +636,38 @@ def test_the_list_names_cheats_and_leaves_honest_files_alone(name):
     assert (learner.look or "") in "\n".join(found)
 
 
+SHORTCUT = """layers = []
+if stride != 1 or in_channels != out_channels:
+    layers += [nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)]
+    layers += [nn.BatchNorm2d(num_features=out_channels)]
+return nn.Sequential(*layers)"""
+NETWORK = """self.stem = nn.Sequential()
+self.stem.append(nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False))
+self.stem.append(nn.BatchNorm2d(64))
+self.stem.append(nn.ReLU())
+self.stages = nn.Sequential()
+for stage in range(4):
+    width = 2**stage * 64
+    before = width if stage == 0 else width // 2
+    self.stages.append(BasicBlock(before, width, min(stage, 1) + 1))
+    self.stages.append(BasicBlock(width, width))
+self.head = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(512, num_classes))"""
+
+
 def test_copies_are_named():
     stub = made_class.STUB.encode()
     part, mark, rest = made_class.RIGHT.partition("# %% The experiment")
     start = part.index("def make_shortcut")
     end = part.index("def accuracy")
     moved = part[:start] + part[end:] + part[start:end]
+    counters = "    correct = 0\n", "    total = 0\n"
+    assert "".join(counters) in moved
+    moved = moved.replace("".join(counters), "".join(reversed(counters)))  # statements, too
     renamed = moved.replace(" branch ", " left ").replace("branch)", "left)")
     renamed += mark + rest.replace("history", "epochs")
     other = made_class.hole("accuracy", made_class.ACCURACY)(made_class.RIGHT)
+    other = made_class.hole("make_shortcut", SHORTCUT)(other)
+    other = made_class.hole("ResNet18.__init__", NETWORK)(other)
     shapes = {"anna": RIGHT, "ben": renamed.encode(), "carl": stub, "dora": other.encode()}
     shapes = {name: review.shape(data, stub) for name, data in shapes.items()}
     assert review.alike(shapes) == [["anna", "ben"]]

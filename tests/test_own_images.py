@@ -83,6 +83,18 @@ def test_a_folder_per_class_is_split_class_by_class(transfer, tmp_path, capsys):
     assert torch.equal(same_seed.test_images, data.test_images), "the same seed splits alike"
 
 
+def test_of_a_large_class_as_many_images_are_tested_as_is_said(
+    transfer, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(transfer, "LABELS_PER_CLASS", (2,))
+    make_images(tmp_path / "cats", 100)
+    make_images(tmp_path / "dogs", 10)
+    data = read(transfer, tmp_path)
+    assert images_per_class(data.train_labels) == [2, 2]
+    assert images_per_class(data.test_labels) == [30, 3]
+    assert "30 % of the images, at most 30 per class" in capsys.readouterr().out
+
+
 def test_train_and_test_folders_are_taken_as_they_are(transfer, tmp_path, capsys):
     for name in ("a", "b", "c"):
         make_images(tmp_path / "train" / name, 5)

@@ -396,6 +396,36 @@ SETTINGS = {  # of torch's: {name: (what they are, a function that sets them)}
 }
 
 
+UNUSUAL = {  # values of settings that neither torch nor an answer is likely to set
+    "torch's default dtype": torch.float64,
+    "torch's deterministic algorithms": True,
+    "torch's anomaly detection": True,
+    "torch's number of threads": 3,
+}
+
+
+def check_settings_stay(what, call):
+    """Raise Wrong if call(), which is what in words, changes one of torch's settings.
+
+    Also where it is an unusual one, which no answer sets by chance.
+    """
+    for name, value in UNUSUAL.items():
+        get, put = SETTINGS[name]
+        usual = get()
+        with_setting = f"{what}, with {name} at {value},"
+        try:
+            put(value)
+            with calling(with_setting):
+                call()
+            after = get()
+        finally:
+            put(usual)
+        if after != value:
+            raise Wrong(
+                f"{with_setting} changes that to {after}. Leave torch's settings to the caller."
+            )
+
+
 # What the functions that people write to seed everything often set, too.
 SET_WITH_A_SEED = {"torch's deterministic algorithms", "torch.backends.cudnn"}
 

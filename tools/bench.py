@@ -306,8 +306,7 @@ class LoopProcess:
         self.pipe, other_end = spawn.Pipe()
         self.process = spawn.Process(target=serve, args=(other_end, loop, name, options))
         start = time.perf_counter()
-        with mock.patch.dict(os.environ, waiting_of(loop)):
-            self.process.start()
+        self.process.start()
         other_end.close()
         self.images = self.receive()  # in each job
         self.start_up = time.perf_counter() - start
@@ -330,16 +329,6 @@ class LoopProcess:
         facts = self.receive()
         self.process.join()
         return facts
-
-
-def waiting_of(loop):
-    """What a loop's process finds in its environment, unless something else is there already.
-
-    Our scripts set it before they import torch; in a process of ours torch is imported first.
-    """
-    if loop != "ours":
-        return {}
-    return {name: os.environ.get(name, value) for name, value in WAITING["10,000"].items()}
 
 
 # Both loops, in turns

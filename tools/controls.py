@@ -38,12 +38,6 @@ def control(exercise):
 
 
 @control("3")
-def all_kinds(solution):
-    """The similarity of neighbours' gradients is measured for all six kinds of network."""
-    solution.CORRELATED = tuple(solution.KINDS)
-
-
-@control("3")
 def circular_padding(solution):
     """Convolutions pad with the opposite edge of their input, and not with zeros."""
     conv_norm = solution.conv_norm

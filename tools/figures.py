@@ -38,7 +38,7 @@ def draw_logs(folder):
     for path in sorted(LOGS.glob("exercise_04_*.json")):
         run = json.loads(path.read_text("utf-8"))
         figure = solution.draw_figure(
-            run["settings"],
+            argparse.Namespace(**run["settings"]),
             run["table"],
             run["runs"],
             run["gains"],

@@ -115,12 +115,14 @@ def accuracy(model, batches):
     batches yields (images, labels). The model is left in eval mode.
     """
     model.eval()
-    correct = []
+    correct = 0
+    total = 0
     with torch.no_grad():
         for images, labels in batches:
             predictions = model(images).argmax(dim=1)
-            correct.append(predictions == labels)
-    return torch.cat(correct).float().mean().item()
+            correct += (predictions == labels).sum()
+            total += len(labels)
+    return int(correct) / total
 
 
 # Data
@@ -128,7 +130,7 @@ def accuracy(model, batches):
 
 @dataclass
 class ImageData:
-    """A training set and a test set on one device, and statistics of some training images."""
+    """A training set and a test set on one device, and what images are normalised with."""
 
     name: str
     classes: list  # the names that the labels stand for
@@ -136,8 +138,9 @@ class ImageData:
     train_labels: torch.Tensor  # int64 (count,)
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    mean: torch.Tensor  # of each channel (1, 3, 1, 1), for values from 0 to 255
-    deviation: torch.Tensor
+    # Of each channel (1, 3, 1, 1), for values from 0 to 255, over at most 5,000 training images:
+    mean: torch.Tensor
+    deviation: torch.Tensor  # the standard deviation
 
 
 def load_data(args):
@@ -376,25 +379,25 @@ def random_batches(data, batch_size, generator):
     device = data.train_images.device
     count = len(data.train_labels)
     places = 2 * (data.train_images.shape[2] // 8) + 1  # at which an image can be cropped
-    shift = torch.randint(places, (count, 2), generator=generator).to(device)
+    corner = torch.randint(places, (count, 2), generator=generator).to(device)
     flip = torch.randint(2, (count,), generator=generator).to(device).bool()
     order = torch.randperm(count, generator=generator).to(device)
     for batch in order.tensor_split(count_steps(data, batch_size)):
-        images = augment(data.train_images[batch], shift[batch], flip[batch])
+        images = augment(data.train_images[batch], corner[batch], flip[batch])
         yield images, data.train_labels[batch]
 
 
-def augment(images, shift, flip):
-    """Crop and flip each image as shift and flip say (section 4.2).
+def augment(images, corner, flip):
+    """Crop and flip each image as corner and flip say (section 4.2).
 
     Each image is padded by an eighth of its height on every side (4 pixels of 32), cropped to its
-    old size from row shift[:, 0] and column shift[:, 1] on, and mirrored where flip is true.
-    shift is (count, 2), flip is (count,).
+    old size from row corner[:, 0] and column corner[:, 1] on, and flipped left to right where flip
+    is true. corner is (count, 2), flip is (count,).
     """
     count, _, height, width = images.shape
     padded = F.pad(images, 4 * [height // 8])
-    rows = shift[:, :1] + torch.arange(height, device=images.device)
-    columns = shift[:, 1:] + torch.arange(width, device=images.device)
+    rows = corner[:, :1] + torch.arange(height, device=images.device)
+    columns = corner[:, 1:] + torch.arange(width, device=images.device)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     index = torch.arange(count, device=images.device)
     cropped = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
@@ -433,9 +436,10 @@ def make_sgd(model, rate, weight_decay):
 
 
 def one_cycle(optimizer, steps):
-    """A learning rate that rises to the optimizer's own for a fifth of the steps, then falls to 0.
+    """A learning rate that rises in the first fifth of the steps, and then falls to nearly zero.
 
-    After Smith and Topin, 2017 (arXiv:1708.07120).
+    It starts at 1/25 of the optimizer's own, and rises to that. After Smith and Topin, 2017
+    (arXiv:1708.07120). Fewer than 6 steps are too few for it to fall that far.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     total = max(6, steps)  # torch divides by zero for 5 steps
@@ -466,7 +470,8 @@ def train(
 
     Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
     logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model), a dict, adds; it runs in autocast(device), after the clock has stopped.
+    what after_epoch(model) returns, a dict. after_epoch runs in autocast(device), after the clock
+    has stopped. The schedule takes a step after each batch.
     The seed sets the images' order and augmentation, alike on every device. label is what the
     progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
     et al., 2015); it raises the loss.
@@ -513,6 +518,8 @@ def train(
                 with autocast(device):
                     row.update(after_epoch(model))
             history.append(row)
+    if not math.isfinite(mean_loss):
+        print(f"{label}: the loss is NaN or infinite: training has diverged.")
     return history
 
 
@@ -523,19 +530,20 @@ def train(
 STANDARD_ERRORS = 3
 
 
-def standard_error(values):
-    """The standard error of the values' mean; NaN for a single value."""
+def standard_error(values, step):
+    """The standard error of the values' mean; NaN for a single value.
+
+    step is what a single test image changes in a value. The values can be equal by luck if there
+    are few test images, so their standard deviation counts as one step at least.
+    """
     if len(values) == 1:
         return math.nan
-    return statistics.stdev(values) / math.sqrt(len(values))
+    return max(statistics.stdev(values), step) / math.sqrt(len(values))
 
 
 def is_clear(mean, error):
-    """Whether a mean is many standard errors away from zero; not if its error is NaN or 0.
-
-    Few test images can make the differences seed by seed equal, and so the error 0, by luck.
-    """
-    return error > 0 and abs(mean) > STANDARD_ERRORS * error
+    """Whether a mean is many standard errors away from zero; not if its error is NaN."""
+    return abs(mean) > STANDARD_ERRORS * error
 
 
 def clear_by_luck(seeds):
@@ -559,7 +567,10 @@ def percent(share, digits=0):
 
 
 def new_figure(width, height):
-    """An empty figure of width x height inches in the course's style, and not the user's own."""
+    """An empty figure of width x height inches in the course's style.
+
+    Sets matplotlib's settings, so that the user's own do not count.
+    """
     rcdefaults()
     rcParams.update(
         {
@@ -673,11 +684,13 @@ def finished_before(args, label, compute):
     if own_checksum() is None:
         return compute()
     path = kept_path(args, label)
+    result = None
     if path.exists():
         with contextlib.suppress(Exception):  # the file may be damaged
             result = torch.load(path, map_location=args.device, weights_only=True)
-            print(f"{label}: finished before the run was interrupted")
-            return result
+    if result is not None:
+        print(f"{label}: finished before the run was interrupted")
+        return result
     result = compute()
     with written_whole(path, quiet=True) as unfinished:
         save_tensors(result, unfinished)
@@ -831,6 +844,8 @@ def choose_device(name, parser):
         name = next(device for device in available if available[device] and can_compute(device))
     if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
+    if not can_compute(name):
+        parser.error(f"--device {name} cannot be used: leave the flag out")
     return torch.device(name)
 
 
