@@ -206,7 +206,7 @@ def run(args):
     data = load_data(args)
     torch.manual_seed(args.seed)
     model = ResNet18(len(data.classes))
-    model(torch.zeros(2, 3, 32, 32))  # lazy layers, if you use any, take their shapes
+    model.eval()(torch.zeros(1, 3, 32, 32))  # lazy layers, if you use any, take their shapes
     model.apply(initialise)
     # Under autocast the logits are bfloat16. Your accuracy may use numpy, which has no such type.
     model.register_forward_hook(lambda module, images, logits: logits.float())
@@ -562,7 +562,7 @@ def fetch_cifar10(root):
 def why_not_fetched(what, error, url, folder, setting):
     """What an error from a download into a folder means, and what to do, in one sentence.
 
-    setting is the flag for the folder, such as --data-dir.
+    setting is what says which folder: a flag, such as --data-dir, or an environment variable.
     """
     write_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # which name no file
     from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
@@ -626,7 +626,7 @@ def shape_depths(u, v):
     u and v are a point's coordinates, right and down, in units of the shape's size.
     """
     radius = torch.hypot(u, v)
-    angle = torch.atan2(u, v)
+    angle = torch.atan2(u, v)  # from straight down, where the star has a tip
     box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
     third = 2 * math.pi / 3
     fifth = 2 * math.pi / 5

@@ -6,8 +6,8 @@
 
 Goal: train the paper's networks for CIFAR-10 with and without their shortcuts, shallow and deep,
 and measure what depth adds to the training loss of each. Then take single blocks out of trained
-networks, and measure how much accuracy is lost.
-Paper: He et al., 2015 (arXiv:1512.03385), sections 4.1 and 4.2, figure 6; Veit et al., 2016
+networks, and measure how much accuracy is lost, and how much each block adds to what it passes on.
+Paper: He et al., 2015 (arXiv:1512.03385), sections 4.1 and 4.2, figures 6 and 7; Veit et al., 2016
 (arXiv:1605.06431).
 
     2.1  Block           a block whose shortcut can be left out
@@ -859,7 +859,7 @@ def fetch_cifar10(root):
 def why_not_fetched(what, error, url, folder, setting):
     """What an error from a download into a folder means, and what to do, in one sentence.
 
-    setting is the flag for the folder, such as --data-dir.
+    setting is what says which folder: a flag, such as --data-dir, or an environment variable.
     """
     write_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # which name no file
     from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
@@ -923,7 +923,7 @@ def shape_depths(u, v):
     u and v are a point's coordinates, right and down, in units of the shape's size.
     """
     radius = torch.hypot(u, v)
-    angle = torch.atan2(u, v)
+    angle = torch.atan2(u, v)  # from straight down, where the star has a tip
     box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
     third = 2 * math.pi / 3
     fifth = 2 * math.pi / 5

@@ -985,7 +985,7 @@ def fetch_cifar10(root):
 def why_not_fetched(what, error, url, folder, setting):
     """What an error from a download into a folder means, and what to do, in one sentence.
 
-    setting is the flag for the folder, such as --data-dir.
+    setting is what says which folder: a flag, such as --data-dir, or an environment variable.
     """
     write_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # which name no file
     from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
@@ -1049,7 +1049,7 @@ def shape_depths(u, v):
     u and v are a point's coordinates, right and down, in units of the shape's size.
     """
     radius = torch.hypot(u, v)
-    angle = torch.atan2(u, v)
+    angle = torch.atan2(u, v)  # from straight down, where the star has a tip
     box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
     third = 2 * math.pi / 3
     fifth = 2 * math.pi / 5

@@ -625,7 +625,10 @@ def compare_strategies(args, network, target, labels_per_class):
 
 
 def transfer(strategy, network, target, count, seed, steps):
-    """A copy of the network, transferred to the target with count labelled examples per class."""
+    """A copy of the network, transferred to the target with count labelled examples per class.
+
+    The linear probe gets these images as they are, the other strategies augmented ones.
+    """
     torch.manual_seed(seed)
     model = replace_head(copy.deepcopy(network), len(target.classes))
     # Drawn before all that depends on the strategy: a seed gives all strategies the same ones.
@@ -681,9 +684,9 @@ def fine_tune(model, images, labels, data, groups, steps):
     model.to(memory_format=memory_format(device))
     model.train()
     for batch in order.to(device).split(FINE_TUNING_BATCH_SIZE)[:steps]:
-        shift = torch.randint(places, (len(batch), 2)).to(device)
+        corner = torch.randint(places, (len(batch), 2)).to(device)
         flip = torch.randint(2, (len(batch),)).to(device).bool()
-        augmented = augment(images[batch], shift, flip)
+        augmented = augment(images[batch], corner, flip)
         with autocast(device):
             logits = model(normalise(augmented, data))
         loss = F.cross_entropy(logits.float(), labels[batch])
@@ -1674,7 +1677,7 @@ def fetch_cifar10(root):
 def why_not_fetched(what, error, url, folder, setting):
     """What an error from a download into a folder means, and what to do, in one sentence.
 
-    setting is the flag for the folder, such as --data-dir.
+    setting is what says which folder: a flag, such as --data-dir, or an environment variable.
     """
     write_errors = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # which name no file
     from_disk = isinstance(error, OSError) and not isinstance(error, URLError | ssl.SSLError)
@@ -1738,7 +1741,7 @@ def shape_depths(u, v):
     u and v are a point's coordinates, right and down, in units of the shape's size.
     """
     radius = torch.hypot(u, v)
-    angle = torch.atan2(u, v)
+    angle = torch.atan2(u, v)  # from straight down, where the star has a tip
     box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
     third = 2 * math.pi / 3
     fifth = 2 * math.pi / 5
