@@ -118,7 +118,7 @@ ELSEWHERE = {  # what is not run here, and what runs it if that is not a test
     "pytest --draw=SEED": None,  # SEED stands for a number
     "python tools/bench.py": None,  # tests/test_bench.py
     "python tools/profile_training.py": None,
-    "python tools/bench.py busy --networks plain-56 ResNet-18 --rounds 1": None,
+    "python tools/bench.py busy --networks plain-56 ResNet-18 --rounds 3": None,
     "python tools/bench.py runs": None,  # tests/test_scripts.py runs each script
     "torchrun --standalone --nproc-per-node 2 solutions/exercise_04_depth_scaling.py": None,
     "python tools/claims.py 2": None,  # tests/test_claims.py
@@ -137,7 +137,7 @@ ELSEWHERE = {  # what is not run here, and what runs it if that is not a test
     "ptw . tests/test_exercise_01_build_resnet18.py -x": None,  # the same
     "pip install pytest-watcher": None,
     "uv run exercise_01_build_resnet18.py": None,  # installs torch a second time
-    "!python exercise_01_build_resnet18.py": None,  # Colab's own
+    "!python exercise_01_build_resnet18.py --device cpu": None,  # Colab's own
     "python solutions/exercise_05_transfer_learning.py --images DIR --weights imagenet": None,
 }
 BEGINNINGS = (
