@@ -37,6 +37,7 @@ import socket
 import ssl
 import statistics
 import sys
+import textwrap
 import time
 import zlib
 from dataclasses import dataclass
@@ -590,13 +591,11 @@ def describe_differences(args, runs):
     print(f"{finding(args, runs)}.")
     if args.seeds == 1:
         print("Run this with --seeds 5 to see which differences are clear.")
-        return
-    pairs = math.comb(len(LAYERS), 2)
-    print(f"Clear differences: {'; '.join(clear_differences(runs)) or 'none'}.")
-    print(
-        f"With {pairs} pairs luck alone may well make one clear; and another initialisation or "
-        "learning rate may change the ranking (EXERCISES.md)."
-    )
+    else:
+        print(
+            "With so many pairs luck alone may well make one clear; and another initialisation or "
+            "learning rate may change the ranking (EXERCISES.md)."
+        )
 
 
 def draw_figure(args, table, runs, gains, name, training_images):
@@ -611,7 +610,7 @@ def draw_figure(args, table, runs, gains, name, training_images):
     draw_by_macs(macs_axes, table, runs, gains, name)
     draw_published(imagenet_axes)
     about = circumstances(args, name, training_images)
-    figure.suptitle(f"{finding(args, runs)}\n({about})")
+    figure.suptitle(f"{textwrap.fill(finding(args, runs), width=125)}\n({about})")
     return figure
 
 
@@ -621,8 +620,8 @@ def finding(args, runs):
         return "One training run per network cannot show whether a gain in accuracy is luck"
     pairs = math.comb(len(LAYERS), 2)
     clear = clear_differences(runs)
-    text = f"{len(clear)} of {pairs} differences in accuracy between two networks are clear"
-    return f"{text}: {'; '.join(clear)}" if 0 < len(clear) <= 2 else text
+    text = f"{len(clear)} of {pairs} differences in accuracy are clear"
+    return f"{text}: {', '.join(clear)}" if clear else text
 
 
 def circumstances(args, name, training_images):
@@ -633,7 +632,7 @@ def circumstances(args, name, training_images):
         f"{training_images:,} training images, {epochs}"
     )
     if args.seeds > 1:
-        text += f", {args.seeds} seeds; bands: range; bars: one standard error"
+        text += f"; bands and dashes: {args.seeds} seeds; bars: one standard error"
     return text
 
 
