@@ -669,7 +669,8 @@ def finding(args, runs):
         return "One training run per network cannot show whether a gain in accuracy is luck"
     pairs = math.comb(len(LAYERS), 2)
     clear = clear_differences(runs)
-    text = f"{len(clear)} of {pairs} differences in accuracy are clear"
+    verb = "is" if len(clear) == 1 else "are"
+    text = f"{len(clear)} of {pairs} differences in accuracy {verb} clear"
     return f"{text}: {', '.join(clear)}" if clear else text
 
 
