@@ -19,6 +19,7 @@ from messages import (
     check_dry_run,
     check_module,
     check_tensor,
+    counted,
     draw,
     dtype,
     in_words,
@@ -132,13 +133,13 @@ def run_block(block, x, what, case, training):
     in_channels, out_channels, stride, _, width = case
     given = x.clone()
     skip = block.skip
+    shortcut = option_a(x, out_channels - in_channels, stride)
+    check_given_shortcut(block, x, shortcut, what)
     try:
         output, ops = record(block, given, what)
     except Wrong as wrong:
         raise wrong.because(wrong_addend(str(wrong), width, stride)) from None
-    shortcut = option_a(x, out_channels - in_channels, stride)
     check_tensor(output, shortcut, what)
-    check_given_shortcut(block, x, shortcut, what)
     if output.dtype != x.dtype:
         raise Wrong(f"{what} returned {dtype(output)}, expected {dtype(x)}, the dtype of x.")
     if block.skip != skip:
@@ -155,12 +156,18 @@ def run_block(block, x, what, case, training):
             f"{what} ran a 1x1 convolution. The shortcut of this exercise, option A, has no "
             "parameters: add self.shortcut(x)."
         )
-    ran = {"batch norms": of_kind(ops, "batch_norm"), "3x3 convolutions": convolutions(ops, 3)}
-    for layers, found in ran.items():
+    for name, _ in block.named_parameters():
+        if not name.startswith("branch."):
+            raise Wrong(
+                f"{what} has the parameter {name}. A block has no parameters but those of its "
+                "branch. Leave __init__ as it stands."
+            )
+    ran = {"batch norm": of_kind(ops, "batch_norm"), "3x3 convolution": convolutions(ops, 3)}
+    for layer, found in ran.items():
         if len(found) != 2:
             raise Wrong(
-                f"{what} ran {len(found)} {layers} of torch's, expected the 2 of self.branch: "
-                "call self.branch(x) once."
+                f"{what} ran {counted(len(found), layer)} of torch's, expected the 2 of "
+                "self.branch: call self.branch(x) once."
             )
     if None in [norm_after(ops, conv) for conv in convolutions(ops, 3)]:
         raise Wrong(
@@ -182,7 +189,7 @@ def check_given_shortcut(block, x, expected, what):
         )
     with calling(f"self.shortcut of {what}"):
         got = shortcut(x.clone())
-    check_tensor(got, expected, f"self.shortcut of {what}")
+    check_tensor(got, expected, f"self.shortcut of {what}", " Leave __init__ as it stands.")
     if not torch.allclose(got, expected, equal_nan=True):
         raise Wrong(
             f"self.shortcut of {what} is not option A: every stride-th pixel, and zeros for the "
@@ -195,7 +202,10 @@ def wrong_addend(error, width, stride):
     if "size of tensor" not in error:
         return None
     if f"({width})" in error and stride > 1:
-        return "x itself is added; add self.shortcut(x), which has the branch's shape"
+        return (
+            "x itself, or something as large, is added; "
+            "add self.shortcut(x), which has the branch's shape"
+        )
     return (
         "what is added does not have the branch's shape; self.shortcut(x) has, "
         "the shortcut of anything else may not"
@@ -222,6 +232,9 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
                 "whoever called still needs. Return a new tensor in each call."
             )
         mistakes = block_mistakes(branch, shortcut, before_relu)
+        mistakes |= branch_mistakes(BlockParts(x, ops, training), shortcut, skip)
+        if skip:
+            mistakes |= shortcut_mistakes(x, branch, shortcut, case[2])
         earlier_branch, earlier_shortcut = earlier
         if is_close(output, F.relu(branch + earlier_shortcut)):
             mistakes = {KEPT: output}
@@ -229,10 +242,15 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
             mistakes = {KEPT: output}
     cause = wrong_switch(lesson, case, training)
     if other_mode_of_one(ops, training):
-        cause = "a batch norm of the branch runs in another mode than the block; leave modes alone"
+        cause = (
+            "a batch norm of the branch runs in another mode than the block; call self.branch(x), "
+            "and change no modes"
+        )
     named = advice(cause) or likeliest(mistakes, functools.partial(is_close, output))
     if not named and skip and not calls_shortcut(block, x):
-        named = advice("self.shortcut(x) is never called; add it to the branch")
+        named = advice(
+            "self.shortcut(x) is never called; add that, and nothing else, to the branch"
+        )
     raise Wrong(f"{what} gives wrong numbers." + (named or advice(extra(ops))))
 
 
@@ -257,6 +275,50 @@ def block_mistakes(branch, shortcut, before_relu):
         ),
         "only the shortcut comes out": F.relu(shortcut),
         "without skip the block gives back its input; its branch should still work": shortcut,
+    }
+
+
+def branch_mistakes(parts, shortcut, skip):
+    """What the known wrong ways inside the branch give for a block."""
+    features = parts.after_norm1
+    addend = shortcut if skip else 0
+    mistakes = {
+        "the ReLU inside the branch is missing; call self.branch(x) as a whole": F.relu(
+            parts.second_half(features) + addend
+        )
+    }
+    sums = {
+        "before its ReLU": F.relu(features + shortcut),
+        "after its ReLU": F.relu(features) + shortcut,
+    }
+    for place, total in sums.items():
+        words = f"the shortcut is added inside the branch, {place}; add it to self.branch(x)"
+        mistakes[words] = F.relu(parts.second_half(total))
+    return mistakes
+
+
+def shortcut_mistakes(x, branch, shortcut, stride):
+    """What a block gives that adds another shortcut than its own."""
+    new_channels = shortcut.shape[1] - x.shape[1]
+    half = new_channels // 2
+    channels = shortcut[:, : x.shape[1]]
+    others = {
+        "averages over pixels, where self.shortcut takes every stride-th": option_a(
+            F.avg_pool2d(x, stride, ceil_mode=True), new_channels, 1
+        ),
+        "is a max pooling, where self.shortcut takes every stride-th pixel": option_a(
+            F.max_pool2d(x, stride, ceil_mode=True), new_channels, 1
+        ),
+        "has half of its zeros before the channels of x; all come after them": F.pad(
+            channels, (0, 0, 0, 0, half, new_channels - half)
+        ),
+        "has its zeros before the channels of x; they come after them": F.pad(
+            channels, (0, 0, 0, 0, new_channels, 0)
+        ),
+    }
+    return {
+        f"what is added {words}. Add self.shortcut(x) in its place": F.relu(branch + other)
+        for words, other in others.items()
     }
 
 
@@ -306,16 +368,35 @@ def adds_shortcut(lesson, case, skip, training):
 
 
 @pytest.mark.task("2.1")
-def test_block_has_the_same_parameters_without_skip(lesson):
+@TWO_CASES
+def test_block_has_the_same_parameters_without_skip(lesson, case):
     shapes = {}
     for skip in (True, False):
-        block, x, what = make_block(lesson, (4, 8, 2, 8, 8), skip, training=True)
-        with calling(what):
-            block(x)
+        block, x, what = make_block(lesson, case, skip, training=True)
+        _, ops = record(block, x, what)
         parameters = block.named_parameters()
         shapes[skip] = {name: tuple(parameter.shape) for name, parameter in parameters}
+        check_count(block, ops, case, what)
     if shapes[True] != shapes[False]:
         raise Wrong(f"{what} has other parameters than with skip=True, expected the same.")
+
+
+def check_count(block, ops, case, what):
+    """Raise Wrong unless a block has as many parameters as its four layers."""
+    in_channels, out_channels, *_ = case
+    expected = 9 * in_channels * out_channels + 9 * out_channels**2 + 4 * out_channels
+    count = sum(parameter.numel() for parameter in block.parameters())
+    if count == expected:
+        return
+    cause = repeated(wide(ops))
+    norms = [op.weight for op in of_kind(ops, "batch_norm")]
+    if len(norms) == 2 and norms[0] is norms[1]:
+        cause = "one batch norm runs twice; each place needs a layer of its own"
+    raise Wrong(
+        f"{what} has {count} parameters, expected {expected}: those of two convolutions without "
+        "bias and of two batch norms.",
+        cause,
+    )
 
 
 @pytest.mark.task("2.1")
@@ -350,6 +431,32 @@ def test_block_changes_nothing_in_eval_mode(lesson, skip):
 
 @pytest.mark.task("2.1")
 @SKIPS
+def test_block_moves_its_statistics_once_per_step(lesson, skip):
+    block, x, what = make_block(lesson, SAME_SHAPE, skip, training=True)
+    unused = copy.deepcopy(block)
+    branch_only = copy.deepcopy(block)
+    for _ in range(2):
+        with calling(f"the backward pass through {what}"):
+            block(x.clone().requires_grad_()).sum().backward()
+        with torch.no_grad():
+            branch_only.branch(x)
+    for name, expected in branch_only.named_buffers():
+        got = block.get_buffer(name)
+        if name.endswith("num_batches_tracked") or is_close(got, expected, 1e-4):
+            continue
+        if equal(got, unused.get_buffer(name)):
+            raise Wrong(
+                f"{what}: in train mode {name} stays as it was. Call self.branch(x), whose batch "
+                "norms move their running statistics."
+            )
+        raise Wrong(
+            f"{what}: after two steps, forward and backward, {name} is not what two forward "
+            "passes make it. The branch runs once per step."
+        )
+
+
+@pytest.mark.task("2.1")
+@SKIPS
 @pytest.mark.parametrize("count", [1, 3])
 def test_block_keeps_its_mode(lesson, skip, count):
     block, x, what = make_block(lesson, (4, 8, 2, 8, 8), skip, training=True)
@@ -367,24 +474,6 @@ def test_block_keeps_its_mode(lesson, skip, count):
             f"{what}, in train mode but for its first batch norm, which is in eval mode, gives "
             "wrong numbers. Call self.branch(x), in which each layer goes by its own mode."
         )
-
-
-@pytest.mark.task("2.1")
-@SKIPS
-def test_block_moves_its_statistics_once_per_step(lesson, skip):
-    block, x, what = make_block(lesson, SAME_SHAPE, skip, training=True)
-    forward_only = copy.deepcopy(block)
-    for _ in range(2):
-        with calling(f"the backward pass through {what}"):
-            block(x.clone().requires_grad_()).sum().backward()
-        with torch.no_grad():
-            forward_only(x)
-    for (name, got), expected in zip(block.named_buffers(), forward_only.buffers()):
-        if not is_close(got.float(), expected.float(), 1e-4):
-            raise Wrong(
-                f"{what}: after two steps, forward and backward, {name} is not what two forward "
-                "passes make it. The branch runs once per step."
-            )
 
 
 @pytest.mark.task("2.1")
@@ -513,7 +602,6 @@ def test_block_hides_neither_nan_nor_infinity(lesson, case, skip):
 # Table 6 of the paper, and the smallest network of the kind.
 PARAMETERS = {8: 75_290, 20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
 WIDTHS = (16, 32, 64)  # of the paper's networks, for each stage
-OTHER_WIDTHS = [(16, 16, 16), (16, 16, 32), (16, 32, 32), (16, 32, 48), (32, 64, 128), (64, 64, 64)]
 HEAD_PARAMETERS = 650
 
 
@@ -521,8 +609,14 @@ def build(lesson, depth, **settings):
     """A network of build_network's, and how it was called."""
     words = [f"{name}={value}" for name, value in settings.items()]
     call = f"build_network({depth}, {', '.join(words)})"
-    with calling(call):
-        network = lesson.build_network(depth, **settings)
+    try:
+        with calling(call):
+            network = lesson.build_network(depth, **settings)
+    except Wrong as wrong:
+        if isinstance(wrong.__cause__, ValueError) and "depth" in str(wrong.__cause__):
+            n = (depth - 2) // 6
+            raise wrong.because(f"6n+2 is refused; {depth} = 6 * {n} + 2 is right") from None
+        raise
     if not isinstance(network, nn.Module):
         raise Wrong(
             f"{call} returned {in_words(network)}, expected nn.Sequential(stem, blocks, head)."
@@ -557,11 +651,13 @@ def test_network_has_the_papers_parameters(lesson, depth, skip):
     try:
         _, ops = record(network, torch.randn(2, 3, 8, 8), call)
     except Wrong as wrong:
-        crash_cause = wrong_widths(network, 16) or wrong_channels(wrong)
+        crash_cause = wrong_channels(wrong)
     else:
         if ops:
             check_registered(network, ops, call)
-    hint = likeliest(size_mistakes(depth), lambda known: count == known) or advice(crash_cause)
+    hint = advice(wrong_stages(network, depth, 16))
+    hint = hint or likeliest(size_mistakes(depth), lambda known: count == known)
+    hint = hint or advice(crash_cause)
     raise Wrong(
         f"{call} has {count:,} parameters, expected {PARAMETERS[depth]:,}, "
         f"plain or residual: a difference of {count - PARAMETERS[depth]:+,}.{hint}"
@@ -570,24 +666,9 @@ def test_network_has_the_papers_parameters(lesson, depth, skip):
 
 def size_mistakes(depth):
     """How many parameters the known wrong ways of building a network give."""
-    blocks = (depth - 2) // 6
-    in_turns = PARAMETERS[depth] - count_convolutions(by_stages(blocks))
-    in_turns += count_convolutions(blocks * WIDTHS)
     mistakes = {
         "the stem's convolution is 7x7; use the stem that is given": PARAMETERS[depth] + 40 * 3 * 16
     }
-    if blocks > 1:
-        words = "the stages take turns, block by block; all blocks of a stage follow each other"
-        mistakes[words] = in_turns
-    for other in range(1, 4 * blocks):
-        words = (
-            f"there are {other} blocks in each of the three stages, "
-            f"expected (depth - 2) / 6 = {blocks}"
-        )
-        mistakes[words] = count_parameters(other, WIDTHS)
-    for widths in OTHER_WIDTHS:
-        words = f"the stages have the widths {', '.join(map(str, widths))}, expected 16, 32, 64"
-        mistakes[words] = count_parameters(blocks, widths)
     for width in WIDTHS:
         words = f"there is a batch norm too many, over {width} channels"
         mistakes[words] = PARAMETERS[depth] + 2 * width
@@ -602,40 +683,12 @@ def size_mistakes(depth):
     return mistakes
 
 
-def by_stages(blocks):
-    """The channels of all blocks, in order."""
-    return [width for width in WIDTHS for _ in range(blocks)]
-
-
-def count_convolutions(channels):
-    """How many weights the convolutions of blocks with so many channels have."""
-    total = 0
-    before = WIDTHS[0]
-    for width in channels:
-        total += 9 * before * width + 9 * width * width
-        before = width
-    return total
-
-
-def count_parameters(blocks, widths):
-    """How many parameters a network with so many blocks in each stage has."""
-    total = 3 * 9 * widths[0] + 2 * widths[0] + HEAD_PARAMETERS
-    before = widths[0]
-    for width in widths:
-        first_conv = 9 * before * width
-        other_convs = (2 * blocks - 1) * 9 * width**2
-        norms = 4 * blocks * width
-        total += first_conv + other_convs + norms
-        before = width
-    return total
-
-
 @pytest.mark.task("2.2")
 @SKIPS
 def test_network_runs_its_layers_in_order(lesson, skip):
     network, call = build(lesson, 14, skip=skip, width=6)
     check_parts(network, 6, call)
-    check_widths(network, call)
+    check_stages(network, 14, call)
     x = torch.randn(2, 3, 12, 16)
     what = f"{call} on images {shape(x)}"
     output, ops = run_network(network, x, what)
@@ -664,24 +717,41 @@ def place_of_convolution(index):
     return f"stage {stage + 1}, block {block + 1}"
 
 
-def check_widths(network, call):
-    """Raise Wrong if the stages of a network with width=6 have the wrong number of channels."""
-    cause = wrong_widths(network, 6)
+def check_stages(network, depth, call, width=6):
+    """Raise Wrong if the stages of a network have the wrong blocks."""
+    cause = wrong_stages(network, depth, width)
     if cause:
         raise Wrong(f"{call}: {cause}.")
 
 
-def wrong_widths(network, width):
-    """How many channels the stages of a network have, in words, if that is wrong; or None."""
-    weights = [weight for weight in network.parameters() if weight.ndim == 4]
-    channels = [len(weight) for weight in weights[1:]]  # without the stem's
-    widths = [number for number, _ in itertools.groupby(channels)]
-    expected = [width, 2 * width, 4 * width]
-    if not widths or widths == expected:
+def wrong_stages(network, depth, width):
+    """Which blocks a network's stages have, in words, if these are others; or None."""
+    named = network.named_parameters(remove_duplicate=False)
+    convs = [len(weight) for _, weight in named if weight.shape[2:] == (3, 3)]
+    channels = convs[2::2]  # of each block's last convolution, after the stem
+    n = (depth - 2) // 6
+    widths = [width, 2 * width, 4 * width]
+    expected = [width for width in widths for _ in range(n)]
+    if channels == expected or len(convs) % 2 == 0:
         return None
+    if n > 1 and channels == n * widths:
+        return "the stages take turns, block by block; all blocks of a stage follow each other"
+    stages = [channels[:n], channels[n : 2 * n], channels[2 * n :]]
+    if len(channels) == 3 * n and all(len(set(stage)) == 1 for stage in stages):
+        return (
+            f"the stages have {', '.join(str(stage[0]) for stage in stages)} channels, "
+            f"expected width, 2 width, 4 width: {', '.join(map(str, widths))}"
+        )
+    runs = [(number, len(list(run))) for number, run in itertools.groupby(channels)]
+    if [number for number, _ in runs] == widths:
+        return (
+            f"the stages have {', '.join(str(count) for _, count in runs)} blocks, "
+            f"expected (depth - 2) / 6 = {n} in each of the three stages"
+        )
+    blocks = [f"{count} times {number}" for number, count in runs]
     return (
-        f"the stages have {', '.join(map(str, widths))} channels, "
-        f"expected width, 2 width, 4 width: {', '.join(map(str, expected))}"
+        f"the channels of its blocks are {', '.join(blocks)}, expected {n} times each of width, "
+        f"2 width, 4 width: {', '.join(map(str, widths))}"
     )
 
 
@@ -699,7 +769,7 @@ def run_network(network, x, what):
 def test_network_computes_with_every_block_and_nothing_else(lesson, skip, training):
     network, call = build(lesson, 20, skip=skip, width=6)
     check_parts(network, 9, call)
-    check_widths(network, call)
+    check_stages(network, 20, call)
     oracle = make_network(lesson, skip, blocks=3, width=6)  # of the learner's own blocks
     randomise(network).train(training)
     oracle.train(training)
@@ -713,6 +783,14 @@ def test_network_computes_with_every_block_and_nothing_else(lesson, skip, traini
         if not is_close(output, expected, 1e-4):
             opposite = make_network(lesson, not skip, blocks=3, width=6).train(training)
             cause = wrong_part(network, oracle, opposite, x) or extra(ops)
+            other, _ = build(lesson, 20, skip=not skip, width=6)
+            other = randomise(other).train(training)
+            both_close = is_close(output, opposite(x), 1e-4) and is_close(other(x), expected, 1e-4)
+            if both_close:
+                cause = (
+                    "it is the other way round: skip=True should give every Block a working "
+                    "shortcut, skip=False should not"
+                )
             raise Wrong(f"{what} gives wrong numbers.", cause)
 
 
@@ -773,15 +851,8 @@ def test_network_starts_as_torch_makes_it(lesson, depth, skip):
 def test_network_may_have_any_depth_of_6n_plus_2(lesson, skip):
     for depth in (26, 38, 74):  # other tests take other depths
         network, call = build(lesson, depth, skip=skip, width=2)
-        blocks = (depth - 2) // 6
-        check_parts(network, 3 * blocks, call)
-        channels = [len(weight) for weight in network.parameters() if weight.ndim == 4]
-        counts = [channels.count(width) // 2 for width in (2, 4, 8)]  # two convolutions a block
-        if counts != [blocks, blocks, blocks]:
-            raise Wrong(
-                f"{call}: the stages have {', '.join(map(str, counts))} blocks, "
-                f"expected (depth - 2) / 6 = {blocks} each."
-            )
+        check_parts(network, (depth - 2) // 2, call)
+        check_stages(network, depth, call, width=2)
 
 
 @pytest.mark.task("2.2")
@@ -853,7 +924,7 @@ def check_parts(network, blocks, call):
         count = len(network[1])
     if count != blocks:
         raise Wrong(
-            f"{call}: its second part has {count} blocks, expected nn.Sequential of {blocks}."
+            f"{call}: its second part has {count} parts, expected nn.Sequential of {blocks} blocks."
         )
 
 
@@ -888,15 +959,17 @@ class Fit:
         self.weights = {}
         self.skips = {}
         self.histories = {}
+        self.networks = []
 
     def __call__(self, network, kind, depth, seed):
         is_network = isinstance(network, nn.Module)
         key = (kind, depth, seed)
         if not is_network or key not in self.combinations:
             first = "network" if is_network else in_words(network)
+            example = ", ".join(map(repr, self.combinations[0]))
             raise Wrong(
                 f"run_ablation called fit({first}, {kind!r}, {depth!r}, {seed!r}), expected "
-                "fit(network, kind, depth, seed), for instance fit(network, 'plain', 8, 3)."
+                f"fit(network, kind, depth, seed), for instance fit(network, {example})."
             )
         if key in self.weights:
             raise Wrong(f"run_ablation called fit(network, {kind!r}, {depth}, {seed}) twice.")
@@ -905,11 +978,14 @@ class Fit:
             raise Wrong(f"run_ablation: fit cannot train {frozen[0]}, whose requires_grad is off.")
         check_can_be_trained(network)
         if any(bool((tensor == TRAINED).all()) for tensor in network.state_dict().values()):
+            is_new = not any(network is other for other in self.networks)
+            copied = "What state_dict() returns is a network's own tensors, and no copy of them."
             raise Wrong(
                 f"run_ablation: the network for {key} starts from weights that fit has trained "
-                "before. Build a new network, with weights of its own, for every call of fit. "
-                "(What state_dict() returns is a network's own tensors, and no copy of them.)"
+                "before. Build a new network, with weights of its own, for every call of fit."
+                + (f" ({copied})" if is_new else "")
             )
+        self.networks.append(network)
         for name, module in network.named_modules():
             if isinstance(module, nn.BatchNorm2d) and not bool((module.weight == 1).all()):
                 raise Wrong(
@@ -925,6 +1001,10 @@ class Fit:
             tensor.fill_(TRAINED)
         self.histories[key] = [epoch_row(epoch, len(self.weights)) for epoch in (1, 2, 3)]
         return copy.deepcopy(self.histories[key])
+
+
+class FitFailed(Exception):
+    """An error that nobody expects."""
 
 
 def check_can_be_trained(network):
@@ -974,39 +1054,6 @@ def ablate(lesson, depths=DEPTHS, seeds=SEEDS):
             cause,
         )
     return histories, fit, call
-
-
-@pytest.mark.task("2.3")
-@pytest.mark.parametrize(
-    "history",
-    [[], [{"loss": math.nan}], [{"loss": math.inf}]],
-    ids=["no epochs", "NaN", "infinite"],
-)
-def test_ablation_keeps_whatever_fit_returns(lesson, history):
-    calls = []
-
-    def fit(network, kind, depth, seed):
-        calls.append(kind)
-        return history
-
-    call = f"run_ablation(fit, [8], [0]), where fit returns {history},"
-    with calling(call):
-        histories = plain(lesson.run_ablation(fit, [8], [0]), call, dict)
-    if len(calls) != 2:
-        raise Wrong(f"{call} called fit {len(calls)} times, expected once for each of 2 networks.")
-    if sorted(map(str, calls)) != ["plain", "residual"]:
-        raise Wrong(
-            f"{call} called fit with the kinds {calls}, expected 'plain' and 'residual': the "
-            "arguments are network, kind, depth, seed."
-        )
-    for key in (("plain", 8, 0), ("residual", 8, 0)):
-        if key not in histories:
-            raise Wrong(
-                f"{call} has no key {key}; its keys are {list(histories)}. A key is (kind, depth, "
-                "seed), and what fit returns belongs there, whatever it is."
-            )
-        if repr(histories.get(key)) != repr(history):
-            raise Wrong(f"{call} has {histories.get(key)} at {key}, expected what fit returned.")
 
 
 def left_out(combinations, missing):
@@ -1064,6 +1111,59 @@ def check_keys(histories, call):
 def in_order(values, order):
     """The values in another order, as a tuple."""
     return tuple(values[i] for i in order)
+
+
+@pytest.mark.task("2.3")
+@pytest.mark.parametrize(
+    "history",
+    [[{"loss": math.nan}], [{"loss": math.inf}], []],
+    ids=["NaN", "infinite", "no epochs"],
+)
+def test_ablation_keeps_whatever_fit_returns(lesson, history):
+    calls = []
+
+    def fit(network, kind, depth, seed):
+        calls.append(kind)
+        return history
+
+    call = f"run_ablation(fit, [8], [0]), where fit returns {history},"
+    with calling(call):
+        histories = plain(lesson.run_ablation(fit, [8], [0]), call, dict)
+    if len(calls) != 2:
+        raise Wrong(f"{call} called fit {len(calls)} times, expected once for each of 2 networks.")
+    if sorted(map(str, calls)) != ["plain", "residual"]:
+        raise Wrong(
+            f"{call} called fit with the kinds {calls}, expected 'plain' and 'residual': the "
+            "arguments are network, kind, depth, seed."
+        )
+    for key in (("plain", 8, 0), ("residual", 8, 0)):
+        if key not in histories:
+            raise Wrong(
+                f"{call} has no key {key}; its keys are {list(histories)}. A key is (kind, depth, "
+                "seed), and what fit returns belongs there, whatever it is."
+            )
+        if repr(histories.get(key)) != repr(history):
+            raise Wrong(f"{call} has {histories.get(key)} at {key}, expected what fit returned.")
+
+
+@pytest.mark.task("2.3")
+@pytest.mark.parametrize("error", [FitFailed, RuntimeError])
+def test_ablation_lets_errors_of_fit_through(lesson, error):
+    calls = []
+
+    def fit(network, kind, depth, seed):
+        calls.append(kind)
+        raise error("the error of fit")
+
+    call = f"run_ablation(fit, [8], [0]), where fit raises an error ({error.__name__}),"
+    try:
+        with calling(call):
+            lesson.run_ablation(fit, [8], [0])
+    except Wrong:
+        if calls:
+            return
+        raise
+    raise Wrong(f"{call} raised nothing. Let the errors of fit through: catch none of them.")
 
 
 @pytest.mark.task("2.3")
@@ -1151,7 +1251,7 @@ def test_ablation_starts_each_seed_from_its_own_weights(lesson):
     check_seeds_differ(usual_fit, usual_fit, USUAL_SEEDS, usual_call)
     _, large_fit, large_call = ablate(lesson, depths=(14,), seeds=LARGE_SEEDS)
     check_seeds_differ(large_fit, large_fit, LARGE_SEEDS, large_call)
-    histories, other_fit, other_call = ablate(lesson, depths=(8, 14), seeds=(5, 2))
+    histories, other_fit, other_call = ablate(lesson, depths=(8, 14), seeds=(2, 5))
     if set(histories) - set(other_fit.weights):
         raise Wrong(f"{other_call} gives histories of an earlier call, too. Start from none.")
     for kind in ("plain", "residual"):
@@ -1159,7 +1259,7 @@ def test_ablation_starts_each_seed_from_its_own_weights(lesson):
             raise Wrong(
                 f"{call} and {other_call} start {kind} of depth 14, seed 5 from different "
                 "weights. Seed torch with the seed itself right before each network is built: "
-                "neither its place in seeds nor what ran before may count."
+                "neither its place in seeds, nor the other seeds, nor what ran before may count."
             )
     check_seeds_differ(fit, other_fit, (3, 2), f"{call} and {other_call}")
 
@@ -1179,8 +1279,9 @@ def check_seeds_differ(fit, other_fit, seeds, call):
 
 @pytest.mark.task("2.3")
 def test_ablation_repeats_itself(lesson, monkeypatch):
-    _, first_fit, _ = ablate(lesson)
-    _, second_fit, _ = ablate(lesson)
+    settings = {"depths": (14, 8), "seeds": (5, 3)}
+    _, first_fit, _ = ablate(lesson, **settings)
+    _, second_fit, _ = ablate(lesson, **settings)
     for key, weights in first_fit.weights.items():
         if not all_equal(weights, second_fit.weights[key]):
             raise Wrong(
@@ -1188,9 +1289,9 @@ def test_ablation_repeats_itself(lesson, monkeypatch):
                 "Seed torch for each network."
             )
     monkeypatch.setattr(lesson, "hash", hash_in_another_process, raising=False)
-    _, later_fit, _ = ablate(lesson, depths=(14,), seeds=(5, 3))
-    for key, weights in later_fit.weights.items():
-        if not all_equal(weights, first_fit.weights[key]):
+    _, later_fit, _ = ablate(lesson, **settings)
+    for key, weights in first_fit.weights.items():
+        if not all_equal(weights, later_fit.weights[key]):
             raise Wrong(
                 f"run_ablation: run once more, as another process, it starts {key} from different "
                 "weights. Python's hash() of a text is another number in each process: seed torch "
@@ -1218,7 +1319,7 @@ def check_initialised(weights, what):
 
 
 def made_up(final):
-    """Histories of 34 to 36 epochs that end with these losses: {(kind, depth, seed): loss}.
+    """Histories of 34 to 37 epochs that end with these losses: {(kind, depth, seed): loss}.
 
     Their rows have all that real ones have. The loss falls and rises, and no two wrong ways of
     reading it agree.
@@ -1226,7 +1327,7 @@ def made_up(final):
     histories = {}
     for run, (key, loss) in enumerate(final.items()):
         odd = run % 3 + run / 7  # other runs, other curves
-        middle = [loss + 2.1 + odd] * (30 + run % 3)
+        middle = [loss + 2.1 + odd] * (30 + run % 4)
         losses = [9 + odd, loss * (0.7 + 0.03 * odd), *middle, loss + 1.3 + odd / 3, loss]
         histories[key] = []
         for epoch, value in enumerate(losses, 1):
@@ -1294,18 +1395,18 @@ EQUAL_LOSSES = {
     ("residual", 14, 1): 0.1,
     ("residual", 14, 2): 0.1,
 }
-SEED_BY_SEED = {  # of very deep networks
+SEED_BY_SEED = {  # of very deep networks; at the end two seeds follow each other
     ("plain", 1202, 2): 0.9,
     ("residual", 1202, 2): 0.6,
     ("plain", 1802, 2): 1.7,
     ("residual", 1802, 2): 0.5,
     ("plain", 1202, 0): 1.0,
-    ("residual", 1202, 0): 0.8,
-    ("plain", 1802, 0): 2.0,
-    ("residual", 1802, 0): 0.4,
     ("plain", 1202, 1): 0.8,
+    ("residual", 1202, 0): 0.8,
     ("residual", 1202, 1): 0.1,
+    ("plain", 1802, 0): 2.0,
     ("plain", 1802, 1): 3.2,
+    ("residual", 1802, 0): 0.4,
     ("residual", 1802, 1): 0.9,
 }
 LOSSES_OF_0 = {
@@ -1354,7 +1455,16 @@ def known_degradations(final, kind, value):
     as_text = sorted(depths, key=str)
     means = [read(depth) for depth in depths]
     largest_difference = max(means) - min(means)
-    smallest = min(seed for _, _, seed in final)
+    ratio = read(deep) / read(shallow)
+    seeds = {seed for _, _, seed in final}
+    smallest = min(seeds)
+    last_in_a_row = {}
+    for place, keys in itertools.groupby(final, key=lambda key: key[:2]):
+        last_in_a_row[place] = list(keys)
+
+    def loss_of_seed(seed):
+        return mean([loss for key, loss in final.items() if key[::2] == (kind, seed)])
+
     first_run, *_, last_run = sorted(key for key in histories if key[0] == kind)
     return {
         "it is shallow minus deep; take deep minus shallow": -gap(),
@@ -1370,11 +1480,19 @@ def known_degradations(final, kind, value):
         "it takes the best epoch; take the last one": gap(
             lambda rows: min(row["loss"] for row in rows)
         ),
-        "it takes the mean over the epochs; take the last one": gap(
-            lambda rows: mean([row["loss"] for row in rows])
+        "it takes the mean over the epochs; take the last one": nearest(
+            value,
+            gap(lambda rows: mean(losses_of(rows))),
+            gap(losses_of, lambda runs: mean(sum(runs, []))),
+        ),
+        "it takes the mean over the last epochs of each run; take the last one alone": nearest(
+            value, *[gap(functools.partial(mean_of_last, count)) for count in (2, 3, 4, 5, 10)]
         ),
         "a last loss of exactly 0 is taken for a missing one": gap(last_loss_but_0),
-        "it is deep divided by shallow; take the difference": read(deep) / read(shallow),
+        "it is deep divided by shallow; take the difference": ratio,
+        "it is the difference divided by the shallow loss; return the difference": nearest(
+            value, ratio - 1, 100 * (ratio - 1)
+        ),
         "the depths are taken in the order in which they come; "
         "take the largest and the smallest": gap(deep=depths[-1], shallow=depths[0]),
         "the depths are sorted as text, where '110' comes before '20'": gap(
@@ -1399,6 +1517,14 @@ def known_degradations(final, kind, value):
         "it takes the median over the seeds; take the mean": gap(over_seeds=statistics.median),
         "the best seed counts, where all should be averaged": gap(over_seeds=min),
         "the worst seed counts, where all should be averaged": gap(over_seeds=max),
+        "of runs of one kind and depth that do not follow one another only the last ones count; "
+        "take the mean over all seeds": (
+            mean([final[key] for key in last_in_a_row[kind, deep]])
+            - mean([final[key] for key in last_in_a_row[kind, shallow]])
+        ),
+        "it compares the largest and the smallest seed; a key is (kind, depth, seed)": (
+            loss_of_seed(max(seeds)) - loss_of_seed(min(seeds))
+        ),
         "it is the loss of the deepest networks alone; subtract the loss of the shallowest": read(
             deep
         ),
@@ -1406,6 +1532,13 @@ def known_degradations(final, kind, value):
             read(deep) - read(deep, kind=other)
         ),
         "the two kinds are swapped": gap(kind=other),
+        "the plain networks' degradation is subtracted from the residual ones'; "
+        "each kind stands for itself": gap() - (gap(kind="plain") if kind == "residual" else 0),
+        "the residual networks' degradation is subtracted from the plain ones'; "
+        "each kind stands for itself": gap() - (gap(kind="residual") if kind == "plain" else 0),
+        "the other kind's degradation is subtracted; each kind stands for itself": (
+            gap() - gap(kind=other)
+        ),
         "both are the degradation of the plain networks": gap(kind="plain"),
         "both are the degradation of the residual networks": gap(kind="residual"),
         "it reads the test error; take the loss": gap(lambda rows: rows[-1]["test_error"]),
@@ -1424,6 +1557,21 @@ def known_degradations(final, kind, value):
 def last_loss(history):
     """The loss of a history's last epoch."""
     return history[-1]["loss"]
+
+
+def losses_of(history):
+    """The losses of all epochs."""
+    return [row["loss"] for row in history]
+
+
+def mean_of_last(count, history):
+    """The mean loss of a history's last epochs."""
+    return mean(losses_of(history[-count:]))
+
+
+def nearest(value, *candidates):
+    """That one of several numbers that is nearest to a value."""
+    return min(candidates, key=lambda candidate: abs(candidate - value))
 
 
 def last_loss_but_0(history):
@@ -1464,11 +1612,32 @@ def test_degradation_by_hand(lesson, final, expected):
     losses = {
         key: round(loss, 4) for key, loss in final.items() if key[0] == kind and key[1] in ends
     }
+    cause = wrong_ends(lesson, final, expected) or degradation_mistake(final, values)
+    digits = 4 if f"{values[kind]:.4g}" != f"{expected[kind]:.4g}" else 12
     raise Wrong(
-        f"{what}[{kind!r}] is {values[kind]:.4g}, expected {expected[kind]:.4g}.",
-        degradation_mistake(final, values),
+        f"{what}[{kind!r}] is {values[kind]:.{digits}g}, expected {expected[kind]:.{digits}g}.",
+        cause,
         f"\nThe last losses of the shallowest and the deepest networks: {losses}",
     )
+
+
+def wrong_ends(lesson, final, expected):
+    """That degradation is right where the depths are small ones in the same order, or None."""
+    depths = sorted({depth for _, depth, _ in final})
+    small = dict(zip(depths, range(8, 80, 12)))
+    histories = {
+        (kind, small[depth], seed): history
+        for (kind, depth, seed), history in made_up(final).items()
+    }
+    with contextlib.suppress(Exception):
+        got = lesson.degradation(histories)
+        if all(is_near(float(got[kind]), value) for kind, value in expected.items()):
+            return (
+                f"with {', '.join(map(str, small.values()))} in the place of the depths "
+                f"{', '.join(map(str, depths))} it is right; take the smallest and the largest "
+                "of the depths that are there"
+            )
+    return None
 
 
 def degradation_mistake(final, values):
@@ -1509,9 +1678,10 @@ def check_degradation_again(lesson, final, expected, factor):
 @pytest.mark.parametrize("depth", [20, 8])
 @pytest.mark.parametrize("loss", [math.inf, math.nan], ids=["infinity", "NaN"])
 def test_degradation_counts_a_network_that_diverged(lesson, loss, depth):
+    ends = {0: 1.0, 1: 3.5}  # by the seed
     histories = {}
-    for key in itertools.product(("plain", "residual"), (8, 20), (0, 1)):
-        last = loss if key == ("plain", depth, 1) else 1.0
+    for key in itertools.product(("plain", "residual"), (8, 20), ends):
+        last = loss if key == ("plain", depth, 1) else ends[key[2]]
         histories[key] = [{"loss": 1.5}, {"loss": last}]
     what = (
         f"degradation(histories), in which one of two plain networks of depth {depth} ends at "
@@ -1521,9 +1691,11 @@ def test_degradation_counts_a_network_that_diverged(lesson, loss, depth):
         got = lesson.degradation(histories)
         plain_gap = float(got["plain"])
     if math.isfinite(plain_gap):
+        left_out = is_near(abs(plain_gap), mean(list(ends.values())) - ends[0])
+        words = "if you leave out those that diverge" if left_out else "if theirs does not count"
         raise Wrong(
-            f"{what} returned {plain_gap:.4g} for the plain ones. The mean is over all seeds: if "
-            "you leave out those that diverge, depth seems to do no harm."
+            f"{what} returned {plain_gap:.4g} for the plain ones. The mean is over all seeds: "
+            f"{words}, depth seems to do no harm."
         )
 
 
@@ -1657,7 +1829,20 @@ def test_lesion_of_a_network_that_has_one(lesson):
         expected = lesioned_by_hand(network, x, {1, 4})
     check_tensor(got, expected, f"{call}(images)")
     if not is_close(got, expected):
-        raise Wrong(f"{call} gives wrong numbers, expected a network without both branches.")
+        mistakes = {
+            "the second block is not missing": lambda: lesioned_by_hand(network, x, {1}),
+            "the first block is back": lambda: lesioned_by_hand(network, x, {4}),
+        }
+        for other in (0, 2, 3, 5):
+            words = (
+                f"the second call takes out block {other}, not block 4; the place of an earlier "
+                "one counts, too"
+            )
+            mistakes[words] = functools.partial(lesioned_by_hand, network, x, {1, other})
+        with torch.no_grad():
+            cause = likeliest(mistakes, functools.partial(is_close, got))
+        message = f"{call} gives wrong numbers, expected a network without both branches."
+        raise Wrong(f"{message}{cause}")
     check_form(twice, len(network[1]), call)
 
 
@@ -1680,21 +1865,22 @@ def check_lesion(lesson, network, index):
     kind = next(network.parameters()).dtype
     generator = torch.Generator().manual_seed(draw(0))
     x = torch.randn(2, 3, 16, 16, generator=generator, dtype=kind)
-    with calling(call):
-        lesioned = lesson.without_block(network, index)
+    try:
+        with calling(call):
+            lesioned = lesson.without_block(network, index)
+    except Wrong as wrong:
+        if "size mismatch" in str(wrong):
+            cause = "a network that is built anew has another width; put its own parts together"
+            raise wrong.because(cause) from None
+        raise
     try:
         before.check_hooks(call)
+        before.check(call, "random state")
     except Wrong as wrong:
-        finding, is_hook, _ = wrong.message.partition(" is left with a hook.")
-        if not is_hook:
-            raise
-        raise Wrong(
-            f"{finding}{is_hook} It changes the network that was given, too: put the block's "
-            "shortcut in its place, in a new nn.Sequential."
-        ) from None
-    before.check(call, "random state")
+        raise changed_network(wrong, network, call) from None
     check_module(lesioned, call)
     check_form(lesioned, len(network[1]), call)
+    same_blocks = lesioned[1] is network[1]
     for name, parameter in lesioned.named_parameters():
         if parameter.dtype != kind:
             raise Wrong(
@@ -1706,7 +1892,8 @@ def check_lesion(lesson, network, index):
         with calling(f"{call}(images)"), torch.no_grad():
             got = lesioned(x)
     except Wrong as wrong:
-        raise wrong.because(lesion_crash(str(wrong), index)) from None
+        cause = wrong_order(lesioned, original) or lesion_crash(str(wrong), index)
+        raise wrong.because(cause) from None
     with torch.no_grad():
         with calling("Block, in a network that still has every block,"):
             expected = lesioned_by_hand(original, x, {index})
@@ -1715,17 +1902,59 @@ def check_lesion(lesson, network, index):
         if not is_close(got, expected, tolerance):
             mistakes = known_lesions(original, x, index)
             cause = likeliest(mistakes, functools.partial(is_close, got))
-            cause = cause or advice(wrong_weights(lesioned, original))
+            if same_blocks:
+                cause = advice(
+                    "no block is missing: its second part is the network's own nn.Sequential; "
+                    "make a new one"
+                )
+            cause = cause or advice(wrong_order(lesioned, original))
+            cause = cause or advice(wrong_weights(lesioned, original, index))
             cause = cause or advice(wrong_place(lesioned, original, x, index))
             raise Wrong(f"{call} gives wrong numbers.{cause}")
 
 
-def wrong_weights(lesioned, original):
+def changed_network(wrong, network, call):
+    """What to say of a call that leaves the network that was given another one."""
+    for end in (" Call remove()", ": keep it elsewhere"):
+        finding, is_left, _ = wrong.message.partition(end)
+        if is_left:
+            return Wrong(
+                f"{finding.rstrip('.')}. It changes the network that was given, too: put the "
+                "block's shortcut in its place, in a new nn.Sequential."
+            )
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if any(not norm.running_mean.any() and bool((norm.running_var == 1).all()) for norm in norms):
+        return Wrong(
+            f"{call} resets the running statistics of batch norms, which the two networks share. "
+            "Leave them as they are."
+        )
+    return wrong
+
+
+def wrong_order(lesioned, original):
+    """That a network has the original one's blocks in another order, in words, or None."""
+    first_weights = [next(block.parameters()) for block in original[1]]
+    order = []
+    for block in lesioned[1]:
+        for weight in itertools.islice(block.parameters(), 1):  # a shortcut has none
+            order += [i for i, other in enumerate(first_weights) if equal(weight, other)]
+    if order == sorted(order):
+        return None
+    as_text = ""
+    if order == sorted(order, key=str):
+        as_text = " (sorted as text, where '10' comes before '2')"
+    return f"the blocks are in the order {', '.join(map(str, order))}{as_text}; keep the network's"
+
+
+def wrong_weights(lesioned, original, index):
     """Whether a network has weights that are not the original network's, in words, or None."""
     known = list(original.parameters())
     for name, parameter in lesioned.named_parameters():
         if not any(equal(parameter, other) for other in known):
-            return f"the weights of {name} are not the network's; put its own parts together again"
+            remedy = "put its own parts together again"
+            if name.startswith(f"1.{index}."):
+                remedy = "the block is still there; put its shortcut in its place"
+            return f"the weights of {name} are not the network's; {remedy}"
     return None
 
 
@@ -1755,7 +1984,7 @@ def check_form(lesioned, blocks, call):
     count = len(list(parts[1].children()))
     if count != blocks:
         place = ": a shortcut stands in the missing block's place" if count == blocks - 1 else ""
-        raise Wrong(f"{call} has {count} blocks, expected {blocks}{place}.")
+        raise Wrong(f"{call}: its second part has {count} parts, expected {blocks}{place}.")
 
 
 def lesion_crash(error, index):
@@ -1772,7 +2001,10 @@ def known_lesions(network, x, index):
     """What the known wrong ways of taking a block out give."""
     count = len(network[1])
     blocks = set(range(count))
-    missing = {"no block is missing": set()}
+    nothing = "no block is missing"
+    if not getattr(network[1][index], "skip", True):
+        nothing += " from the plain network; a plain block's shortcut takes its place, too"
+    missing = {nothing: set()}
     for other in blocks - {index}:
         from_0 = "; blocks count from 0" if other == index - 1 else ""
         missing[f"block {other} is missing, not block {index}{from_0}"] = {other}
