@@ -145,13 +145,13 @@ return {
     wrong(
         "2.2",
         "n wrong2",
-        "blocks in each of the three stages, expected (depth - 2) / 6",
+        "the stages have 2, 2, 2 blocks, expected (depth - 2) / 6 = 1",
         edit("range((depth - 2) // 6)", "range((depth - 2) // 3)"),
     ),
     wrong(
         "2.2",
         "widths",
-        "the stages have the widths",
+        "the stages have 16, 32, 32 channels",
         edit("(2 * width, 2), (4 * width, 2)):", "(2 * width, 2), (2 * width, 2)):"),
     ),
     wrong(
@@ -307,7 +307,7 @@ def run""",
     wrong(
         "2.5",
         "drop",
-        "has 5 blocks, expected 6",
+        "has 5 parts, expected 6",
         edit(
             "kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]",
             "kept = [block for i, block in enumerate(blocks) if i != index]",
@@ -1946,7 +1946,7 @@ def run_ablation(fit, depths, seeds):
     wrong(
         "2.5",
         "blocks in the order of their names",
-        None,
+        "sorted as text, where '10' comes before '2'",
         edit(
             "    return nn.Sequential(stem, nn.Sequential(*kept), head)",
             """    order = sorted(range(len(kept)), key=str)
@@ -2184,7 +2184,7 @@ return nn.Sequential(stem, nn.Sequential(*kept), head)""",
     wrong(
         "2.5",
         "an earlier lesion dropped",
-        "has 5 blocks, expected 6",
+        "has 5 parts, expected 6",
         hole(
             "without_block",
             """kept = nn.Sequential()
@@ -2261,7 +2261,7 @@ return {
 
 
 def typical(kind, depth):
-    return median([history[-1]["loss"] for history in runs_of(histories, kind, depth)])
+    return statistics.median([history[-1]["loss"] for history in runs_of(histories, kind, depth)])
 
 
 return {
@@ -2312,6 +2312,305 @@ return nn.Sequential(stem, nn.Sequential(*kept), head)""",
         edit(
             "subsampled = x[:, :, :: self.stride, :: self.stride]",
             "subsampled = F.avg_pool2d(x, self.stride, ceil_mode=True)",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "a shortcut without its stride",
+        "expected (3, 8, 4, 4). Leave __init__ as it stands",
+        edit(
+            "Shortcut(out_channels - in_channels, stride)",
+            "Shortcut(out_channels - in_channels, 1)",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "the shortcut in the middle of the branch",
+        "added inside the branch, after its ReLU",
+        hole(
+            "Block.forward",
+            """h = self.branch[:3](x)
+if self.skip:
+    h = h + self.shortcut(x)
+return F.relu(self.branch[3:](h))""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "one ReLU for the whole block",
+        "the ReLU inside the branch is missing",
+        hole(
+            "Block.forward",
+            """out = self.branch[3:](self.branch[:2](x))
+return F.relu(out + self.shortcut(x) if self.skip else out)""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "x in the middle of the new channels",
+        "half of its zeros before the channels of x",
+        edit(
+            "            out = out + self.shortcut(x)",
+            """            step = self.shortcut.stride
+            small = x[..., ::step, ::step]
+            first = (out.shape[1] - x.shape[1]) // 2
+            out[:, first : first + x.shape[1]] = out[:, first : first + x.shape[1]] + small""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "a max pooling for the shortcut",
+        "what is added is a max pooling",
+        edit(
+            "            out = out + self.shortcut(x)",
+            """            small = nn.MaxPool2d(self.shortcut.stride, ceil_mode=True)(x)
+            out = out + Shortcut(out.shape[1] - x.shape[1], 1)(small)""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "a gate of its own",
+        "has the parameter gate. A block has no parameters but",
+        edit(
+            "        self.shortcut = Shortcut",
+            "        self.gate = nn.Parameter(torch.ones(out_channels, 1, 1))\n"
+            "        self.shortcut = Shortcut",
+        ),
+        edit("out + self.shortcut(x)", "out + self.gate * self.shortcut(x)"),
+    ),
+    wrong(
+        "2.1",
+        "one batch norm in two places",
+        "one batch norm runs twice",
+        hole(
+            "Block.forward",
+            """conv, norm, relu, last_conv, _ = self.branch
+out = norm(last_conv(relu(norm(conv(x)))))
+return relu(out + self.shortcut(x) if self.skip else out)""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "running statistics that never move",
+        "in train mode branch.1.running_mean stays as it was",
+        hole(
+            "Block.forward",
+            """out = x
+for layer in self.branch:
+    if isinstance(layer, nn.BatchNorm2d) and layer.training:
+        out = F.batch_norm(out, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+    else:
+        out = layer(out)
+return F.relu(out + self.shortcut(x) if self.skip else out)""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "32 more channels in the last stage, too",
+        "the stages have 16, 32, 48 channels",
+        edit("(2 * width, 2), (4 * width, 2)):", "(2 * width, 2), (3 * width, 2)):"),
+        edit("nn.Linear(4 * width, num_classes)", "nn.Linear(3 * width, num_classes)"),
+    ),
+    wrong(
+        "2.2",
+        "a block more in the first stage",
+        "the stages have 4, 3, 3 blocks, expected (depth - 2) / 6 = 3",
+        edit("range((depth - 2) // 6)", "range((depth - 2) // 6 + (out_channels == width))"),
+    ),
+    wrong(
+        "2.2",
+        "no networks deeper than 56",
+        "6n+2 is refused; 110 = 6 * 18 + 2 is right",
+        edit("    if not is_6n_plus_2(depth):", "    if not is_6n_plus_2(depth) or depth > 56:"),
+    ),
+    wrong(
+        "2.2",
+        "skip the other way round",
+        "it is the other way round: skip=True should give every Block",
+        edit("out_channels, stride, skip))", "out_channels, stride, not skip))"),
+    ),
+    wrong(
+        "2.3",
+        "the first seed and the place",
+        "nor the other seeds, nor what ran before may count",
+        edit("torch.manual_seed(seed)", "torch.manual_seed(seeds[0] + seeds.index(seed))"),
+    ),
+    wrong(
+        "2.3",
+        "runs that fail are left out",
+        "raised nothing. Let the errors of fit through",
+        edit(
+            "        histories[kind, depth, seed] = fit(",
+            "        with contextlib.suppress(RuntimeError):  # out of memory\n"
+            "            histories[kind, depth, seed] = fit(",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "the mean of the last five epochs",
+        "it takes the mean over the last epochs of each run",
+        edit(
+            'losses = [history[-1]["loss"] for',
+            'losses = [statistics.fmean(row["loss"] for row in history[-5:]) for',
+        ),
+    ),
+    wrong(
+        "2.4",
+        "all epochs of all runs in one mean",
+        "it takes the mean over the epochs",
+        edit(
+            'losses = [history[-1]["loss"] for history in runs_of(histories, kind, depth)]',
+            'losses = [row["loss"] for run in runs_of(histories, kind, depth) for row in run]',
+        ),
+    ),
+    wrong(
+        "2.4",
+        "in percent of the shallow loss",
+        "it is the difference divided by the shallow loss",
+        edit(
+            "final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))",
+            "100 * (final_loss(histories, kind, max(depths)) / "
+            "final_loss(histories, kind, min(depths)) - 1)",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "what the shortcuts save",
+        "the plain networks' degradation is subtracted from the residual ones'",
+        hole(
+            "degradation",
+            """depths = sorted({depth for _, depth, _ in histories})
+low, high = depths[0], depths[-1]
+plain = final_loss(histories, "plain", high) - final_loss(histories, "plain", low)
+residual = final_loss(histories, "residual", high) - final_loss(histories, "residual", low)
+return {"plain": plain, "residual": residual - plain}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "seeds for depths",
+        "it compares the largest and the smallest seed",
+        hole(
+            "degradation",
+            """gaps = {}
+for wanted in ("plain", "residual"):
+    losses = {}
+    for (kind, _, depth), history in histories.items():
+        if kind == wanted:
+            losses.setdefault(depth, []).append(history[-1]["loss"])
+    gaps[wanted] = statistics.fmean(losses[max(losses)]) - statistics.fmean(losses[min(losses)])
+return gaps""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "a new list wherever kind or depth changes",
+        "of runs of one kind and depth that do not follow one another only the last ones count",
+        hole(
+            "degradation",
+            """losses = {}
+before = None
+for (kind, depth, _), history in histories.items():
+    if (kind, depth) != before:
+        losses[kind, depth] = []
+    losses[kind, depth].append(history[-1]["loss"])
+    before = (kind, depth)
+depths = [depth for _, depth in losses]
+means = {key: statistics.fmean(values) for key, values in losses.items()}
+return {
+    kind: means[kind, max(depths)] - means[kind, min(depths)] for kind in ("plain", "residual")
+}""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "a deepest network of at most 1202 layers",
+        "in the place of the depths 1202, 1802 it is right",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories if depth <= DEEPEST]
+return {
+    kind: final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))
+    for kind in ("plain", "residual")
+}""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "fresh running statistics",
+        "resets the running statistics of batch norms",
+        edit(
+            "    return nn.Sequential(stem, nn.Sequential(*kept), head)",
+            """    for part in network.modules():
+        if hasattr(part, "reset_running_stats"):
+            part.reset_running_stats()
+    return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "an earlier lesion is not counted",
+        "the second call takes out block 5, not block 4",
+        hole(
+            "without_block",
+            """whole = [i for i, block in enumerate(blocks) if hasattr(block, "shortcut")]
+kept = list(blocks)
+kept[whole[index]] = blocks[whole[index]].shortcut
+return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "put back too early",
+        "no block is missing: its second part is the network's own nn.Sequential",
+        hole(
+            "without_block",
+            """block = blocks[index]
+blocks[index] = block.shortcut
+lesioned = nn.Sequential(stem, blocks, head)
+blocks[index] = block
+return lesioned""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "a mark on the block",
+        "It changes the network that was given, too: put the block's shortcut in its place",
+        hole(
+            "without_block",
+            """blocks[index].forward = lambda x: blocks[index].shortcut(x)
+return nn.Sequential(stem, nn.Sequential(*blocks), head)""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "plain blocks stay",
+        "no block is missing from the plain network",
+        edit(
+            "block.shortcut if i == index else", "block.shortcut if i == index and block.skip else"
+        ),
+    ),
+    wrong(
+        "2.5",
+        "a convolution of zeros",
+        "and block 2 is still there",
+        hole(
+            "without_block",
+            """import copy
+lesioned = copy.deepcopy(network)
+nn.init.zeros_(lesioned[1][index].branch[3].weight)
+return lesioned""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "a new network of 16 channels",
+        "a network that is built anew has other sizes",
+        hole(
+            "without_block",
+            """lesioned = build_network(2 + 2 * len(blocks), any(block.skip for block in blocks))
+lesioned.load_state_dict(network.state_dict())
+return lesioned""",
         ),
     ),
 ]
