@@ -110,7 +110,12 @@ return {
         "the switch is the wrong way round",
         edit("if self.skip:", "if not self.skip:"),
     ),
-    wrong("2.1", "x not shortcut", "x itself is added", edit("out + self.shortcut(x)", "out + x")),
+    wrong(
+        "2.1",
+        "x not shortcut",
+        "x itself, or something as large, is added",
+        edit("out + self.shortcut(x)", "out + x"),
+    ),
     wrong(
         "2.1",
         "detach",
@@ -216,7 +221,7 @@ def run""",
     wrong(
         "2.3",
         "noinit",
-        "Apply initialise to each network: network.apply",
+        "Apply initialise to the whole of each network",
         edit(
             """.apply(initialise)
         hist""",
@@ -594,7 +599,7 @@ return F.relu(out)""",
     wrong(
         "2.1",
         "branch twice",
-        "ran 4 batch norms, expected the 2 of self.branch",
+        "ran 4 batch norms of torch's, expected the 2 of self.branch",
         hole(
             "Block.forward",
             """out = self.branch(x)
@@ -721,7 +726,7 @@ def run""",
     wrong(
         "2.2",
         "seeds torch",
-        "whatever torch was seeded with",
+        "seeds torch: the random numbers after it",
         hole(
             "build_network",
             """
@@ -1817,7 +1822,7 @@ def run_ablation(fit, depths, seeds):
     wrong(
         "2.2",
         "at least two blocks per stage: depth 8 has too many",
-        "2 blocks in each of the three stages",
+        "the stages have 2, 2, 2 blocks",
         definition(
             "build_network",
             """def build_network(depth, skip, width=16, num_classes=10):
@@ -1937,7 +1942,7 @@ def run_ablation(fit, depths, seeds):
     wrong(
         "2.4",
         "mean of a set",
-        None,
+        "equal losses of several seeds count only once",
         edit(
             '    losses = [history[-1]["loss"] for history in runs_of(histories, kind, depth)]',
             '    losses = {history[-1]["loss"] for history in runs_of(histories, kind, depth)}',
