@@ -1960,10 +1960,15 @@ def wrong_weights(lesioned, original, index):
     known = list(original.parameters())
     for name, parameter in lesioned.named_parameters():
         if not any(equal(parameter, other) for other in known):
-            if name.startswith(f"1.{index}."):
+            if name.startswith(f"1.{index}.branch."):
                 return (
                     f"the weights of {name} are not the network's, and block {index} is still "
                     "there; put its shortcut in its place"
+                )
+            if name.startswith(f"1.{index}."):
+                return (
+                    f"what stands in block {index}'s place has weights of its own ({name}); put "
+                    "its shortcut there, which has none"
                 )
             return f"the weights of {name} are not the network's; put its own parts together again"
     return None

@@ -2618,4 +2618,17 @@ lesioned.load_state_dict(network.state_dict())
 return lesioned""",
         ),
     ),
+    wrong(
+        "2.5",
+        "a new convolution for the block",
+        "what stands in block 2's place has weights of its own",
+        hole(
+            "without_block",
+            """kept = list(blocks)
+first, *_, last = [part for part in kept[index].branch if isinstance(part, nn.Conv2d)]
+sizes = (first.in_channels, last.out_channels)
+kept[index] = nn.Conv2d(*sizes, 1, first.stride, bias=False, dtype=first.weight.dtype)
+return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
 ]
