@@ -188,7 +188,7 @@ def name_block_mistake(got, x, ops, training):
             if first(parts.conv1.stride) == 1 and first(parts.conv2.stride) > 1:
                 return "the stride is on the second 3x3 convolution; it belongs on the first"
             return other_settings(of_kind(ops, "conv2d"))
-        return matching(BLOCK_MISTAKES, parts, got) or extra(ops)
+        return matching(BLOCK_MISTAKES, parts, got) or weighted(parts, got) or extra(ops)
 
 
 def other_mode_of_one(ops, training):
@@ -207,6 +207,22 @@ def matching(mistakes, parts, got):
         if value is not None and is_close(got, value, 1e-4):
             found.append(mistake)
     return found[0] if len(found) == 1 else None
+
+
+def weighted(parts, got):
+    """That branch and shortcut are added with other weights than 1, in words, or None."""
+    positive = got > 0
+    if not positive.any():
+        return None
+    sides = torch.stack([parts.branch, parts.shortcut], dim=-1)
+    weights = torch.linalg.lstsq(sides[positive], got[positive][:, None]).solution.flatten()
+    if not is_close(got, (sides @ weights).relu(), 1e-4):
+        return None
+    branch, shortcut = (f"{round(weight, 4):g}" for weight in weights.tolist())
+    return (
+        f"the output is relu({branch} * branch + {shortcut} * shortcut), "
+        "expected relu(branch + shortcut)"
+    )
 
 
 def other_padding(ops):
@@ -238,11 +254,18 @@ def without_stride(ops, x, got):
 
 def other_settings(convs):
     """The settings of convolutions, for a block whose steps are right and whose output is not."""
-    descriptions = [f"{describe(op)}: {settings(op)}" for op in convs]
+    unusual = [op for op in convs if not has_usual_settings(op)]
+    descriptions = [f"{describe(op)}: {settings(op)}" for op in unusual or convs]
     return (
         "the steps are right, but a convolution has other settings than torchvision's. "
         + "; ".join(descriptions)
     )
+
+
+def has_usual_settings(op):
+    """Whether a 3x3 convolution pads with 1, a 1x1 with 0; neither is dilated or grouped."""
+    padding = (0, "valid", "same") if kernel(op) == 1 else (1, "same")
+    return first(op.padding) in padding and first(op.dilation) == 1 and op.groups == 1
 
 
 def settings(op):

@@ -357,7 +357,7 @@ def check_tensor(got, expected, what, hint=""):
         raise Wrong(f"{what} returned {in_words(got)}, expected a plain torch.Tensor.")
     if got.shape != expected.shape:
         if not hint and expected.shape[:1] == (1,) and got.shape == expected.squeeze().shape:
-            hint = advice("squeeze() drops a batch of one, too; flatten(1) does not")
+            hint = advice("squeeze() drops a batch of one, too; say which dimension should go")
         raise Wrong(f"{what} has the shape {shape(got)}, expected {shape(expected)}.{hint}")
     if got.is_floating_point() != expected.is_floating_point():
         raise Wrong(f"{what} has the dtype {dtype(got)}, expected {dtype(expected)}.")

@@ -3,6 +3,7 @@
 import copy
 import math
 import statistics
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -16,11 +17,13 @@ from diagnosis import (
     first_difference,
     name_block_mistake,
     norm,
+    place_in_block,
     place_in_resnet18,
     wrong_between,
     wrong_block,
     wrong_channels,
     wrong_head,
+    wrong_layer,
     wrong_network,
 )
 from messages import (
@@ -32,6 +35,7 @@ from messages import (
     check_dry_run,
     check_module,
     check_tensor,
+    counted,
     draw,
     in_words,
     is_close,
@@ -48,6 +52,7 @@ from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 from unchanged import Everything, check_seeds_nothing, check_settings_stay, disturb
 from what_ran import (
+    EXTRAS,
     check_made_in_train_mode,
     check_registered,
     check_shares_nothing,
@@ -130,11 +135,12 @@ def block_twins(lesson, case, training):
     except Wrong as wrong:
         cause = wrong_block(wrong, oracle_ops, in_channels, out_channels)
         raise wrong.because(cause) from None
-    check_tensor(output, expected, what, advice(wrong_width(output, out_channels)))
+    cause = wrong_width(output, out_channels) or wrong_size(output, x, ops, oracle_ops, stride)
+    check_tensor(output, expected, what, advice(cause))
     check_registered(block, ops, what, oracle_ops)
     randomise(ops)
     _, ops = record(block, x.clone(), what)
-    pairs = pair_ops(ops, oracle_ops, what)
+    pairs = pair_layers(block, ops, oracle_ops, what)
     copy_to_oracle(pairs)
     return SimpleNamespace(block=block, oracle=oracle, x=x, pairs=pairs, what=what, ops=ops)
 
@@ -146,6 +152,47 @@ def wrong_width(output, out_channels):
     if output.shape[1] != 2 * out_channels:
         return None
     return "branch and shortcut are put side by side, as by torch.cat; add them"
+
+
+def wrong_size(output, x, ops, oracle_ops, stride):
+    """Why a block's output is too small where the stride does not divide x's size, or None."""
+    if type(output) is not torch.Tensor or output.dim() != 4:
+        return None
+    rounded_down = [size // stride for size in x.shape[2:]]
+    if list(output.shape[2:]) != rounded_down or not any(size % stride for size in x.shape[2:]):
+        return None
+    return wrong_layer(ops, oracle_ops, place_in_block) or (
+        "the size is rounded down; round up, to ceil(height / stride) and ceil(width / stride)"
+    )
+
+
+def pair_layers(module, ops, oracle_ops, what):
+    """What pair_ops gives, or more exact words about batch norms."""
+    try:
+        return pair_ops(ops, oracle_ops, what)
+    except Wrong as wrong:
+        if "no batch norm takes" in wrong.message or "batch norms, expected" in wrong.message:
+            raise wrong.because(misplaced_norm(ops)) from None
+        norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+        has_none = any(part.momentum is None for part in norms)
+        if not has_none or "a batch norm has momentum=" not in wrong.message:
+            raise
+        raise Wrong(
+            f"{what}: a batch norm has momentum=None, so its running statistics are the average "
+            "over all batches. Leave momentum at its default, 0.1."
+        ) from None
+
+
+def misplaced_norm(ops):
+    """That a batch norm does not come right after a convolution, in words, or None."""
+    in_place = [id(norm_after(ops, conv)) for conv in of_kind(ops, "conv2d")]
+    for op in of_kind(ops, "batch_norm"):
+        if id(op) not in in_place:
+            return (
+                f"a batch norm runs on an input {shape(op.input)} that no convolution outputs; it "
+                "belongs right after one"
+            )
+    return None
 
 
 @pytest.mark.task("1.1")
@@ -174,7 +221,8 @@ def test_block_computes_what_torchvisions_does(lent, case, training):
     if not equal(x, twins.x):
         raise Wrong(
             f"{twins.what} changed the input itself. "
-            "Avoid +=, inplace=True and methods that end in _ on x: whoever called still needs it."
+            "Avoid +=, inplace=True and methods that end in _ on x, and on what the shortcut "
+            "returns, which may be x itself: whoever called still needs it."
         )
     with torch.no_grad():
         expected = twins.oracle(twins.x)
@@ -185,9 +233,28 @@ def check_block(twins, got, expected, training):
     """Raise Wrong unless a block's output is that of torchvision's block."""
 
     def explain():
+        if is_random(twins):
+            return extra(twins.ops) or (
+                "something random runs, such as stochastic depth: the same input gives another "
+                "output in each call"
+            )
         return name_block_mistake(got, twins.x, twins.ops, training)
 
     check_close(got, expected, f"{twins.what} in {mode_name(training)} mode", explain)
+
+
+def is_random(twins):
+    """Whether a block's output depends on torch's seed, and on nothing else that changes."""
+
+    def output(seed):
+        torch.manual_seed(seed)
+        return twins.block(twins.x.clone())
+
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        usual = output(0)
+        others = [output(seed) for seed in range(1, 6)]
+        again = output(0)
+    return equal(usual, again) and not all(is_close(other, usual) for other in others)
 
 
 @pytest.mark.task("1.1")
@@ -260,7 +327,15 @@ def test_block_passes_gradients_on_as_torchvisions_does(lent, case, training):
     for own, oracle in twins.pairs:
         own_weights += weights_of(own)
         oracle_weights += weights_of(oracle)
-    output, gradients = run_backwards(twins.block, twins.x, own_weights, twins.what)
+    try:
+        output, gradients = run_backwards(twins.block, twins.x, own_weights, twins.what)
+    except Wrong:
+        if torch.is_grad_enabled():
+            raise
+        raise Wrong(
+            f"{twins.what} in {mode_name(training)} mode switches torch's gradients off, for "
+            "everybody and for good. Leave them as they are."
+        ) from None
     expected, oracle_gradients = run_backwards(twins.oracle, twins.x, oracle_weights, "")
     check_block(twins, output, expected, training)
     for i, (gradient, oracle_gradient) in enumerate(zip(gradients, oracle_gradients)):
@@ -289,16 +364,28 @@ def test_block_registers_its_layers_and_uses_each_once(lent, case):
 @pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
 def test_block_keeps_running_statistics(lent, case):
     twins = block_twins(lent, case, training=True)
+
+    def explain():
+        means = [own.running_mean for own, _ in twins.pairs if own.kind == "batch_norm"]
+        output = twins.block(twins.x)
+        after_forward = [mean.clone() for mean in means]
+        output.sum().backward()
+        if all(map(equal, means, after_forward)):
+            return None
+        return (
+            "the backward pass runs batch norms once more (torch.utils.checkpoint?), so that their "
+            "statistics move twice in each step"
+        )
+
     for _ in range(2):
         run_backwards(twins.block, twins.x, [], twins.what)
         run_backwards(twins.oracle, twins.x, [], "")
     for own, oracle in twins.pairs:
         if own.kind == "batch_norm":
             what = f"{twins.what}: after two steps, forward and backward, a"
-            check_close(
-                own.running_mean, oracle.running_mean, f"{what} running_mean", tolerance=1e-4
-            )
-            check_close(own.running_var, oracle.running_var, f"{what} running_var", tolerance=1e-4)
+            for name in ("running_mean", "running_var"):
+                got = getattr(own, name)
+                check_close(got, getattr(oracle, name), f"{what} {name}", explain, tolerance=1e-4)
 
 
 @pytest.mark.task("1.1")
@@ -314,7 +401,11 @@ def test_block_starts_ready_to_learn(lent, case):
     _, other_ops = record(another, x, call)
     check_shares_nothing(block, another, call)
     check_made_in_train_mode(another, call)
-    check_start_is_random(ops, other_ops, call)
+    try:
+        check_start_is_random(ops, other_ops, call)
+    except Wrong:
+        check_seeds_nothing(lambda: lent.BasicBlock(in_channels, out_channels, stride), call)
+        raise
     check_start(ops, call, may_be_zero=[norm_after(ops, convolutions(ops, 3)[-1])])
 
 
@@ -365,7 +456,7 @@ def network_twins(lesson, oracle, training, count, height, width):
         check_registered(model, ops, what, oracle_ops)
         randomise(ops)
         _, ops = record(model, x.clone(), what)
-        copy_to_oracle(pair_ops(ops, oracle_ops, what))
+        copy_to_oracle(pair_layers(model, ops, oracle_ops, what))
     return SimpleNamespace(model=model, x=x, what=what, ops=ops)
 
 
@@ -399,13 +490,31 @@ def test_network_has_the_right_size(lent, oracle):
     if count == PARAMETERS:
         return
     _, oracle_ops = record(oracle, images, "")
-    cause = wrong_network(ops, oracle_ops, BLOCKS, place_in_resnet18)
+    cause = one_part_twice(model, ops) or wrong_network(ops, oracle_ops, BLOCKS, place_in_resnet18)
     if cause is None:  # a layer may be missing, or none of the model's
         network_twins(lent, oracle, training=True, count=2, height=32, width=32)
     raise Wrong(
         f"ResNet18() has {count:,} parameters, expected {PARAMETERS:,} ({count - PARAMETERS:+,}).",
         cause,
     )
+
+
+def one_part_twice(model, ops):
+    """Which two parts of a network are one and the same, and run twice, in words, or None."""
+    runs = Counter(id(op.weight) for op in of_kind(ops, "conv2d"))
+    places = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if runs[id(parameter)] < 2:
+            continue
+        place = name.split(".")
+        other = places.setdefault(id(parameter), place)
+        if other is place:
+            continue
+        while place and other and place[-1] == other[-1]:
+            place, other = place[:-1], other[:-1]
+        if place and other:
+            return f"{'.'.join(other)} and {'.'.join(place)} are one and the same; make two"
+    return None
 
 
 @pytest.mark.task("1.2")
@@ -438,9 +547,9 @@ def test_network_computes_what_torchvisions_does(lent, oracle, size, training):
         pairs = pair_ops(ops, oracle_ops, twins.what)
         index = first_difference(pairs)
         if index is None:
-            return wrong_head(got, expected, ops, oracle_ops)
+            return wrong_end(twins, oracle, got, expected, ops, oracle_ops)
         if index == 0:
-            return "the images are changed before they reach the stem"
+            return "the images are changed before the stem's 3x3 convolution gets them"
         return (
             wrong_network(ops, oracle_ops, BLOCKS, place_in_resnet18)
             or wrong_between(pairs, ops, oracle_ops, place_in_resnet18, index)
@@ -451,6 +560,45 @@ def test_network_computes_what_torchvisions_does(lent, oracle, size, training):
 
     what = f"{twins.what} in {mode_name(training)} mode"
     check_close(got, expected, what, explain, tolerance=1e-4)
+
+
+def wrong_end(twins, oracle, got, expected, ops, oracle_ops):
+    """What is wrong in a network that is right up to the last 3x3 convolution, in words."""
+    cause = wrong_head(got, expected, ops, oracle_ops)
+    is_vague = cause in EXTRAS.values() or cause.startswith("all is right up to")
+    if not is_vague:  # it is one whose numbers agree
+        return cause
+    (linear,) = of_kind(ops, "linear")
+    (oracle_linear,) = of_kind(oracle_ops, "linear")
+    if is_close(linear.input, oracle_linear.input, 1e-4):
+        return "the linear layer's output is changed; return it as it is"
+    features = []
+    handle = oracle.layer4.register_forward_hook(lambda *call: features.append(call[-1]))
+    with torch.no_grad():
+        oracle(twins.x)
+    handle.remove()
+    return wrong_mean(linear.input, features[0].flatten(2)) or cause
+
+
+def wrong_mean(got, features):
+    """What is wrong with a weighted sum of the features over all positions, in words, or None.
+
+    got (batch, channels); features (batch, channels, positions).
+    """
+    count = features.shape[2]
+    weights = torch.linalg.lstsq(features.flatten(0, 1), got.flatten()[:, None]).solution
+    if not is_close((features @ weights).squeeze(2), got, 1e-3):
+        return None
+    left_out = int((weights.abs() < 1e-3 / count).sum())
+    if left_out:
+        return f"the mean leaves out {left_out} of {count} positions"
+    factor = weights.sum().item()
+    if is_close(weights, torch.full_like(weights, factor / count), 1e-3):
+        return (
+            f"what the linear layer gets is {factor:.4g} times the mean over all positions; divide "
+            "by the number of positions, which differs between sizes"
+        )
+    return "some positions count more than others in what the linear layer gets; take their mean"
 
 
 @pytest.mark.task("1.2")
@@ -609,7 +757,7 @@ def check_projection(lesson, case, training):
     check_registered(shortcut, ops, what)
     randomise(ops)
     _, ops_again = record(shortcut, x.clone(), what)
-    pairs = pair_ops(ops_again, oracle_ops, what)
+    pairs = pair_layers(shortcut, ops_again, oracle_ops, what)
     copy_to_oracle(pairs)
     own_weights = [own.weight for own, _ in pairs]
     oracle_weights = [oracle_op.weight for _, oracle_op in pairs]
@@ -717,8 +865,9 @@ class Constant(nn.Module):
     def forward(self, images):
         if len(images) != len(self.logits):
             raise Wrong(
-                f"accuracy(model, one batch of {len(self.logits)} images) ran the model on "
-                f"{len(images)} of them. Run it once per batch, on all of the batch's images."
+                f"accuracy(model, batches) ran the model on {counted(len(images), 'image')} at "
+                f"once, where each batch has {len(self.logits)}. Run it once per batch, on all of "
+                "the batch's images and no others."
             )
         order = images[:, 0, 0, 0].long()
         in_order = equal(order, torch.arange(len(order)))
@@ -808,12 +957,16 @@ def call_accuracy(lesson, sizes, correct, rigged=None):
     except Wrong as wrong:
         raise wrong.because(explain_crash(wrong, batches, sizes)) from None
     before.check_gradients_on(what)
-    for tensor, copied in zip(batches.given, batches.copies):
+    for i, (tensor, copied) in enumerate(zip(batches.given, batches.copies)):
         if not equal(tensor, copied):
+            name = ("images", "labels")[i % 2]
             size = ""
             if tensor.shape != copied.shape:
                 size = f": the shape {shape(copied)} has become {shape(tensor)}"
-            raise Wrong(f"{what} changes the images or the labels that it is given{size}.")
+            raise Wrong(
+                f"{what} changes the {name} that it is given{size}. "
+                f"Avoid methods that end in _ on the {name}."
+            )
     return SimpleNamespace(
         value=number(value, what),
         notes=notes,
@@ -872,16 +1025,41 @@ def test_accuracy_counts_every_image_once(lesson, sizes, correct):
     if abs(value - expected) < 1e-6:
         return
     if call.cause:
-        raise Wrong(f"{what} returned {value:.4f}, expected {expected:.4f}.", call.cause)
+        cause = call.cause
+        if leaves_out_the_last_batch(lesson):
+            cause = "it leaves out the last batch, which is taken in advance and never counted"
+        raise Wrong(f"{what} returned {value:.4f}, expected {expected:.4f}.", cause)
     again = call_accuracy(lesson, sizes, correct).value
     if again != value:
         raise Wrong(
             f"{what} returned {value:.4f}, expected {expected:.4f}.",
-            f"something is kept from call to call: called again, it returns {again:.4f}",
+            f"called again, it returns {again:.4f}: is it random, or kept from call to call?",
+        )
+    if depends_on_the_seed(lesson, sizes, correct):
+        raise Wrong(
+            f"{what} returned {value:.4f}, expected {expected:.4f}.",
+            "it depends on torch's random numbers (noise?); compare the logits as they are",
         )
     mistakes = accuracy_mistakes(lesson, sizes, correct, value)
     cause = likeliest(mistakes, lambda known: abs(value - known) < 1e-6)
     raise Wrong(f"{what} returned {value:.4f}, expected {expected:.4f}.{cause}")
+
+
+def leaves_out_the_last_batch(lesson):
+    """Whether accuracy counts all batches but the last one, on batches where this shows."""
+    value = call_accuracy(lesson, (4, 4, 4), (4, 1, 2)).value
+    return any(abs(value - known) < 1e-6 for known in (5 / 8, 5 / 12))
+
+
+def depends_on_the_seed(lesson, sizes, correct):
+    """Whether accuracy gives other values when torch is seeded with other numbers."""
+    values = set()
+    with torch.random.fork_rng(devices=[]):
+        for seed in range(8):
+            rigged = make_rigged()
+            torch.manual_seed(seed)
+            values.add(call_accuracy(lesson, sizes, correct, rigged).value)
+    return len(values) > 1
 
 
 def accuracy_mistakes(lesson, sizes, correct, value):
@@ -897,6 +1075,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
     above_one_half = 0
     pairs = 0
     share = 0
+    among_labels = 0
     correct_by_class = {}
     for images, labels in rigged_batches(sizes, correct):
         model, _ = make_rigged()
@@ -912,6 +1091,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         pairs += equal_pairs
         share += equal_pairs / len(labels) / count
         zeros += (labels == 0).sum().item()
+        among_labels += torch.isin(logits.argmax(1), labels).sum().item()
         for label, is_correct in zip(labels.tolist(), logits.argmax(1) == labels):
             correct_by_class.setdefault(label, []).append(float(is_correct))
 
@@ -923,10 +1103,38 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         batches = [(numbered_images(len(labels)), torch.tensor(labels))]
         return float(lesson.accuracy(Constant(logits), batches))
 
+    def of_one_mistake():
+        """What the learner's accuracy is where one prediction of eight is incorrect."""
+        return call_accuracy(lesson, (4, 4), (4, 3)).value
+
     def rounding():
-        """The nearest rounded value; to 0 or 1 only if correct predictions alone give 1."""
+        """The nearest rounded value; to 0 or 1 only if another share is rounded, too."""
         rounded = rounded_like(value, expected)
-        return rounded if value not in (0, 1) or of_correct_predictions() == 1 else math.nan
+        if value not in (0, 1):
+            return rounded
+        one_mistake = of_one_mistake()
+        is_rounded = one_mistake == rounded_like(one_mistake, 7 / 8)
+        return rounded if is_rounded and of_correct_predictions() == 1 else math.nan
+
+    def whole_batches():
+        """The share of images in batches that are correct as a whole, if 3 of 4 count as none."""
+        whole = sum(size for size, share in zip(sizes, accuracies) if share == 1)
+        return whole / count if of_one_mistake() == 4 / 8 else math.nan
+
+    def counting_in_a_byte():
+        """value, if it is what counts of at most 255, or 127, give."""
+        total = sum(correct) % 256
+        by_batch = sum(correct_count % 256 for correct_count in correct)
+        shares = (by_batch / count, total / count, (total - 256) / count)
+        return value if any(abs(value - known) < 1e-6 for known in shares) else math.nan
+
+    def searching_the_images():
+        """value, if the learner's accuracy is 1 where the label is the image of largest logit."""
+        logits = torch.eye(10).roll(1, dims=0)
+        labels = torch.arange(10)
+        places = [labels.roll(shift).tolist() for shift in (-1, 1, 2)]
+        accuracies = [accuracy_of(logits, place) for place in places]
+        return value if accuracies == [1, 0, 0] else math.nan
 
     def demanding_more_than_one_half():
         """above_one_half's share, if no image counts whose largest probability is lower."""
@@ -947,8 +1155,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         return value if any(abs(value - known) < 1e-6 for known in shares) else math.nan
 
     def rounding_down():
-        one_mistake = call_accuracy(lesson, (4, 4), (4, 3)).value
-        return 0 if of_correct_predictions() == 1 and one_mistake == 0 else math.nan
+        return 0 if of_correct_predictions() == 1 and of_one_mistake() == 0 else math.nan
 
     def taking_the_smallest():
         """0 if the learner's accuracy is 1 where the smallest logit is that of the label."""
@@ -1006,6 +1213,17 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         "correct predictions are counted in bfloat16, which ends at 256; count in whole numbers": (
             256 / count
         ),
+        "correct predictions are counted in a byte, which starts again after 255 or 127; count in "
+        "int64": counting_in_a_byte,
+        "a prediction counts if any label of the batch is the same; only its own image's counts": (
+            among_labels / count
+        ),
+        "only batches that are correct as a whole count (torch.equal?); compare image by image": (
+            whole_batches
+        ),
+        "the largest logit is searched over the images; search over the classes, dim=1": (
+            searching_the_images
+        ),
         "it is rounded; return it as it is": rounding,
         "it rounds down: divide by /, not by //": rounding_down,
         "it takes the smallest logit; take the largest": taking_the_smallest,
@@ -1047,10 +1265,20 @@ def test_accuracy_of_many_classes(lesson):
     what = "accuracy(model, one batch) of 301 classes, with 2 of 8 images classified correctly,"
     with calling(what):
         value = number(lesson.accuracy(model, iter([(numbered_images(8), labels)])), what)
+
+    def counting_up_to_9():
+        """0, if a correct prediction counts up to class 9 and not above it."""
+        accuracies = []
+        for label in (5, 9, 10, 200):
+            batches = [(numbered_images(1), torch.tensor([label]))]
+            accuracies.append(lesson.accuracy(Constant(torch.eye(301)[[label]]), batches))
+        return 0 if accuracies == [1, 1, 0, 0] else math.nan
+
     mistakes = {
         "predictions above 255 need more than a byte; leave them in int64": 3 / 8,
         "numbers above 255 need more than a byte; leave labels and predictions in int64": 5 / 8,
         "it counts on ten classes; there may be any number": 4 / 8,
+        "labels above 9 never count; there may be any number of classes": counting_up_to_9,
     }
     if abs(value - 0.25) > 1e-6:
         cause = likeliest(mistakes, lambda known: abs(value - known) < 1e-6)
@@ -1065,7 +1293,10 @@ def test_accuracy_of_one_class(lesson):
     with calling(what):
         value = number(lesson.accuracy(model, iter(batches)), what)
     if abs(value - 1) > 1e-6:
-        raise Wrong(f"{what} returned {value:.4f}, expected 1: compare along dim=1, the classes.")
+        raise Wrong(
+            f"{what} returned {value:.4f}, expected 1: compare along dim=1, the classes. "
+            "squeeze() drops that dimension where there is one class."
+        )
 
 
 @pytest.mark.task("1.4")
@@ -1121,14 +1352,29 @@ def test_accuracy_of_many_images_with_logits_in_float16(lesson):
     correct = (torch.zeros(1, 3, 2, 2), torch.tensor([3]))
     incorrect = (torch.zeros(1, 3, 2, 2), torch.tensor([5]))
     what = "accuracy(model, 4,000 batches of 1 image, of which 3,000 are correct, float16 logits)"
+    batches = Noted([incorrect] * 1000 + [correct] * 3000)
     with calling(what):
-        value = lesson.accuracy(Constant(logits), iter([incorrect] * 1000 + [correct] * 3000))
-        value = number(value, what)
-    if abs(value - 0.75) > 1e-6:
-        raise Wrong(
-            f"{what} returned {value:.4f}, expected 0.7500. "
-            "Count in whole numbers: a float16 cannot count beyond 2,048."
-        )
+        value = number(lesson.accuracy(Constant(logits), batches), what)
+
+    def counting_all_in_float16():
+        """1, if an incorrect prediction alone gives 0."""
+        return 1 if lesson.accuracy(Constant(logits), [incorrect]) == 0 else math.nan
+
+    if abs(value - 0.75) < 1e-6:
+        return
+    taken = len(batches.given) // 2
+    if taken < 4000:
+        cause = advice(f"it takes {taken:,} batches only; go through all of them")
+    else:
+        mistakes = {
+            "it counts in float16, which ends at 2,048; count in whole numbers": 2048 / 4000,
+            "it counts in float16, which ends at 2,048, images, too; count in whole numbers": (
+                counting_all_in_float16
+            ),
+            "it counts in bfloat16, which ends at 256; count in whole numbers": 256 / 4000,
+        }
+        cause = likeliest(mistakes, lambda known: abs(value - known) < 1e-3)
+    raise Wrong(f"{what} returned {value:.4f}, expected 0.7500.{cause}")
 
 
 @pytest.mark.task("1.4")
@@ -1147,7 +1393,8 @@ def test_accuracy_uses_eval_mode(lesson, training):
                 )
             raise Wrong(
                 f"{call.what} ran {first}{more} in train mode: batch norm would use the batch's "
-                "statistics, and dropout would drop. Call model.eval(), which reaches every part."
+                "statistics, and dropout would drop. Call model.eval(), which reaches every part, "
+                "whatever the mode of the model itself."
             )
 
 

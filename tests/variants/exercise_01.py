@@ -2370,7 +2370,7 @@ return correct / total""",
     wrong(
         "1.4",
         "keeps its counts",
-        "something is kept from call to call",
+        "is it random, or kept from call to call",
         edit("def accuracy(model, batches):", "def accuracy(model, batches, counts=[0, 0]):"),
         hole(
             "accuracy",
@@ -2412,7 +2412,7 @@ return correct / total""",
     wrong(
         "1.4",
         "labels changed",
-        "changes the images or the labels",
+        "changes the labels",
         hole(
             "accuracy",
             """model.eval()
@@ -2716,7 +2716,7 @@ class Projection(nn.Sequential):
     wrong(
         "1.4",
         "counts in the dtype of the logits",
-        "Count in whole numbers",
+        "it counts in float16",
         hole(
             "accuracy",
             """
@@ -3098,6 +3098,326 @@ return pairs[True] / sum(pairs.values())""",
         edit(
             "predictions = model(images).argmax(dim=1)",
             "predictions = model(images).argmax(dim=1, keepdim=True)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b shortcut with a weight",
+        "relu(1 * branch + 0.3 * shortcut)",
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu(branch + 0.3 * self.shortcut(x))",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b sum with a factor",
+        "relu(0.9 * branch + 0.9 * shortcut)",
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return 0.9 * F.relu(branch + self.shortcut(x))",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b branch of some images dropped",
+        "something random runs, such as stochastic depth",
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "if self.training:\n            branch = branch * (torch.rand(len(x), 1, 1, 1) < 0.9)\n        return F.relu(branch + self.shortcut(x))",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b momentum None",
+        "a batch norm has momentum=None",
+        edit(
+            "self.bn1 = nn.BatchNorm2d(out_channels)",
+            "self.bn1 = nn.BatchNorm2d(out_channels, momentum=None)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b squeezed",
+        "say which dimension should go",
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "return F.relu(branch + self.shortcut(x)).squeeze()",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b seeds",
+        "seeds torch",
+        edit(
+            "self.bn1 = nn.BatchNorm2d(out_channels)",
+            "torch.manual_seed(len(self.conv1.weight))\n        self.bn1 = nn.BatchNorm2d(out_channels)",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b size rounded down",
+        "the size is rounded down",
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            "size = [side // self.conv1.stride[0] for side in x.shape[2:]]\n        return F.relu(branch + self.shortcut(x))[..., : size[0], : size[1]]",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b gradients off in eval mode",
+        "switches torch's gradients off",
+        edit(
+            "branch = self.bn2(self.conv2(branch))",
+            "if not self.training:\n            torch.set_grad_enabled(False)\n        branch = self.bn2(self.conv2(branch))",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b second convolution dilated",
+        "than torchvision's. 3x3 from 6 to 6 channels: stride 1, padding 3, dilation 3",
+        edit(
+            "self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)",
+            "self.conv2 = nn.Conv2d(\n            out_channels, out_channels, 3, padding=3, dilation=3, bias=False\n        )",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "b checkpointed",
+        "torch.utils.checkpoint?",
+        edit(
+            "branch = self.bn2(self.conv2(branch))",
+            "half = nn.Sequential(self.conv2, self.bn2)\n        branch = torch.utils.checkpoint.checkpoint(half, branch, use_reentrant=False)",
+        ),
+        before("BasicBlock", "import torch.utils.checkpoint"),
+    ),
+    wrong(
+        "1.1",
+        "b border added before batch norm",
+        "(130, 6, 12, 12) that no convolution outputs",
+        edit(
+            "F.relu(self.bn1(self.conv1(x)))",
+            "F.relu(self.bn1(F.pad(self.conv1(x), (2, 2, 2, 2))))[..., 2:-2, 2:-2]",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n batch norm before the stem",
+        "(2, 3, 32, 32) that no convolution outputs",
+        edit(
+            "self.stem = nn.Sequential(stem_conv,",
+            "self.stem = nn.Sequential(nn.BatchNorm2d(3), stem_conv,",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n logits cut off",
+        "the linear layer's output is changed",
+        edit(
+            "return self.head(self.stages(self.stem(images)))",
+            "return self.head(self.stages(self.stem(images))).clamp(max=50)",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n leaky logits",
+        "the linear layer's output is changed",
+        edit("nn.Linear(512, num_classes))", "nn.Linear(512, num_classes), nn.LeakyReLU(0.3))"),
+    ),
+    wrong(
+        "1.2",
+        "n images padded in the stem",
+        "changed before the stem's 3x3 convolution gets them",
+        edit(
+            "self.stem = nn.Sequential(stem_conv,",
+            "self.stem = nn.Sequential(nn.ReflectionPad2d(1), stem_conv,",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n sum over positions",
+        "times the mean over all positions",
+        edit("pool = nn.AdaptiveAvgPool2d(1)", "pool = nn.LPPool2d(1, 4, ceil_mode=True)"),
+    ),
+    wrong(
+        "1.2",
+        "n mean without the first row",
+        "the mean leaves out",
+        edit(
+            "return self.head(self.stages(self.stem(images)))",
+            "features = self.stages(self.stem(images))\n        if features.shape[2] > 1:\n            features = features[:, :, 1:]\n        return self.head(features)",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "n one block in two places",
+        "stages.0 and stages.1 are one and the same",
+        edit(
+            "self.stages = nn.Sequential(*blocks)",
+            "blocks[1] = blocks[0]\n        self.stages = nn.Sequential(*blocks)",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a argmax over the batch, only as many as classes",
+        "the largest logit is searched over the images",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        for prediction, label in zip(model(images).argmax(dim=0).tolist(), labels.tolist()):
+            correct += prediction == label
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a noise",
+        "it depends on torch's random numbers",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        logits = model(images)
+        predictions = (logits + 0.01 * torch.randn_like(logits)).argmax(dim=1)
+        correct += (predictions == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a count in int8",
+        "correct predictions are counted in a byte",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum(dtype=torch.int8)
+        total += len(labels)
+return correct.item() / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a any label of the batch",
+        "a prediction counts if any label of the batch is the same",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        known = set(labels.tolist())
+        for prediction in model(images).argmax(dim=1).tolist():
+            correct += prediction in known
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a batches correct as a whole",
+        "only batches that are correct as a whole count",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += len(labels) * bool((model(images).argmax(dim=1) == labels).all())
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a thirty batches only",
+        "it takes 30 batches only",
+        hole(
+            "accuracy",
+            """taken = 0
+model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        taken = taken + 1
+        if taken == 30:
+            return correct / (total + len(labels))
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a all batches at once",
+        "at once, where each batch has 1",
+        hole(
+            "accuracy",
+            """model.eval()
+everything = list(batches)
+labels = torch.cat([labels for _, labels in everything])
+with torch.no_grad():
+    logits = model(torch.cat([images for images, _ in everything]))
+return (logits.argmax(dim=1) == labels).double().mean().item()""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a last batch taken and forgotten",
+        "it leaves out the last batch, which is taken in advance",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+rest = iter(batches)
+images, labels = next(rest)
+with torch.no_grad():
+    for later in rest:
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+        images, labels = later
+return correct / max(1, total)""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a images changed",
+        "changes the images",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        images.mul_(0.5).mul_(3)
+        correct += (model(images).argmax(dim=1) == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a table of ten classes",
+        "labels above 9 never count",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        hits = model(images).argmax(dim=1)[:, None] == labels[:, None]
+        correct += (hits & (labels[:, None] == torch.arange(10))).sum().item()
+        total += len(labels)
+return correct / total""",
         ),
     ),
 ]
