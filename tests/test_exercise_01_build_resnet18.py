@@ -1033,7 +1033,7 @@ def test_accuracy_counts_every_image_once(lesson, sizes, correct):
     if again != value:
         raise Wrong(
             f"{what} returned {value:.4f}, expected {expected:.4f}.",
-            f"called again, it returns {again:.4f}: is it random, or kept from call to call?",
+            f"something is kept from call to call: called again, it returns {again:.4f}",
         )
     if depends_on_the_seed(lesson, sizes, correct):
         raise Wrong(

@@ -2370,7 +2370,7 @@ return correct / total""",
     wrong(
         "1.4",
         "keeps its counts",
-        "is it random, or kept from call to call",
+        "something is kept from call to call",
         edit("def accuracy(model, batches):", "def accuracy(model, batches, counts=[0, 0]):"),
         hole(
             "accuracy",
