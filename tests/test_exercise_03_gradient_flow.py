@@ -8,6 +8,7 @@ import math
 import operator
 import statistics
 import sys
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -29,7 +30,14 @@ from messages import (
     numbers,
 )
 from torch import allclose, nn
-from unchanged import Everything, disturb, fresh_copy, somebody_elses_hook
+from unchanged import (
+    Everything,
+    disturb,
+    fresh_copy,
+    frozen_copy,
+    same_tensor,
+    somebody_elses_hook,
+)
 
 COUNT = 6  # images in most batches
 MANY = 97  # about as many as the script measures on, and a prime: no chunks divide it evenly
@@ -376,21 +384,33 @@ def other_weights(network, batch):
         "1x1 convolutions are left out; take all of nn.Conv2d": of(without_1x1),
         "convolutions with a stride are left out; take all of nn.Conv2d": of(without_strides),
         "convolutions within other modules are left out; go through model.modules()": [],
+        "there is one for each shape of weight, as in a dict whose keys are shapes; "
+        "a later convolution's takes the place of an earlier one's": of(
+            lambda twin: list({weight.shape: weight for weight in conv_weights(twin)}.values())
+        ),
     }
 
 
-def check_gradient_norms(lesson, network, what, count):
-    """Raise Wrong unless gradient_norms gives autograd's norms for a network's convolutions."""
+def check_norms(lesson, task, network, what):
+    """Raise Wrong, with the likeliest mistake, unless a task's measure gives autograd's norms."""
     batch = make_batch()
-    expected = weight_norms(network, batch)
-    mistakes = weight_mistakes(network, batch)
-    with differentiating(what):
-        got = lesson.gradient_norms(network, *batch)
-    got = numbers_of(got, what, count, other_weights(network, batch))
     given = dict(zip(("images", "labels"), batch))
-    if not agree(got, expected) and is_right(lesson, "3.1", network, given):
-        mistakes = {KEPT: got}
-    check_numbers(got, expected, what, mistakes)
+    untouched = copy.deepcopy(network)
+    expected = expected_of(task, network, given)
+    got = measured(lesson, task, network, given, what)
+    if agree(got, expected):
+        return
+    if is_right(lesson, task, untouched, given):
+        mistakes = others = {KEPT: got}
+    elif is_never_entered(lesson, task, untouched, given):
+        mistakes = others = {NEVER_ENTERED: got}
+    elif task == "3.1":
+        mistakes = weight_mistakes(untouched, batch)
+        others = other_weights(untouched, batch)
+    else:
+        mistakes = signal_mistakes(untouched, batch)
+        others = other_points(untouched, batch)
+    check_numbers(numbers_of(got, what, len(expected), others), expected, what, mistakes)
 
 
 @pytest.mark.task("3.1")
@@ -400,13 +420,13 @@ def test_gradient_norms_are_autograds(lesson, skip, batch_norm, training):
     network = make_network(lesson, skip, batch_norm, training)
     mode = mode_name(training)
     what = f"gradient_norms(model, images, labels) of a network of 13 convolutions in {mode} mode"
-    check_gradient_norms(lesson, network, what, 13)
+    check_norms(lesson, "3.1", network, what)
 
 
 @pytest.mark.task("3.1")
 def test_gradient_norms_of_any_network(lesson):
     what = "gradient_norms of a network of 3 convolutions, with biases, groups and nn.ModuleList,"
-    check_gradient_norms(lesson, randomised(Mixed()), what, 3)
+    check_norms(lesson, "3.1", randomised(Mixed()), what)
 
 
 @pytest.mark.task("3.1")
@@ -416,8 +436,8 @@ def test_gradient_norms_do_not_depend_on_earlier_gradients(lesson):
     expected = weight_norms(network, (images, labels))
     mistakes = weight_mistakes(network, (images, labels))
     F.cross_entropy(network(images), labels).backward()
-    with differentiating("gradient_norms(model, images, labels)"):
-        got = lesson.gradient_norms(network, images, labels)
+    given = {"images": images, "labels": labels}
+    got = measured(lesson, "3.1", network, given, call_of("3.1"))
     what = "gradient_norms of a model that has gradients from an earlier backward()"
     check_numbers(numbers_of(got, what, 13), expected, what, mistakes)
 
@@ -458,23 +478,15 @@ def inner_gradients(network, images, labels, modules):
 @KINDS
 def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
     network = make_network(lesson, skip, batch_norm, training)
-    batch = make_batch()
-    gradients = block_gradients(network, *batch)
-    expected = euclid(gradients[1:])
-    mistakes = signal_mistakes(network, batch)
     mode = mode_name(training)
     what = f"signal_norms(model, images, labels) of a network of 6 blocks in {mode} mode"
-    with differentiating(what):
-        got = lesson.signal_norms(network, *batch)
-    got = numbers_of(got, what, 6, other_points(network, batch, gradients))
-    given = dict(zip(("images", "labels"), batch))
-    if not agree(got, expected) and is_right(lesson, "3.2", network, given):
-        mistakes = {KEPT: got}
-    check_numbers(got, expected, what, mistakes)
+    check_norms(lesson, "3.2", network, what)
 
 
-def other_points(network, batch, gradients):
+def other_points(network, batch):
     """What signal_norms gives for too many or too few tensors."""
+    gradients = block_gradients(network, *batch)
+    last_by_shape = {gradient.shape: gradient for gradient in gradients[1:]}
 
     def of(modules):
         return lambda: inner_gradients(network, *batch, modules)
@@ -482,6 +494,17 @@ def other_points(network, batch, gradients):
     return {
         "the stem's output is among them; take the blocks' only": euclid(gradients),
         "the last block is left out": euclid(gradients[1:-1]),
+        "it is the last block's alone, as from a hook on model[1]; register one on each block": (
+            euclid(gradients[-1:])
+        ),
+        "there is one for each shape of output, as in a dict whose keys are shapes; "
+        "a later block's takes the place of an earlier one's": euclid(last_by_shape.values()),
+        "the head's output is among them; take the blocks' only": of(
+            lambda twin: [*twin[1], twin[2]]
+        ),
+        "the stem's and the head's outputs are among them; take the blocks' only": of(
+            lambda twin: [twin[0], *twin[1], twin[2]]
+        ),
         "what the modules within the blocks output is among it; take the blocks' own outputs": of(
             lambda twin: list(twin[1].modules())[1:]
         ),
@@ -507,6 +530,17 @@ def signal_mistakes(network, batch):
     def of_branches():
         return inner_gradients(network, *batch, lambda twin: [block.branch for block in twin[1]])
 
+    def of_parameters(choose):
+        """The norm for each block of the gradients with respect to choose(block)."""
+        images, labels = batch
+        twin = copy.deepcopy(network).train()
+        loss = F.cross_entropy(twin(images), labels)
+        norms = []
+        for block in twin[1]:
+            gradients = torch.autograd.grad(loss, choose(block), retain_graph=True)
+            norms.append(math.hypot(*euclid(gradients)))
+        return norms
+
     return {
         "the norms come from the last block to the first; backward hooks fire in that order": norms[
             ::-1
@@ -530,6 +564,22 @@ def signal_mistakes(network, batch):
         ],
         "the loss does not depend on the tensors that are caught, such as clones; "
         "keep what the blocks return": [0] * len(norms),
+        "the graph is cut after each block, as by a hook that returns a detached output; "
+        "a hook should return nothing, and keep the output as it is": (
+            [0] * (len(norms) - 1) + norms[-1:]
+        ),
+        "they are the gradients with respect to the blocks' parameters; "
+        "take those with respect to the blocks' outputs": lambda: of_parameters(
+            lambda block: list(block.parameters())
+        ),
+        "they are the gradients with respect to the blocks' first convolutions' weights; "
+        "take those with respect to the blocks' outputs": lambda: of_parameters(
+            lambda block: conv_weights(block)[:1]
+        ),
+        "they are the gradients with respect to the blocks' last convolutions' weights; "
+        "take those with respect to the blocks' outputs": lambda: of_parameters(
+            lambda block: conv_weights(block)[-1:]
+        ),
         "the logits are summed; take the cross-entropy of logits and labels": euclid(
             of_summed_logits[1:]
         ),
@@ -609,7 +659,7 @@ def call_change(lesson, values):
     if got is None and len(usable(values)) < 2:
         raise Wrong(f"{what} returned None, expected NaN: return math.nan.")
     if given != list(values):
-        raise Wrong(f"{what} changes the list that it is given. Make a new one.")
+        raise Wrong(f"{what} changes the list that it is given. Leave it, and its order.")
     return what, float(number(got, what))
 
 
@@ -707,7 +757,11 @@ def change_mistakes(values):
         correlation = statistics.correlation([x for x, _ in points], logarithms)
         slope_of_places = slope / correlation**2
     else:
+        correlation = math.nan
         slope_of_places = math.nan
+    places = [x - (len(values) - 1) / 2 for x, _ in points]  # from the middle of all places
+    squares = sum(x * x for x in places)
+    y_mean = statistics.fmean(logarithms)
     known = {
         "the line gives places for logarithms; it should give logarithms for places": exp(
             slope_of_places
@@ -739,6 +793,18 @@ def change_mistakes(values):
             statistics.fmean(logarithms) - slope * statistics.fmean(x for x, _ in points)
         ),
         "the line goes through the norms themselves; take their logarithms": slope_of_norms,
+        "the line goes through the norms themselves, and its slope is divided by their mean; "
+        "take their logarithms": lambda: 1 + slope_of_norms / statistics.fmean(norms),
+        "the line goes through the norms themselves, and e is raised to its slope; "
+        "take their logarithms": exp(slope_of_norms),
+        "it is e to the correlation coefficient, not to the slope": exp(correlation),
+        "the mean of the places counts those of norms that are left out": lambda: exp(
+            sum(x * (y - y_mean) for x, y in zip(places, logarithms)) / squares
+        ),
+        "the places are counted from the middle of all, also of those that are left out; "
+        "subtract the mean of those that remain": lambda: exp(
+            sum(x * y for x, y in zip(places, logarithms)) / squares
+        ),
         "norms after one that is 0, NaN or infinite are left out as well": (
             lambda: exp(fitted(start))
         ),
@@ -924,7 +990,8 @@ def test_change_is_nan_where_there_is_no_line(lesson, values):
 
 def correlate(lesson, network, images, neighbours, what):
     """The learner's gradient_correlation, as a number."""
-    with calling(what):
+    given = {"images": images, "neighbours": neighbours}
+    with calling(what), taken_as_they_are(what, given):
         return float(number(lesson.gradient_correlation(network, images, neighbours), what))
 
 
@@ -993,6 +1060,10 @@ def correlation_mistakes(lesson, network, images, neighbours):
         """What the learner's function gives where both inputs are the images."""
         return correlate(lesson, network, images, images, "")
 
+    def ratio_of_sums():
+        sizes = first.norm(dim=1) * second.norm(dim=1)
+        return (first * second).sum() / sizes.sum()
+
     def products_alone():
         squares = first.square().sum(dim=1).mean().item()
         if not math.isclose(at_equal_inputs(), squares, rel_tol=1e-3):
@@ -1038,6 +1109,12 @@ def correlation_mistakes(lesson, network, images, neighbours):
         "and divide it by its own norm": lambda: (
             (F.normalize(first, dim=0, eps=0) * F.normalize(second, dim=0, eps=0)).sum(0).mean()
         ),
+        "each value of the gradients is normalised over the batch (dim=0); "
+        "divide each image's gradient by its own norm (dim=1)": lambda: (
+            (F.normalize(first, dim=0, eps=0) * F.normalize(second, dim=0, eps=0)).sum(1).mean()
+        ),
+        "the sum of the inner products is divided by the sum of the norms' products; "
+        "divide pair by pair, then average": ratio_of_sums,
         "it is the cosine similarity of two mean gradients; average those of the pairs": (
             lambda: cosines(first.mean(dim=0)[None], second.mean(dim=0)[None]).mean()
         ),
@@ -1046,9 +1123,7 @@ def correlation_mistakes(lesson, network, images, neighbours):
         ),
         "a cosine similarity is taken for each logit, and these are averaged; "
         "differentiate the sum of the logits": of_each_logit,
-        "each channel of an image is compared by itself; flatten the whole gradient": lambda: (
-            of_each_channel().mean()
-        ),
+        channel_cause(lesson, images): lambda: of_each_channel().mean(),
         "each channel's gradient is averaged over the positions; flatten it": lambda: (
             of_channel_means().mean()
         ),
@@ -1113,6 +1188,16 @@ def correlation_mistakes(lesson, network, images, neighbours):
     }
 
 
+def channel_cause(lesson, images):
+    """Why each channel is compared by itself, in words."""
+    if len(images) == 1 and is_right(lesson, "3.4"):
+        return (
+            "with one image the dimension of the batch is gone, as after squeeze(), so that each "
+            "channel is compared by itself; keep that dimension"
+        )
+    return "each channel of an image is compared by itself; flatten the whole gradient"
+
+
 def sum_of_logit(logits, index):
     """The sum over the images of one of the logits."""
     return logits[:, index].sum()
@@ -1140,15 +1225,21 @@ def check_correlation(
     if_nan: what to say of NaN.
     """
     expected = expected_correlation(network, images, neighbours)
-    mistakes = correlation_mistakes(lesson, network, images, neighbours)
+    untouched = copy.deepcopy(network)
     got = correlate(lesson, network, images, neighbours, what)
     if abs(got - expected) <= tolerance:
         return
+    given = {"images": images, "neighbours": neighbours}
+    mistakes = correlation_mistakes(lesson, untouched, images, neighbours)
+    if is_never_entered(lesson, "3.4", untouched, given):
+        mistakes = {NEVER_ENTERED: got}
 
     def is_got(known):
         return abs(got - float(known)) < 1e-5 * max(1, abs(got))
 
     hint = likeliest(mistakes, is_got)
+    if not hint and abs(got) > 1.001:
+        hint = " A mean of cosine similarities lies between -1 and 1."
     if math.isnan(got):
         hint = f" {if_nan}"
     raise Wrong(f"{what} is {got:.5f}, expected {expected:.5f}{why}.{hint}")
@@ -1225,7 +1316,9 @@ def test_correlation_does_not_depend_on_the_gradients_size(lesson, batch_norm):
         larger = shrunk(make_network(lesson, batch_norm=batch_norm), 1e-17)
         of_larger = correlate(lesson, larger, images, neighbours, what)
         is_larger_right = abs(of_larger - expected_correlation(larger, images, neighbours)) < 1e-4
-        cause = tiny_gradients_cause(got, is_larger_right)
+        cause = tiny_gradients_cause(got, of_larger, is_larger_right)
+        if cause == IN_FLOAT32 and not is_right_in_float64(lesson, network, images, neighbours):
+            cause = None  # a norm may be taken for 0 because it is small
     raise Wrong(f"{what} is {got:.5f}, expected {expected:.5f}, as for larger ones.", cause)
 
 
@@ -1251,26 +1344,38 @@ def test_correlation_of_images_whose_gradients_differ_in_size(lesson):
     why = ": each pair counts alike"
     if_nan = (
         "A norm of 0 divided by itself is NaN, and in float32 the square of 1e-26 is 0: "
-        "divide each gradient by its own norm, in float64."
+        "divide each gradient by its own norm, however small, in float64."
     )
     check_correlation(lesson, network, images, neighbours, what, why, 1e-4, if_nan)
 
 
-def tiny_gradients_cause(got, is_larger_right):
+IN_FLOAT32 = (
+    "the norms are computed in float32, where the square of 1e-25 is 0; "
+    "make the gradients float64 first"
+)
+
+
+def is_right_in_float64(lesson, network, images, neighbours):
+    """Whether the correlation is right where network and images are in float64 from the start."""
+    inputs = (copy.deepcopy(network).double(), images.double(), neighbours.double())
+    with contextlib.suppress(Wrong):
+        return abs(correlate(lesson, *inputs, "") - expected_correlation(*inputs)) < 1e-4
+    return False
+
+
+def tiny_gradients_cause(got, of_larger, is_larger_right):
     """Why a correlation of tiny gradients is wrong, in words, or None.
 
-    is_larger_right: whether that of gradients of about 1e-17 is right, whose squares float32 has.
+    of_larger: that of gradients of about 1e-17, whose squares float32 has.
     """
-    float32 = (
-        "the norms are computed in float32, where the square of 1e-25 is 0; "
-        "make the gradients float64 first"
-    )
     eps = (
         "an eps stands in for the tiny norms; "
         "F.cosine_similarity and F.normalize have one unless you give eps=0"
     )
+    if math.isnan(of_larger):
+        return "small norms are taken for 0; only a norm of exactly 0 gives NaN"
     if math.isnan(got) or got == 1:
-        return float32
+        return IN_FLOAT32
     if got == 0 and is_larger_right:
         return (
             "tiny numbers are multiplied in float32, where 1e-25 times 1e-25 is 0; "
@@ -1364,9 +1469,19 @@ def expected_of(task, network, given):
     return [expected_correlation(network, *given.values())]
 
 
+@contextlib.contextmanager
+def taken_as_they_are(what, given):
+    """Raise Wrong if the tensors given, {name: tensor}, are changed meanwhile."""
+    before = {name: frozen_copy(tensor) for name, tensor in given.items()}
+    yield
+    for name, tensor in given.items():
+        if not same_tensor(tensor, before[name]):
+            raise Wrong(f"{what} changes the {name} that it is given. Take them as they are.")
+
+
 def measured(lesson, task, network, given, what):
     """What a task's measure gives, as a list of numbers."""
-    with differentiating(what):
+    with differentiating(what), taken_as_they_are(what, given):
         got = measure(lesson, task, network, given)
     if task == "3.4":
         return [float(number(got, what))]
@@ -1383,6 +1498,30 @@ def is_right(lesson, task, network=None, given=None):
     return False
 
 
+NEVER_ENTERED = "undisturbed(...) alone does nothing; write with in front of it"
+
+
+def is_never_entered(lesson, task, network, given):
+    """Whether a task's measure calls undisturbed, but does not enter the context."""
+    events = []
+
+    @contextlib.contextmanager
+    def undisturbed(*args, **options):
+        events.append("entered")
+        with lesson.undisturbed(*args, **options) as given_model:
+            yield given_model
+
+    def call(*args, **options):
+        events.append("called")
+        return undisturbed(*args, **options)
+
+    fresh = fresh_copy(lesson)
+    fresh.undisturbed = call
+    with contextlib.suppress(Exception):
+        measured(fresh, task, network, given, "")
+    return set(events) == {"called"}
+
+
 @START
 @of_tasks("3.1", "3.2", "3.4")
 def test_measuring_leaves_no_trace(lesson, task, training):
@@ -1392,7 +1531,30 @@ def test_measuring_leaves_no_trace(lesson, task, training):
     before = Everything(network, **given)
     with differentiating(what):
         measure(lesson, task, network, given)
-    before.check(what)
+    try:
+        before.check(what)
+    except Wrong as wrong:
+        if "changes the model's buffer" in wrong.message and loads_what_it_had(lesson, task):
+            raise wrong.because(
+                "state_dict() holds the buffers themselves, which move; put copies aside, or use "
+                "undisturbed"
+            ) from None
+        raise
+
+
+def loads_what_it_had(lesson, task):
+    """Whether a measure gives load_state_dict the very buffers that the model has."""
+    network = make_network(lesson)
+    addresses = {buffer.data_ptr() for buffer in network.buffers()}
+    loads = []
+
+    def load_state_dict(state, *args, **options):
+        loads.append(not addresses.isdisjoint(tensor.data_ptr() for tensor in state.values()))
+
+    network.load_state_dict = load_state_dict
+    with contextlib.suppress(Exception):
+        measure(lesson, task, network, given_to(task))
+    return any(loads)
 
 
 class Counting(nn.Module):
@@ -1656,11 +1818,6 @@ class Interruption(Exception):
     """An error of no usual kind."""
 
 
-def interrupt(*_):
-    """A hook that stops the forward pass."""
-    raise Interruption("the forward pass stops here")
-
-
 @of_tasks("3.2")
 @pytest.mark.parametrize("index, part", [(0, "stem"), (2, "head")], ids=["stem", "head"])
 def test_hooks_go_even_if_the_forward_pass_raises(lesson, task, index, part):
@@ -1671,15 +1828,28 @@ def test_hooks_go_even_if_the_forward_pass_raises(lesson, task, index, part):
     before.check_hooks(call_of(task))
     before.check_modes(call_of(task))
     what = f"{call_of(task)} of a model whose {part} raises an error"
+    raised = []
+
+    def interrupt(*_):
+        raised.append(Interruption("the forward pass stops here"))
+        raise raised[-1]
+
     interruption = network[index].register_forward_pre_hook(interrupt)
-    with contextlib.suppress(Exception):
+    try:
         measure(lesson, task, network, given)
+    except Exception:  # it is let through
+        raised.clear()
     interruption.remove()
     for check in (before.check_hooks, before.check_modes):
         try:
             check(what)
         except Wrong as wrong:
             raise wrong.because("what cleans up is not in a finally clause") from None
+    if raised:
+        raise Wrong(
+            f"{what} returns all the same. Let the error through: clean up in a finally clause, "
+            "without an except clause that swallows it."
+        )
     what = f"{call_of(task)}, after a call that raised an error,"
     try:
         again = measured(lesson, task, network, given, what)
@@ -1715,7 +1885,9 @@ def train_by_hand(
 
     Returns (copy, rows of norms).
     """
-    twin = copy.deepcopy(network).train(training)
+    twin = copy.deepcopy(network)
+    if training is not None:  # it keeps its modes
+        twin.train(training)
     optimizer = make_optimizer(twin)
     rows = []
     for parameter in twin.parameters() if clear_convolutions_only else ():
@@ -1778,7 +1950,8 @@ class Overwriting(torch.optim.SGD):
     def step(self, closure=None):
         loss = super().step(closure)
         for parameter in self.param_groups[0]["params"]:
-            parameter.grad.mul_(0.5)
+            if parameter.grad is not None:
+                parameter.grad.mul_(0.5)
         return loss
 
 
@@ -1809,6 +1982,8 @@ def record(lesson, network, batches, optimizer, count, steps=STEPS):
     if size == (steps, count):
         return table, what
     message = f"{what} has the shape {size}, expected (steps, convolutions), {(steps, count)}."
+    if size == (1, count) and len(list(batches)) == steps - 1:
+        raise Wrong(message, "only the first batch is used: does the loop end with a return?")
     raise Wrong(message, shape_cause(size, network, steps, count))
 
 
@@ -1893,16 +2068,26 @@ def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optim
     inputs = {}
     for i, (images, labels) in enumerate(batches):
         inputs |= {f"images of batch {i}": images, f"labels of batch {i}": labels}
+    as_it_came = copy.deepcopy(network)
+    optimizer = make_optimizer(network)
+    seen = watch(network, optimizer)
     before = Everything(network, **inputs)
-    table, what = record(lesson, network, iter(batches), make_optimizer(network), 13)
+    table, what = record(lesson, network, iter(batches), optimizer, 13)
     before.check(what, "mode", "values", "grad")
     rows = table.tolist()
     for step, (row, expected_row) in enumerate(zip(rows, expected)):
         layer = first_disagreement(row, expected_row, 1e-3)
         if layer is not None:
             mistakes = recording_mistakes(untouched, batches, make_optimizer, expected)
+            mistakes[AS_IT_CAME] = lambda: train_by_hand(
+                as_it_came, batches, make_optimizer, training=None
+            )[1]
             if not any(map(any, rows)):
                 cause = advice(no_gradients_cause(network, untouched))
+            elif split_cause(seen):
+                cause = advice(split_cause(seen))
+            elif step > 0 and step_cause(seen):
+                cause = advice(step_cause(seen))
             elif same_rows(rows, expected):  # only the last row is wrong
                 cause = ""
             else:
@@ -1916,10 +2101,75 @@ def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optim
         part = "running statistics" if "running" in name or "batches" in name else "weights"
         mistakes = other_runs(untouched, batches, make_optimizer)
         cause = likeliest(mistakes, lambda known: first_difference(network, known) is None)
+        moves = network.state_dict()[MOVES] - untouched.state_dict()[MOVES]
+        if not cause and moves > STEPS:
+            cause = advice(
+                f"batch norm's statistics move {moves} times in {STEPS} batches; "
+                "one forward pass in train mode per batch is enough"
+            )
+        cause = cause or advice(step_cause(seen))
         raise Wrong(
             f"{what}: afterwards the model's {part} ({name}) are not those of {STEPS} steps, "
             f"one per batch.{cause}"
         )
+
+
+MOVES = "0.1.num_batches_tracked"  # how often a batch norm's statistics have moved
+AS_IT_CAME = "the model trains in the modes that it came with; call model.train() first"
+
+
+def watch(network, optimizer):
+    """What goes on in a training: it fills with every forward pass and every step."""
+    seen = SimpleNamespace(sizes=[], settings=[settings_of(optimizer)], without_gradient=[])
+
+    def see_batch(module, inputs):
+        seen.sizes.extend(map(len, inputs))
+
+    def see_step(optimizer, args, options):
+        seen.settings.append(settings_of(optimizer))
+        for name, parameter in network.named_parameters():
+            if parameter.grad is None:
+                seen.without_gradient.append(name)
+
+    network[0].register_forward_pre_hook(see_batch)
+    optimizer.register_step_post_hook(see_step)
+    return seen
+
+
+def settings_of(optimizer):
+    """The settings of an optimizer that it has from the start: {(group, name): value}."""
+    settings = {}
+    for index, group in enumerate(optimizer.param_groups):
+        for name in optimizer.defaults:
+            settings[index, name] = group.get(name)
+    return settings
+
+
+def step_cause(seen):
+    """What is wrong with the steps of a training, in words, or None."""
+    start, *at_steps = seen.settings
+    if not at_steps:
+        return "the given optimizer takes no step; call its step()"
+    for key, value in start.items():
+        if any(settings.get(key) != value for settings in at_steps):
+            return f"the optimizer's {key[1]} is changed on the way; take its steps as it is"
+    if seen.without_gradient:
+        return (
+            f"{seen.without_gradient[0]} has no gradient when the optimizer takes its step; "
+            "backward() gives one to every parameter, and none is cleared before the step"
+        )
+    return None
+
+
+def split_cause(seen):
+    """That the batches go through the model in parts, in words, or None."""
+    if sum(seen.sizes) >= sum(SIZES) and max(seen.sizes) < max(SIZES):
+        return (
+            f"at most {max(seen.sizes)} images go through the model at once: larger batches are "
+            "split, and each part has batch norm statistics of its own; "
+            "one forward pass per batch"
+        )
+    return None
 
 
 def recording_mistakes(network, batches, make_optimizer, expected):
@@ -1963,8 +2213,10 @@ def recording_mistakes(network, batches, make_optimizer, expected):
         "the gradients are divided by the norms of the weights": of_tensors(
             lambda weight, old, gradient: norm_of(gradient) / norm_of(old)
         ),
-        "the gradients are read after the step, which may write to .grad; "
-        "read them before": of_tensors(lambda weight, old, gradient: norm_of(weight.grad)),
+        "the gradients are read after the step, which may write to .grad, or .grad itself is kept "
+        "until then; take the norms before the step": of_tensors(
+            lambda weight, old, gradient: norm_of(weight.grad)
+        ),
         "the gradients are clipped before their norms are taken": lambda: train(
             clip="before the norms"
         ),
@@ -2046,8 +2298,7 @@ def norms_on_the_way(network, batches, make_optimizer, measured_on):
 
 def no_gradients_cause(network, untouched):
     """Why all norms are 0, in words: the gradients are cleared too early, or nothing ran."""
-    name = "0.1.num_batches_tracked"
-    if network.state_dict()[name] > untouched.state_dict()[name]:
+    if network.state_dict()[MOVES] > untouched.state_dict()[MOVES]:
         return "the gradients are cleared after backward(), before they are read"
     return USED_UP
 

@@ -1235,7 +1235,7 @@ return torch.tensor(rows)""",
     wrong(
         "3.5",
         "nostep",
-        "the optimizer takes no step",
+        "the given optimizer takes no step",
         hole(
             "record_training",
             """model.train()
@@ -4194,6 +4194,570 @@ torch.set_float32_matmul_precision("high")
 torch.set_num_threads(1)
 
 EXERCISE = """,
+        ),
+    ),
+    wrong(
+        "3.1",
+        "images clipped in place",
+        "changes the images that it is given. Take them as they are",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+images.clamp_(-1, 1)
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return [norm(gradient) for gradient in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "images centred in place",
+        "changes the images that it is given. Take them as they are",
+        hole(
+            "signal_norms",
+            """images -= images.mean((2, 3), keepdim=True)
+points = []
+hooks = [block.register_forward_hook(lambda *args: points.append(args[2])) for block in model[1]]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+for hook in hooks:
+    hook.remove()
+return [norm(gradient) for gradient in torch.autograd.grad(loss, points)]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "weights clipped in place",
+        "changes the model's weights",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with torch.no_grad():
+    for weight in weights:
+        weight.clamp_(-0.2, 0.2)
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return [norm(gradient) for gradient in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "undisturbed without with",
+        "write with in front of it",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+state = undisturbed(model, True)
+loss = nn.CrossEntropyLoss()(model(images), labels)
+return [norm(gradient) for gradient in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "state_dict without copies",
+        "state_dict() holds the buffers themselves",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+was_training = {m: m.training for m in model.modules()}
+before = dict(model.state_dict())
+loss = F.cross_entropy(model.train()(images), labels)
+norms = [norm(gradient) for gradient in torch.autograd.grad(loss, weights)]
+model.load_state_dict(before)
+for m in was_training:
+    m.training = was_training[m]
+return norms""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "a dict with the weights' shapes as keys",
+        "there is one for each shape of weight",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+gradients = torch.autograd.grad(loss, weights)
+return list({gradient.shape: norm(gradient) for gradient in gradients}.values())""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "a hook on all blocks together",
+        "as from a hook on model[1]",
+        hole(
+            "signal_norms",
+            """outputs = []
+hooks = [model[1].register_forward_hook(lambda *args: outputs.append(args[-1]))]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "a dict with the outputs' shapes as keys",
+        "there is one for each shape of output",
+        hole(
+            "signal_norms",
+            """by_shape = {}
+def catch(block, inputs, output):
+    by_shape[tuple(output.shape)] = output
+hooks = [block.register_forward_hook(catch) for block in model[1]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+outputs = [by_shape[shape] for shape in by_shape]
+return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "with the logits",
+        "the head's output is among them",
+        hole(
+            "signal_norms",
+            """outputs = []
+hooks = [b.register_forward_hook(lambda *args: outputs.append(args[2])) for b in model[1]]
+try:
+    with undisturbed(model, training=True):
+        logits = model(images)
+        outputs.append(logits)
+        loss = F.cross_entropy(logits, labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "with the stem's output and the logits",
+        "the stem's and the head's outputs are among them",
+        hole(
+            "signal_norms",
+            """outputs = []
+hooks = [b.register_forward_hook(lambda *args: outputs.append(args[2])) for b in (model[0], *model[1], model[2])]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "a default list of norms",
+        "something is kept from an earlier call",
+        hole(
+            "signal_norms",
+            """outputs = []
+hooks = [b.register_forward_hook(lambda *args: outputs.append(args[2])) for b in model[1]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+norms = vars(signal_norms).setdefault("norms", [])
+norms += [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]
+return norms""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "detached between the blocks",
+        "the graph is cut after each block",
+        hole(
+            "signal_norms",
+            """outputs = []
+with undisturbed(model, training=True):
+    x = model[0](images)
+    for block in model[1]:
+        x = block(x).detach().requires_grad_()
+        outputs.append(x)
+    F.cross_entropy(model[2](x), labels).backward(inputs=outputs)
+return [0.0 if x.grad is None else norm(x.grad) for x in outputs]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "of the blocks' parameters",
+        "with respect to the blocks' parameters",
+        hole(
+            "signal_norms",
+            """with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+norms = []
+for block in model[1]:
+    parts = torch.autograd.grad(loss, list(block.parameters()), retain_graph=True)
+    norms.append(norm(torch.cat([part.flatten() for part in parts])))
+return norms""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "of the blocks' first convolutions",
+        "the blocks' first convolutions' weights",
+        hole(
+            "signal_norms",
+            """weights = [block.branch[0].weight for block in model[1]]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return [norm(gradient) for gradient in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "of the blocks' last convolutions",
+        "the blocks' last convolutions' weights",
+        hole(
+            "signal_norms",
+            """weights = [[m for m in b.branch if isinstance(m, nn.Conv2d)][-1].weight for b in model[1]]
+with undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+return [norm(gradient) for gradient in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "an error swallowed",
+        "Let the error through",
+        hole(
+            "signal_norms",
+            """outputs = []
+loss = None
+hooks = [b.register_forward_hook(lambda *args: outputs.append(args[2])) for b in model[1]]
+with contextlib.suppress(Exception), undisturbed(model, training=True):
+    loss = F.cross_entropy(model(images), labels)
+for hook in hooks:
+    hook.remove()
+if loss is None:
+    return [math.nan] * len(model[1])
+return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "the correlation coefficient",
+        "it is e to the correlation coefficient",
+        hole(
+            "change_per_layer",
+            """kept = [(place, value) for place, value in enumerate(norms) if 0 < value < math.inf]
+if len(kept) < 2:
+    return math.nan
+
+places, values = zip(*kept)
+logarithms = [math.log(value) for value in values]
+return math.exp(statistics.correlation(places, logarithms)) if len(set(values)) > 1 else 1.0""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "the middle of all places",
+        "the mean of the places counts those of norms that are left out",
+        hole(
+            "change_per_layer",
+            """kept = [(place, value) for place, value in enumerate(norms) if 0 < value < math.inf]
+if len(kept) < 2:
+    return math.nan
+
+mean_place = statistics.fmean(range(len(norms)))
+mean_log = statistics.fmean(math.log(value) for _, value in kept)
+top = sum((place - mean_place) * (math.log(value) - mean_log) for place, value in kept)
+return math.exp(top / sum((place - mean_place) ** 2 for place, _ in kept))""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "places from the middle of all",
+        "the places are counted from the middle of all",
+        hole(
+            "change_per_layer",
+            """kept = [(place, value) for place, value in enumerate(norms) if 0 < value < math.inf]
+if len(kept) < 2:
+    return math.nan
+
+x = [place - (len(norms) - 1) / 2 for place, _ in kept]
+y = [math.log(value) for _, value in kept]
+return math.exp(sum(a * b for a, b in zip(x, y)) / sum(a * a for a in x))""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "the norms' slope over their mean",
+        "its slope is divided by their mean",
+        hole(
+            "change_per_layer",
+            """kept = [(place, value) for place, value in enumerate(norms) if 0 < value < math.inf]
+if len(kept) < 2:
+    return math.nan
+
+places, values = zip(*kept)
+slope = statistics.linear_regression(places, values).slope
+return 1 + slope / statistics.fmean(values)""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "e to the slope of the norms",
+        "and e is raised to its slope",
+        hole(
+            "change_per_layer",
+            """kept = [(place, value) for place, value in enumerate(norms) if 0 < value < math.inf]
+if len(kept) < 2:
+    return math.nan
+
+places, values = zip(*kept)
+slope = statistics.linear_regression(places, values).slope
+return math.exp(slope) if slope < 700 else math.inf""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "norms along the batch",
+        "normalised over the batch (dim=0)",
+        hole(
+            "gradient_correlation",
+            """rows = []
+for x in (images, neighbours):
+    x = x.clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(x).sum(), x)
+    flat = gradient.double().flatten(1)
+    rows.append(flat / flat.norm(dim=0))
+return torch.einsum("ij,ij->i", *rows).mean()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "a ratio of sums",
+        "divided by the sum of the norms' products",
+        hole(
+            "gradient_correlation",
+            """rows = []
+for x in (images, neighbours):
+    x = x.clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(x).sum(), x)
+    rows.append(gradient.double().flatten(1))
+sizes = [row.norm(dim=1) for row in rows]
+return (rows[0] * rows[1]).sum() / (sizes[0] @ sizes[1])""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "divided by the mean square",
+        "A mean of cosine similarities lies between -1 and 1",
+        hole(
+            "gradient_correlation",
+            """rows = []
+for x in (images, neighbours):
+    x = x.clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(x).sum(), x)
+    flat = gradient.double().flatten(1)
+    rows.append(flat / flat.square().mean(dim=1, keepdim=True).sqrt())
+return (rows[0] * rows[1]).sum(dim=1).mean()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "one image squeezed",
+        "with one image the dimension of the batch is gone",
+        hole(
+            "gradient_correlation",
+            """rows = []
+for x in (images, neighbours):
+    x = x.clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(x).sum(), x)
+    rows.append(gradient.squeeze().flatten(start_dim=1).double())
+return F.cosine_similarity(*rows, dim=1, eps=0).mean()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "norms below 1e-9 taken for 0",
+        "small norms are taken for 0",
+        hole(
+            "gradient_correlation",
+            """rows = []
+for x in (images, neighbours):
+    x = x.clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(x).sum(), x)
+    flat = gradient.double().flatten(1)
+    lengths = flat.norm(dim=1, keepdim=True)
+    rows.append(torch.where(lengths > 1e-9, flat / lengths, math.nan))
+return (rows[0] * rows[1]).sum(dim=1).mean()""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "in the modes that it came with",
+        "the model trains in the modes that it came with",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(conv.weight.grad) for conv in convs])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+        edit("    model.train()\n    # Task 3.5", "    # Task 3.5"),
+    ),
+    wrong(
+        "3.5",
+        "Adam of its own",
+        "the given optimizer takes no step",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+own = torch.optim.Adam(model.parameters())
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(conv.weight.grad) for conv in convs])
+    own.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "steps by hand",
+        "the given optimizer takes no step",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(conv.weight.grad) for conv in convs])
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight -= RATE * weight.grad
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "parts of 32",
+        "at most 32 images go through the model at once",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    for first in range(0, len(images), 32):
+        some = slice(first, first + 32)
+        loss = F.cross_entropy(model(images[some]), labels[some])
+        (loss * len(labels[some]) / len(labels)).backward()
+    rows.append([norm(conv.weight.grad) for conv in convs])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "a rate that decays",
+        "the optimizer's lr is changed on the way",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.7)
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(conv.weight.grad) for conv in convs])
+    optimizer.step()
+    schedule.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "gradients of the convolutions only",
+        "0.1.weight has no gradient when the optimizer takes its step",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(images), labels)
+    loss.backward(inputs=[conv.weight for conv in convs])
+    rows.append([norm(conv.weight.grad) for conv in convs])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "a kept .grad",
+        "or .grad itself is kept until then",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    gradients = [conv.weight.grad for conv in convs]
+    optimizer.step()
+    rows.append([norm(gradient) for gradient in gradients])
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "the loss once more after the step",
+        "statistics move 10 times in 5 batches",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+losses = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(conv.weight.grad) for conv in convs])
+    optimizer.step()
+    losses.append(F.cross_entropy(model(images), labels).item())
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "a return in the loop",
+        "only the first batch is used",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(conv.weight.grad) for conv in convs])
+    optimizer.step()
+    return torch.tensor(rows)""",
         ),
     ),
 ]
