@@ -400,6 +400,9 @@ def check_norms(lesson, task, network, what):
     got = measured(lesson, task, network, given, what)
     if agree(got, expected):
         return
+    for (name, weight), before in zip(network.named_parameters(), untouched.parameters()):
+        if not same_tensor(weight, before):
+            raise Wrong(f"{what} changes the model's weights ({name}).")
     if is_right(lesson, task, untouched, given):
         mistakes = others = {KEPT: got}
     elif is_never_entered(lesson, task, untouched, given):
@@ -434,7 +437,7 @@ def test_gradient_norms_do_not_depend_on_earlier_gradients(lesson):
     network = make_network(lesson)
     images, labels = make_batch()
     expected = weight_norms(network, (images, labels))
-    mistakes = weight_mistakes(network, (images, labels))
+    mistakes = weight_mistakes(copy.deepcopy(network), (images, labels))
     F.cross_entropy(network(images), labels).backward()
     given = {"images": images, "labels": labels}
     got = measured(lesson, "3.1", network, given, call_of("3.1"))
@@ -1318,7 +1321,7 @@ def test_correlation_does_not_depend_on_the_gradients_size(lesson, batch_norm):
         is_larger_right = abs(of_larger - expected_correlation(larger, images, neighbours)) < 1e-4
         cause = tiny_gradients_cause(got, of_larger, is_larger_right)
         if cause == IN_FLOAT32 and not is_right_in_float64(lesson, network, images, neighbours):
-            cause = None  # a norm may be taken for 0 because it is small
+            cause = "small norms become 0 in float32, or are taken for 0; keep them, in float64"
     raise Wrong(f"{what} is {got:.5f}, expected {expected:.5f}, as for larger ones.", cause)
 
 
@@ -1490,11 +1493,11 @@ def measured(lesson, task, network, given, what):
 
 def is_right(lesson, task, network=None, given=None):
     """Whether a task's measure, in a fresh copy of the learner's file, is right at first."""
-    network = network or make_network(lesson)
+    network = copy.deepcopy(network or make_network(lesson))
     given = given or given_to(task)
     with contextlib.suppress(Exception):
-        got = measured(fresh_copy(lesson), task, network, given, "")
-        return agree(got, expected_of(task, network, given))
+        expected = expected_of(task, network, given)
+        return agree(measured(fresh_copy(lesson), task, network, given, ""), expected)
     return False
 
 
@@ -1518,7 +1521,7 @@ def is_never_entered(lesson, task, network, given):
     fresh = fresh_copy(lesson)
     fresh.undisturbed = call
     with contextlib.suppress(Exception):
-        measured(fresh, task, network, given, "")
+        measured(fresh, task, copy.deepcopy(network), given, "")
     return set(events) == {"called"}
 
 

@@ -4234,7 +4234,7 @@ return [norm(gradient) for gradient in torch.autograd.grad(loss, points)]""",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
 with torch.no_grad():
     for weight in weights:
-        weight.clamp_(-0.2, 0.2)
+        weight.clamp_(-0.1, 0.1)
 with undisturbed(model, training=True):
     loss = F.cross_entropy(model(images), labels)
 return [norm(gradient) for gradient in torch.autograd.grad(loss, weights)]""",
@@ -4758,6 +4758,25 @@ for images, labels in batches:
     rows.append([norm(conv.weight.grad) for conv in convs])
     optimizer.step()
     return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "norms below 1e-20 taken for 0",
+        "small norms become 0 in float32, or are taken for 0",
+        hole(
+            "gradient_correlation",
+            """rows = []
+for x in (images, neighbours):
+    x = x.clone().requires_grad_()
+    with undisturbed(model, training=False):
+        (gradient,) = torch.autograd.grad(model(x).sum(), x)
+    flat = gradient.double().flatten(1)
+    lengths = flat.norm(dim=1, keepdim=True)
+    if (lengths < 1e-20).any():
+        return math.nan
+    rows.append(flat / lengths)
+return (rows[0] * rows[1]).sum(dim=1).mean()""",
         ),
     ),
 ]
