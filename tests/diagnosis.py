@@ -499,12 +499,20 @@ def bottleneck_parts(x, ops, training):
     after_first = step(x, first_conv)
     after_middle = step(after_first.relu(), middle)
     branch = step(after_middle.relu(), last_conv)
-    shortcut = step(x, projections[0]) if projections else x
+    shortcut = x
+    late_shortcut = None  # of which positions are left out after its batch norm, not before
+    if projections:
+        stride = max(first(op.stride) for op in (first_conv, middle, last_conv))
+        shortcut = step(x, projections[0])
+        if shortcut.shape != branch.shape:
+            late_shortcut = shortcut[:, :, ::stride, ::stride]
+            shortcut = step(x[:, :, ::stride, ::stride], projections[0])
     middle_without_relu = step(after_first, middle)
     return SimpleNamespace(
         x=x,
         branch=branch,
         shortcut=shortcut,
+        late_shortcut=late_shortcut,
         output=(branch + shortcut).relu(),
         without_first_relu=step(middle_without_relu.relu(), last_conv),
         without_second_relu=step(after_middle, last_conv),
@@ -513,7 +521,15 @@ def bottleneck_parts(x, ops, training):
     )
 
 
+def with_late_shortcut(p):
+    if p.late_shortcut is None:
+        return None
+    return (p.branch + p.late_shortcut).relu()
+
+
 BOTTLENECK_MISTAKES = ADDITION_MISTAKES | {
+    "the shortcut leaves positions out after its batch norm, whose statistics are then those of "
+    "all positions; give its 1x1 convolution the stride": with_late_shortcut,
     "the shortcut is taken of the branch, not of the block's input": (
         lambda p: (2 * p.branch).relu()
     ),

@@ -1,5 +1,6 @@
 """Exercise 4: torchvision's networks, torch's flop counter, and numbers by hand are the judges."""
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -22,10 +23,10 @@ from diagnosis import (
     convolution_pairs,
     extra,
     first_difference,
+    layer_difference,
     matching,
     other_mode_of_one,
     other_padding,
-    other_settings,
     wrong_between,
     wrong_bottleneck,
     wrong_channels,
@@ -43,6 +44,7 @@ from messages import (
     counted,
     draw,
     dtype,
+    in_words,
     is_close,
     likeliest,
     mode_name,
@@ -65,11 +67,14 @@ from unchanged import (
     hash_in_another_process,
 )
 from what_ran import (
+    Recorder,
     check_registered,
+    conv_name,
     convolutions,
     copy_to_oracle,
     first,
     kernel,
+    norm_after,
     of_kind,
     pair_ops,
     randomise,
@@ -89,6 +94,7 @@ CASES = [  # in_channels, channels, stride, height, width
     pytest.param((24, 6, 2, 5, 8), id="stride-2"),
     pytest.param((32, 4, 1, 6, 7), id="fewer-channels"),
     pytest.param((40, 6, 2, 7, 8), id="fewer-channels-stride-2"),
+    pytest.param((24, 6, 3, 8, 10), id="stride-3"),
 ]
 ANY_INPUT_CASES = [
     CASES[0],
@@ -149,16 +155,13 @@ def block_twins(lesson, case, training):
     if like_the_authors(ops):
         move_strides(oracle)
     expected, oracle_ops = record(oracle, x, "")
-    hint = ""
-    if type(output) is torch.Tensor and output.dim() == 4 and output.shape[1] != 4 * channels:
-        hint = " It outputs expansion * channels = 4 * channels channels."
-    check_tensor(output, expected, what, hint)
+    check_tensor(output, expected, what, hint_at_shape(output, case))
     check_registered(block, ops, what)
     randomise(ops)
     before = weights_of(ops)
     _, ops = record(block, x.clone(), what)
     check_weights_stay(before, what)
-    pairs = pair_block(ops, oracle_ops, what, case)
+    pairs = pair_block(ops, oracle_ops, x, what, case)
     copy_to_oracle(pairs)
     return SimpleNamespace(
         block=block,
@@ -171,21 +174,64 @@ def block_twins(lesson, case, training):
     )
 
 
-def pair_block(ops, oracle_ops, what, case):
-    """What pair_ops gives for a bottleneck; if all that it lacks is a projection, that is named."""
-    in_channels, channels, stride, _, _ = case
+def hint_at_shape(output, case):
+    """What to say of the shape of a bottleneck's output, if it is wrong."""
+    _, channels, stride, *size = case
+    if type(output) is not torch.Tensor or output.dim() != 4:
+        return ""
+    if output.shape[1] != 4 * channels:
+        return " It outputs expansion * channels = 4 * channels channels."
+    got = list(output.shape[2:])
+    mistakes = {
+        f"height and width are divided by {stride} and rounded down; round them up": [
+            length // stride for length in size
+        ],
+        f"the stride {stride} is taken for 2": [(length + 1) // 2 for length in size],
+    }
+    return likeliest(mistakes, lambda known: got == known)
+
+
+def pair_block(ops, oracle_ops, x, what, case):
+    """What pair_ops gives for a bottleneck; a mistake in the way to its shortcut is named."""
+    channels = case[1]
     try:
         return pair_ops(ops, oracle_ops, what)
     except Wrong as wrong:
-        parts = bottleneck_convolutions(ops, channels)
-        is_branch_whole = parts.narrow is not None and parts.last is not None
-        cause = None
-        if needs_projection(in_channels, channels, stride) and is_branch_whole:
-            larger = len(of_kind(ops, "conv2d")) > 3
-            finding = "convolution is larger than 1x1" if larger else "runs no convolution"
-            maker = f"make_shortcut({in_channels}, {4 * channels}, {stride})"
-            cause = f"the shortcut {finding}; {maker} makes the right one"
-        raise wrong.because(cause if parts.projection is None else None) from None
+        narrow = bottleneck_convolutions(ops, channels).narrow
+        if narrow is not None and is_output_of_a_norm(narrow.input, ops):
+            raise Wrong(
+                f"{what}: the first 1x1 convolution of its branch takes {shape(narrow.input)}, "
+                f"expected the input itself, {shape(x)}.",
+                "the branch starts from what the shortcut outputs; both start from the input",
+            ) from None
+        raise wrong.because(wrong_shortcut(ops, x, case)) from None
+
+
+def is_output_of_a_norm(value, ops):
+    """Whether a tensor is what one of the batch norms that ran gives."""
+    return any(is_close(op.output, value) for op in of_kind(ops, "batch_norm"))
+
+
+def wrong_shortcut(ops, x, case):
+    """What the layers of a bottleneck's shortcut should be, in words; None if they are right."""
+    in_channels, channels, stride, _, _ = case
+    is_needed = needs_projection(in_channels, channels, stride)
+    maker = f"make_shortcut({in_channels}, {4 * channels}, {stride})"
+    parts = bottleneck_convolutions(ops, channels)
+    if parts.narrow is None or parts.last is None:
+        return None
+    if parts.projection is None and is_needed:
+        larger = len(of_kind(ops, "conv2d")) > 3
+        finding = "convolution is larger than 1x1" if larger else "runs no convolution"
+        return f"the shortcut {finding}; {maker} makes the right one"
+    from_input = [op for op in parts.ones if op is not parts.narrow and is_close(op.input, x)]
+    if len(from_input) != 1:
+        return None
+    if not is_needed:
+        return f"the shortcut is a convolution; where the shape stays it is the identity, {maker}"
+    if norm_after(ops, from_input[0]) is None:
+        return f"the shortcut's convolution has no batch norm; {maker} makes the right one"
+    return None
 
 
 def weights_of(ops):
@@ -252,6 +298,10 @@ def missing_projection(in_channels, channels, stride):
 
 def explain_block(twins, got, training):
     """The known mistake that gives what a bottleneck gave, or None."""
+    if draws_random_numbers(twins):
+        return extra(twins.ops) or (
+            "it draws random numbers each time it is called; nothing in a bottleneck is random"
+        )
     if of_kind(twins.ops, "avg_pool2d"):
         return "pixels are averaged; let make_shortcut's 1x1 convolution take the stride itself"
     if other_padding(twins.ops):
@@ -261,13 +311,29 @@ def explain_block(twins, got, training):
         return IN_TRAIN if training else IN_EVAL
     parts = bottleneck_parts(twins.x, twins.ops, training)
     if is_close(got, parts.output, 1e-4):
-        convs = of_kind(twins.ops, "conv2d")
-        return wrong_bottleneck(twins.ops, twins.channels) or other_settings(convs)
+        return wrong_bottleneck(twins.ops, twins.channels) or other_settings(twins.pairs)
     return (
         matching(BOTTLENECK_MISTAKES, parts, got)
         or wrong_bottleneck(twins.ops, twins.channels)
         or extra(twins.ops)
     )
+
+
+def draws_random_numbers(twins):
+    """Whether a forward pass of a bottleneck moves torch's random state."""
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        twins.block(twins.x.clone())
+    return not equal(torch.get_rng_state(), before)
+
+
+def other_settings(pairs):
+    """In which settings convolutions differ from the oracle's, in words, or None."""
+    found = []
+    for own, oracle in pairs:
+        if own.kind == "conv2d" and layer_difference(own, oracle):
+            found.append(f"the {conv_name(own)} {layer_difference(own, oracle)}")
+    return "; ".join(found) or None
 
 
 @pytest.mark.task("4.1")
@@ -326,6 +392,23 @@ def what_is_kept(output, earlier_output, kept):
     if is_close(output, earlier_output):
         return f"it keeps its {kept} from the call before; compute anew in every call"
     return None
+
+
+@pytest.mark.task("4.1")
+@MODES
+@pytest.mark.parametrize("count", [1, 3])
+def test_bottleneck_leaves_its_mode(lesson, count, training):
+    twins = block_twins(lesson, CASES[3].values[0], training)
+    twins.x = twins.x[:count]
+    what = f"{twins.what} in {mode_name(training)} mode, then on {counted(count, 'image')},"
+    got, expected = call_twins(twins, twins.x, what)
+    if any(module.training != training for module in twins.block.modules()):
+        raise Wrong(
+            f"{what} leaves parts of the block in {mode_name(not training)} mode. "
+            "Leave the mode to the caller; batch norm can train on one image with many positions."
+        )
+    _, twins.ops = record(twins.block, twins.x, what)
+    check_close(got, expected, what, lambda: explain_block(twins, got, training))
 
 
 @pytest.mark.task("4.1")
@@ -441,10 +524,11 @@ def check_start(ops, oracle_ops, what):
     if not wrong:
         return
     got, expected = wrong[0]
+    differing = got != expected
     message = (
-        f"{what}: the weight of a new batch norm is {got[0].item():.4g}, "
-        f"expected {expected[0].item():.4g}. Of {len(pairs)} batch norms {own_zeros} start at "
-        f"zero, expected {zeros}: the last one of each residual branch."
+        f"{what}: the weight of a new batch norm is {got[differing][0].item():.4g}, "
+        f"expected {expected[differing][0].item():.4g}. Of {len(pairs)} batch norms {own_zeros} "
+        f"start at zero, expected {zeros}: the last one of each residual branch."
     )
     raise Wrong(message, start_cause(wrong, own_zeros, zeros))
 
@@ -477,6 +561,13 @@ def start_cause(wrong, own_zeros, zeros):
             "the weight of the last batch norm is not set to zero, as BasicBlock does, or is set "
             "to another number afterwards"
         )
+    partly_zero = [got for got, expected in wrong if not expected.any() and not got.all()]
+    if len(partly_zero) == len(wrong):
+        got = partly_zero[0]
+        return (
+            f"the weight of the last batch norm is zero in {int((got == 0).sum())} of its "
+            f"{len(got)} channels only; set all of it to zero"
+        )
     if own_zeros > zeros and len(wrong) == own_zeros - zeros:
         return "more batch norms start at zero than the branches' last ones"
     starts_at_one = any((expected == 1).all() and (got != 0).all() for got, expected in wrong)
@@ -507,7 +598,10 @@ def test_new_bottleneck_is_its_shortcut(lesson, case):
     expected, oracle_ops = record(oracle, x, "")
     check_tensor(output, expected, call)
     check_registered(block, ops, call)
-    check_start(ops, oracle_ops, call)
+    try:
+        check_start(ops, oracle_ops, call)
+    except Wrong as wrong:
+        raise wrong.because(zero_under_a_condition(lesson, block)) from None
     for op in of_kind(ops, "conv2d"):
         if not op.weight.any():
             raise Wrong(
@@ -515,6 +609,28 @@ def test_new_bottleneck_is_its_shortcut(lesson, case):
                 "only the last batch norm's weight starts at zero; "
                 "with a zero before it nothing in the branch can learn",
             )
+
+
+def zero_under_a_condition(lesson, block):
+    """That another bottleneck starts at zero where this one does not, in words, or None."""
+    with calling("Bottleneck(24, 6)"):
+        other = lesson.Bottleneck(24, 6)
+    if has_zero_weight(block) or not has_zero_weight(other):
+        return None
+    return (
+        "the last batch norm's weight is set to zero under a condition, as it is in "
+        "Bottleneck(24, 6); set it in every block"
+    )
+
+
+def has_zero_weight(block):
+    """Whether the weight of a batch norm in a block is zero."""
+    for name, parameter in block.named_parameters():
+        if is_lazy(parameter) or parameter.ndim != 1 or not name.endswith("weight"):
+            continue
+        if not parameter.any():
+            return True
+    return False
 
 
 @pytest.mark.task("4.1")
@@ -537,9 +653,11 @@ def check_share_nothing(modules, what):
     """
     first_one, second_one = [drawn_parameters(module) for module in modules[-2:]]
     ids = {id(parameter) for parameter in first_one}
-    if any(id(parameter) in ids for parameter in second_one):
+    shared = [name for name, own in modules[-1].named_parameters() if id(own) in ids]
+    if shared:
         raise Wrong(
-            f"{what} gives some that share weights.",
+            f"{what} gives some that share weights: {len(shared)} of {len(first_one)} parameters, "
+            f"such as {shared[0]}.",
             "what was made before is kept and returned again; make new layers in every call",
         )
     drawn = [pair for pair in zip(first_one, second_one) if pair[0].ndim == 4]
@@ -610,8 +728,32 @@ def name_network_mistake(model, depth, stem, classes):
         except Wrong as wrong:
             return wrong_block(wrong.ops, depth) or wrong_channels(wrong)
         _, oracle_ops = record(oracle, x, "")
-    check_registered(model, ops, f"build_resnet({depth})")
-    return wrong_layers(ops, oracle_ops, depth)
+    check_layers(model, ops, f"build_resnet({depth})")
+    cause = wrong_layers(ops, oracle_ops, depth)
+    if not cause and any(op.bias is None for op in of_kind(ops, "linear")):
+        return "the linear layer has no bias"
+    return cause
+
+
+def check_layers(model, ops, what):
+    """Raise Wrong unless a network's parameters are what ran; a block that it repeats is named."""
+    try:
+        check_registered(model, ops, what)
+    except Wrong as wrong:
+        raise wrong.because(repeated_block(model)) from None
+
+
+def repeated_block(model):
+    """Which two blocks of a network are the same, in words, or None."""
+    names = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if module in names and list(module.children()) and list(module.parameters()):
+            return (
+                f"model.{names[module]} and model.{name} are one and the same; "
+                "[block(...)] * n holds one block n times, so make each anew"
+            )
+        names.setdefault(module, name)
+    return None
 
 
 def wrong_layers(ops, oracle_ops, depth):
@@ -619,12 +761,7 @@ def wrong_layers(ops, oracle_ops, depth):
     other_block = wrong_block(ops, depth)
     if other_block or like_the_authors(ops):
         return other_block
-
-    def place(index):
-        if index == 0:
-            return "the stem's convolution"
-        return f"{place_in_resnet(index - 1, depth)}'s 3x3 convolution"
-
+    place = functools.partial(place_of_convolution, depth=depth)
     return wrong_network(ops, oracle_ops, BLOCKS[depth], place)
 
 
@@ -641,13 +778,16 @@ def wrong_block(ops, depth):
     return None
 
 
-def place_in_resnet(index, depth):
-    """Where the 3x3 convolution with this index is; 0 is the first after the stem."""
+def place_of_convolution(index, depth):
+    """Which of the convolutions larger than 1x1 has this index, in words; 0 is the stem's."""
+    if index == 0:
+        return "the stem's convolution"
     convs_per_block = 2 if depth < 50 else 1
-    block = index // convs_per_block
+    block, conv = divmod(index - 1, convs_per_block)
+    which = "" if depth >= 50 else ("first ", "second ")[conv]
     for stage, count in enumerate(BLOCKS[depth], 1):
         if block < count:
-            return f"stage {stage}, block {block + 1}"
+            return f"stage {stage}, block {block + 1}'s {which}3x3 convolution"
         block -= count
     return "the end of the stages"
 
@@ -680,7 +820,7 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, 
             move_strides(oracle)
         expected, oracle_ops = record(oracle, x, "")
         check_tensor(output, expected, what)
-        check_registered(model, ops, what)
+        check_layers(model, ops, what)
         randomise(ops)
         before = weights_of(ops)
         _, ops = record_network(model, x, what, depth)
@@ -693,23 +833,36 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, 
         pairs = pair_ops(ops, oracle_ops, what)
         index = first_difference(pairs)
         if index is None:
-            return wrong_head(got, expected, ops, oracle_ops)
-        if stem == "cifar":  # whose own convolution is a 3x3 one, too
-            place = place_in_resnet(max(index - 1, 0), depth)
-        else:
-            place = place_in_resnet(index, depth)
+            return multiple_of_mean(ops, oracle_ops) or wrong_head(got, expected, ops, oracle_ops)
+        is_stem_counted = stem == "cifar"  # whose convolution is a 3x3 one, too
+        place = place_of_convolution(index + (not is_stem_counted), depth)
+        layers = wrong_layers(ops, oracle_ops, depth)
+        if layers:
+            return layers
         own, oracle_conv = convolution_pairs(pairs)[index]
         if own.input.shape != oracle_conv.input.shape:
             return (
                 f"what reaches {place} is {shape(own.input)}, expected {shape(oracle_conv.input)}"
             )
         return (
-            wrong_layers(ops, oracle_ops, depth)
-            or wrong_between(pairs, ops, oracle_ops, lambda index: place, index)
+            wrong_between(pairs, ops, oracle_ops, lambda index: place, index)
             or f"what reaches {place} is not correct"
         )
 
     check_close(got, expected, what, explain, tolerance=1e-3)
+
+
+def multiple_of_mean(ops, oracle_ops):
+    """That the linear layer gets a multiple of the mean over all positions, in words, or None."""
+    got = of_kind(ops, "linear")[0].input
+    mean = of_kind(oracle_ops, "linear")[0].input
+    factor = (got.sum() / mean.sum()).item()
+    if not is_close(got, factor * mean, 1e-3) or abs(factor - 1) < 1e-3:
+        return None
+    return (
+        f"what reaches the linear layer is {factor:.3g} times the mean over all positions; divide "
+        "by the number of positions that this image has"
+    )
 
 
 def record_network(model, x, what, depth):
@@ -755,7 +908,7 @@ def test_network_takes_a_width(lesson, depth, width, classes, stem):
         output, ops = record_network(model, x, what, depth)
         _, oracle_ops = record(make_oracle(depth, stem), x, "")
     check_tensor(output, torch.empty(2, classes), what)
-    check_stem(ops, oracle_ops, call)
+    check_stem(ops, oracle_ops, width, call)
     convs = convolutions(ops, 3)
     oracle_convs = convolutions(oracle_ops, 3)
     channels = [len(conv.weight) for conv in convs]
@@ -774,8 +927,8 @@ def test_network_takes_a_width(lesson, depth, width, classes, stem):
         )
 
 
-def check_stem(ops, oracle_ops, call):
-    """Raise Wrong unless a network's first convolution is of the size of the stem's."""
+def check_stem(ops, oracle_ops, width, call):
+    """Raise Wrong unless a network's first convolution has the stem's kernel and channels."""
     got = [kernel(op) for op in of_kind(ops, "conv2d")[:1]]
     expected = kernel(of_kind(oracle_ops, "conv2d")[0])
     if got not in ([], [expected]):
@@ -783,6 +936,12 @@ def check_stem(ops, oracle_ops, call):
             f"{call} starts with a {got[0]}x{got[0]} convolution, expected one of "
             f"{expected}x{expected}: the stem is make_stem(stem, width), whatever the depth, the "
             "width and num_classes are."
+        )
+    channels = [len(op.weight) for op in of_kind(ops, "conv2d")[:1]]
+    if channels not in ([], [width]):
+        raise Wrong(
+            f"{call}: the stem's convolution outputs {counted(channels[0], 'channel')}, expected "
+            f"width = {width}: the stem is make_stem(stem, width)."
         )
 
 
@@ -936,10 +1095,10 @@ def multiply_adds(layer, x, y):
     return y.numel() * layer.weight[0].numel()
 
 
-def with_square_images(layer, x, y):
+def with_square_images(layer, x, y, side=-1):
     if y.dim() < 4:
         return multiply_adds(layer, x, y)
-    return layer.weight.numel() * y.shape[-1] ** 2
+    return layer.weight.numel() * y.shape[side] ** 2
 
 
 def with_square_kernel(layer, x, y):
@@ -1020,9 +1179,8 @@ def mac_mistakes(model, size, expected):
         "it leaves out classes that are made from nn.Conv2d; take isinstance": of(
             multiply_adds, torchs_own
         ),
-        "the model itself can be such a layer; take model(image), not model.forward": of(
-            multiply_adds, inside
-        ),
+        "the model itself can be such a layer: model.modules() has it, too, and "
+        "model(image) runs its hooks, which model.forward does not": of(multiply_adds, inside),
         "it counts parameters, not multiply-adds": (
             sum(parameter.numel() for parameter in model.parameters())
         ),
@@ -1031,6 +1189,9 @@ def mac_mistakes(model, size, expected):
         ),
         "it takes images to be as high as wide; height and width can differ": of(
             with_square_images
+        ),
+        "it takes images to be as wide as high; height and width can differ": of(
+            functools.partial(with_square_images, side=-2)
         ),
         "it leaves out frozen layers": of(multiply_adds, trainable),
         "it leaves out the size of the kernel": of(
@@ -1080,7 +1241,7 @@ def check_macs(lesson, model, size, name):
     if got == expected or any(tuple(image.shape[1:]) != size for image in images):
         check_is_one_image(images, size, what)
         return
-    with calling(f"{what}, a second time,"):
+    with calling(f"{what}, a second time,"), Recorder() as recorder:
         again = lesson.count_macs(model, size)
     if again != got:
         raise Wrong(
@@ -1090,10 +1251,14 @@ def check_macs(lesson, model, size, name):
     mistakes = mac_mistakes(skeleton, size, expected)
     if [len(image) for image in images] == [2]:
         mistakes = {"it runs two images, so it counts twice": 2 * expected}
-    hint = likeliest(mistakes, lambda known: got == known) or (
-        " It is the sum, over every run of a convolution or linear layer, "
-        "of the numbers that it outputs times those of one filter, weight[0]."
-    )
+    hint = likeliest(mistakes, lambda known: got == known)
+    if not hint and not recorder.ops:
+        hint = advice("the model is not run, so what reaches its layers is guessed; run it")
+    if not hint:
+        hint = (
+            " It is the sum, over every run of a convolution or linear layer, "
+            "of the numbers that it outputs times those of one filter, weight[0]."
+        )
     raise Wrong(f"{what} is {got:,}, expected {expected:,}.{hint}")
 
 
@@ -1101,9 +1266,10 @@ def check_is_one_image(images, size, what):
     """Raise Wrong if the model has run on more than one image, or on images of another shape."""
     for image in images:
         if tuple(image.shape) != (1, *size):
+            todo = " In eval mode, one is enough for batch norm." if len(image) > 1 else ""
             raise Wrong(
                 f"{what} runs the model on images {shape(image)}, expected one image of this "
-                f"shape: {(1, *size)}."
+                f"shape: {(1, *size)}.{todo}"
             )
 
 
@@ -1216,7 +1382,6 @@ def test_macs_of_odd_networks(lesson, size):
     channels, height, width = size
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 4))
     check_macs(lesson, classifier, size, "a linear classifier")
-    check_macs(lesson, nn.Conv2d(3, 6, 3, groups=3), size, "a single convolution")
     convs = nn.Sequential(
         Standardised(3, 4, 3, padding="same"),
         weight_norm(nn.Conv2d(4, 5, 3)),
@@ -1224,6 +1389,13 @@ def test_macs_of_odd_networks(lesson, size):
     )
     name = "a network with a class made from nn.Conv2d, padding='same' and weight norm"
     check_macs(lesson, convs, size, name)
+
+
+@pytest.mark.task("4.3")
+@pytest.mark.parametrize("size", [(3, 32, 32), (3, 17, 29)], ids=str)
+def test_macs_of_a_model_that_is_a_layer(lesson, size):
+    check_macs(lesson, nn.Conv2d(3, 6, 3, groups=3), size, "a single convolution")
+    check_macs(lesson, nn.Linear(size[-1], 5), size, "a single linear layer")
 
 
 @pytest.mark.task("4.3")
@@ -1257,7 +1429,17 @@ def test_counting_leaves_no_trace(lesson, training):
     what = "count_macs(model)"
     with calling(what):
         counts = [whole_number(lesson.count_macs(model), what) for _ in range(2)]
-    before.check(what)
+    try:
+        before.check(what)
+    except Wrong as wrong:
+        cause = None
+        all_alike = training and all(module.training for module in model.modules())
+        if all_alike and "in train mode; it was" in str(wrong):
+            cause = (
+                "model.train(mode) sets all parts below, too, so that all get the mode of the "
+                "model itself; set module.training of each"
+            )
+        raise wrong.because(cause) from None
     watch.remove()
     if any(gradients for _, gradients in model.runs):
         raise Wrong("count_macs(model) runs the model with gradients. Say: with torch.no_grad():")
@@ -1471,21 +1653,38 @@ def sweep(lesson, depths=SWEPT_DEPTHS, seeds=SWEPT_SEEDS, **share):
     more = "".join(f", {name}={value}" for name, value in share.items())
     call = f"train_depths(fit, {tuple(depths)}, {tuple(seeds)}, width=4{more})"
     fit = Fit(call, depths, seeds)
-    with calling(call):
-        rows = lesson.train_depths(fit, depths, seeds, width=4, **share)
+    try:
+        with calling(call):
+            rows = lesson.train_depths(fit, depths, seeds, width=4, **share)
+    except Wrong as wrong:
+        cause = None
+        if empties_its_lists(lesson, depths, seeds):
+            cause = "depths and seeds belong to the caller; go through them, and change neither"
+        raise wrong.because(cause) from None
     rows = plain(rows, call, dict)
     check_rows(rows, fit.weights, call)
     return rows, fit.weights, call
 
 
+def empties_its_lists(lesson, depths, seeds):
+    """Whether train_depths, if it is given lists, takes something off them."""
+    own_depths = list(depths)
+    own_seeds = list(seeds)
+    with contextlib.suppress(Exception):
+        lesson.train_depths(lambda *_: {}, own_depths, own_seeds, width=4)
+    return len(own_depths) < len(depths) or len(own_seeds) < len(seeds)
+
+
 def check_rows(rows, weights, call):
     """Raise Wrong unless there is a row for each network that was trained."""
     for key, row in rows.items():
-        kinds = [type(part) for part in plain(key, f"{call}, as a key,", tuple)]
-        if kinds != [int, int] or type(row) is not dict:
+        is_pair = type(key) is tuple and [type(part) for part in key] == [int, int]
+        if not is_pair:
             raise Wrong(
-                f"{call}: expected keys (depth, seed), two ints, and rows as fit returned them."
+                f"{call}: one of its keys is {in_words(key)}, expected (depth, seed), two ints."
             )
+        if type(row) is not dict:
+            raise Wrong(f"{call}: one of its rows is {in_words(row)}, expected what fit returned.")
     are_reversed = all(key[::-1] in weights for key in rows)
     if are_reversed and not all(key in weights for key in rows):
         raise Wrong(f"{call}: its keys are (seed, depth), expected (depth, seed).")
@@ -1510,7 +1709,12 @@ def check_rows(rows, weights, call):
             "Train only those of this process's share."
         )
     if set(weights) != set(rows):
-        raise Wrong(f"{call}: it trained {sorted(weights)}, but returns rows for {sorted(rows)}.")
+        cause = None
+        if set(rows) > set(weights):  # only fit makes such rows
+            cause = "rows of an earlier call are among them; start with an empty dict in each call"
+        raise Wrong(
+            f"{call}: it trained {sorted(weights)}, but returns rows for {sorted(rows)}.", cause
+        )
 
 
 @pytest.mark.task("4.4")
@@ -1552,10 +1756,10 @@ def test_processes_share_the_sweep(lesson, world_size):
     for rows, _, call in shares:
         for key in rows:
             if key in trained:
-                cause = None
-                if all(set(rows) == set(rows_alone) for rows, _, _ in shares):
-                    cause = "rank and world_size are not used; each process does all runs"
-                raise Wrong(f"{call}: {key} is in the share of another process, too.", cause)
+                raise Wrong(
+                    f"{call}: {key} is in the share of another process, too.",
+                    shared_twice([set(rows) for rows, _, _ in shares], set(rows_alone)),
+                )
         trained |= set(rows)
     missing = set(rows_alone) - trained
     if missing:
@@ -1572,11 +1776,40 @@ def test_processes_share_the_sweep(lesson, world_size):
         if not differing:
             continue
         todo = "Call torch.manual_seed(seed) right before each network is built."
+        if depends_on_rank([weights for _, weights, _ in shares], weights_alone):
+            todo = "Only process 0 starts as it should: the seed must not depend on rank."
         if len(differing) < len(weights) and {seed for _, seed in differing} == {0}:
             todo = "With the other seeds it does not: 'if seed' takes 0 for no seed."
         raise Wrong(
             f"{call}: {differing[0]} starts from other weights than in a run by one process. {todo}"
         )
+
+
+def depends_on_rank(shares, weights_alone):
+    """Whether process 0 alone starts networks, of which it has several, as one process would."""
+
+    def agrees(weights):
+        return [all_equal(weights[key], weights_alone[key]) for key in weights]
+
+    if len(shares[0]) < 2 or not all(agrees(shares[0])):
+        return False
+    return not any(any(agrees(weights)) for weights in shares[1:])
+
+
+def shared_twice(shares, runs):
+    """Why several processes do the same runs, in words, or None."""
+    if all(share == runs for share in shares):
+        return "rank and world_size are not used; each process does all runs"
+    if all(share == shares[0] for share in shares):
+        return "rank is not used; process number rank begins with run number rank"
+    world_size = len(shares)
+    dealt = shares[: len(runs)]
+    if world_size > len(runs) and sum(map(len, dealt)) == len(runs) == len(set().union(*dealt)):
+        return (
+            f"there are {len(runs)} runs for {world_size} processes, so the last ones have none; "
+            "they return {}"
+        )
+    return None
 
 
 def check_every_nth(shares, world_size):
@@ -1609,6 +1842,25 @@ def check_every_nth(shares, world_size):
 def all_equal(tensors, others):
     """Whether two lists hold the same tensors."""
     return all(equal(tensor, other) for tensor, other in zip(tensors, others))
+
+
+@pytest.mark.task("4.4")
+@pytest.mark.parametrize("failure", [RuntimeError("loss"), OSError("disk"), KeyError(10)], ids=repr)
+def test_errors_of_fit_come_through(lesson, failure):
+    def fit(network, depth, seed):
+        if seed == 5:
+            raise failure
+        return {}
+
+    call = f"train_depths(fit, [10], [3, 5, 0], width=4) with a fit that raises {failure!r}"
+    with calling(call):
+        try:
+            lesson.train_depths(fit, [10], [3, 5, 0], width=4)
+        except Exception as error:
+            if error is failure:
+                return
+            raise
+    raise Wrong(f"{call} raises nothing. Catch no errors of fit: let them come through.")
 
 
 @pytest.mark.task("4.4")
@@ -1794,7 +2046,7 @@ def test_gains_by_hand(lesson, points, expected):
             todo = "Neither the list nor the dicts in it may change."
         raise Wrong(f"{call} changes the rows that it is given. {todo}")
     if len(got) != len(expected):
-        cause = None
+        cause = left_out(points, got)
         if len(lesson.marginal_gains(rows)) > len(got):
             cause = "numbers of an earlier call are among them; make a new list in each call"
         raise Wrong(
@@ -1807,6 +2059,8 @@ def test_gains_by_hand(lesson, points, expected):
     cause = likeliest(gain_mistakes(points, expected), functools.partial(same_gains, got))
     if not cause and any(are_rounded(got, expected, places) for places in range(5)):
         cause = advice("the numbers are rounded; return them as they are")
+    if not cause:
+        cause = advice(one_divisor(points, got))
     raise Wrong(f"{call} returned {rounded(got)}, expected {rounded(expected)}.{cause}")
 
 
@@ -1859,6 +2113,69 @@ def gain(before, after):
     macs_before, accuracy_before = before
     macs, accuracy = after
     return 100 * (accuracy - accuracy_before) / ((macs - macs_before) / 1e9)
+
+
+def gains_of(points):
+    """The gains from each of the points to the next."""
+    return [gain(before, after) for before, after in itertools.pairwise(points)]
+
+
+def left_out(points, got):
+    """Which networks a list of too few gains leaves out, in words, or None."""
+    ordered = sorted(points)
+    no_worse = ordered[:1]
+    better = ordered[:1]
+    for point in ordered[1:]:
+        if point[1] >= no_worse[-1][1]:
+            no_worse.append(point)
+        if point[1] > better[-1][1]:
+            better.append(point)
+    gains = gains_of(ordered)
+    of_equals = {accuracy: (macs, accuracy) for macs, accuracy in points}
+    first_of_equals = {accuracy: (macs, accuracy) for macs, accuracy in reversed(points)}
+    ways = {
+        "a step to a less accurate network is left out; its gain is a number below 0": [
+            gains_of(no_worse),
+            gains_of(better),
+            [value for value in gains if value >= 0],
+            [value for value in gains if value > 0],
+        ],
+        "of networks of equal accuracy only one is left, as with accuracies as keys of a dict": [
+            gains_of(sorted(of_equals.values())),
+            gains_of(sorted(first_of_equals.values())),
+        ],
+    }
+    causes = []
+    for cause, lists in ways.items():
+        if any(same_gains(got, known) for known in lists):
+            causes.append(cause)
+    return causes[0] if len(causes) == 1 else None
+
+
+def one_divisor(points, got):
+    """That unlike steps are divided by one and the same number, in words, or None."""
+    steps = list(itertools.pairwise(sorted(points)))
+    added = [(after[0] - before[0]) / 1e9 for before, after in steps]
+    if len(set(added)) < 2 or 0 in got:
+        return None
+    divisors = [100 * (after[1] - before[1]) / value for (before, after), value in zip(steps, got)]
+    if not max(divisors) - min(divisors) <= 1e-6 * divisors[0]:
+        return None
+    return (
+        f"every step is divided by {divisors[0]:.4g} GMACs, though they add {added[0]:.4g} and "
+        f"{added[1]:.4g}; divide by what each adds, as it is"
+    )
+
+
+def gains_over_best(points, of_equals=0):
+    """The gains of networks over the most accurate smaller one; of_equals: -1 takes the last."""
+    ordered = sorted(points)
+    gains = []
+    for i, point in enumerate(ordered[1:], 1):
+        best = max(accuracy for _, accuracy in ordered[:i])
+        candidates = [smaller for smaller in ordered[:i] if smaller[1] == best]
+        gains.append(gain(candidates[of_equals], point))
+    return gains
 
 
 def gain_in_percent(before, after):
@@ -1938,6 +2255,11 @@ def gain_mistakes(points, expected):
             gain(*[(macs, 0.01 if accuracy == 1 else accuracy) for macs, accuracy in pair])
             for pair in itertools.pairwise(sorted(points))
         ],
+        "each network is compared with the most accurate smaller one, not with the one before": (
+            gains_over_best(points)
+        ),
+        "each network is compared with the last of the most accurate smaller ones, "
+        "not with the one before": gains_over_best(points, of_equals=-1),
         "each network is compared with the smallest, not with the one before": (
             [gain(smallest, point) for point in larger]
         ),
