@@ -2706,7 +2706,7 @@ def count_parameters(model):
     wrong(
         "4.5",
         "a dict by accuracy",
-        "one for each step to a larger one",
+        "of networks of equal accuracy only one is left",
         definition(
             "marginal_gains",
             """
@@ -2723,7 +2723,7 @@ def marginal_gains(rows):
     wrong(
         "4.5",
         "beside the best so far",
-        None,
+        "accuracies are compared with the best so far",
         definition(
             "marginal_gains",
             """
@@ -3342,5 +3342,370 @@ return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
         "the gain per 10 million multiply-adds",
         "it is a hundredth of what it should be",
         edit("/ 1e9", "/ 1e7"),
+    ),
+    wrong(
+        "4.1",
+        "a stride of two at most",
+        "the stride 3 is taken for 2",
+        edit(
+            "        out_channels = self.expansion * channels\n",
+            "        out_channels = self.expansion * channels\n        stride = min(stride, 2)\n",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "height and width cut to a multiple of the stride",
+        "rounded down; round them up",
+        edit(
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n",
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n"
+            "        self.whole = stride\n",
+        ),
+        edit(
+            '        """Features in, features out."""\n',
+            "        height, width = [side // self.whole * self.whole for side in x.shape[2:]]\n"
+            "        x = x[:, :, :height, :width]\n",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "in eval mode from the first single image on",
+        "leaves parts of the block in eval mode",
+        edit(
+            '        """Features in, features out."""\n',
+            "        self.train(self.training and len(x) > 1)\n",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "every second channel starts at zero",
+        "is zero in 12 of its 24 channels only",
+        edit(
+            "        nn.init.zeros_(self.branch[-1].weight)\n"
+            "        self.shortcut = make_shortcut(in_channels, out",
+            "        self.branch[-1].weight.data[::2] = 0\n"
+            "        self.shortcut = make_shortcut(in_channels, out",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "starts at zero with as many channels as before",
+        "is set to zero under a condition",
+        edit(
+            "        nn.init.zeros_(self.branch[-1].weight)\n"
+            "        self.shortcut = make_shortcut(in_channels, out",
+            "        if in_channels == out_channels:\n"
+            "            nn.init.zeros_(self.branch[-1].weight)\n"
+            "        self.shortcut = make_shortcut(in_channels, out",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "the branch follows the shortcut",
+        "the branch starts from what the shortcut outputs",
+        edit(
+            "            nn.Conv2d(in_channels, channels, 1, bias=False),\n",
+            "            nn.Conv2d(out_channels, channels, 1, bias=False),\n",
+        ),
+        edit(
+            "            nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),\n",
+            "            nn.Conv2d(channels, channels, 3, padding=1, bias=False),\n",
+        ),
+        edit(
+            "        return F.relu(self.branch(x) + self.shortcut(x))\n\n\nLAYERS",
+            "        x = self.shortcut(x)\n        return F.relu(self.branch(x) + x)\n\n\nLAYERS",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "the shortcut is pooled at the end",
+        "whose statistics are then those of all positions",
+        edit(
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n",
+            "        shortcut = make_shortcut(in_channels, out_channels, 1)\n"
+            "        self.shortcut = nn.Sequential(shortcut, nn.MaxPool2d(1, stride))\n",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "noise in the branch",
+        "it draws random numbers each time",
+        edit(
+            "        return F.relu(self.branch(x) + self.shortcut(x))\n\n\nLAYERS",
+            "        return F.relu(self.branch(x + 0.1 * torch.randn_like(x)) + self.shortcut(x))\n"
+            "\n\nLAYERS",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "dilated",
+        "channels has dilation 2, expected 1",
+        edit(
+            "            nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),\n",
+            "            nn.Conv2d(channels, channels, 3, stride, padding=2, dilation=2, bias=False),\n",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "a projection everywhere",
+        "the shortcut is a convolution; where the shape stays it is the identity",
+        edit(
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n",
+            "        projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)\n"
+            "        self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(out_channels))\n",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "a projection without a batch norm",
+        "the shortcut's convolution has no batch norm",
+        edit(
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n",
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n"
+            "        if not isinstance(self.shortcut, nn.Identity):\n"
+            "            self.shortcut = self.shortcut[0]\n",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "three stages with a stride",
+        "stage 4, block 1's first 3x3 convolution has stride 1, expected 2",
+        edit(
+            "stride = 2 if i > 0 and j == 0 else 1",
+            "stride = 2 if 0 < i < 3 and j == 0 else 1",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "images are enlarged first",
+        "what reaches the stem's convolution is (2, 3, 18, 28)",
+        edit(
+            "return nn.Sequential(make_stem(stem, width),",
+            "return nn.Sequential(nn.Upsample(scale_factor=2), make_stem(stem, width),",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "the mean over 16 positions, however many there are",
+        "times the mean over all positions",
+        before(
+            "build_resnet",
+            """class MeanOfSixteen(nn.Module):
+    def forward(self, x):
+        return x.flatten(2).sum(dim=2) / 16
+""",
+        ),
+        edit("nn.AdaptiveAvgPool2d(1), nn.Flatten(),", "MeanOfSixteen(),"),
+    ),
+    wrong(
+        "4.2",
+        "a list with one block many times",
+        "are one and the same; [block(...)] * n holds one block",
+        edit(
+            "        for j in range(count):\n"
+            "            stride = 2 if i > 0 and j == 0 else 1\n"
+            "            blocks.append(block(in_channels, channels, stride))\n"
+            "            in_channels = block.expansion * channels\n",
+            "        blocks.append(block(in_channels, channels, 2 if i > 0 else 1))\n"
+            "        in_channels = block.expansion * channels\n"
+            "        blocks += [block(in_channels, channels)] * (count - 1)\n",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "logits without a bias",
+        "the linear layer has no bias",
+        edit(
+            "nn.Linear(in_channels, num_classes))",
+            "nn.Linear(in_channels, num_classes, bias=False))",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "a stem of the paper's width",
+        "the stem's convolution outputs 64 channels, expected width = 4",
+        edit(
+            "    blocks = []\n    in_channels = width\n",
+            "    blocks = []\n    in_channels = 64\n",
+        ),
+        edit(
+            "nn.Sequential(make_stem(stem, width),",
+            "nn.Sequential(make_stem(stem, 64),",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "one stem for all",
+        "share weights: 3 of 62 parameters, such as 0.0.weight",
+        before(
+            "build_resnet",
+            "make_one_stem = functools.cache(make_stem)\n",
+        ),
+        edit(
+            "nn.Sequential(make_stem(stem, width),",
+            "nn.Sequential(make_one_stem(stem, width),",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "each mode put back with train, the model's own last",
+        "model.train(mode) sets all parts below, too",
+        edit(
+            "    for module, mode in modes:\n        module.training = mode\n",
+            "    for module, mode in reversed(modes):\n        module.train(mode)\n",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "images as wide as high",
+        "it takes images to be as wide as high",
+        edit(
+            "macs.append(output.numel() * layer.weight[0].numel())",
+            "numbers = output.numel()\n"
+            "        if output.ndim == 4:\n"
+            "            numbers = numbers // output.shape[3] * output.shape[2]\n"
+            "        macs.append(numbers * layer.weight[0].numel())",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "every layer at all positions of the image",
+        "the model is not run",
+        hole(
+            "count_macs",
+            "rows = shape[1] * shape[2]\n"
+            "layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]\n"
+            "return sum(layer.weight.numel() * rows // layer.stride[0] for layer in layers)",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "the layers below the model",
+        "the model itself can be such a layer: model.modules() has it, too",
+        edit(
+            "layers = [layer for layer in model.modules() if isinstance(",
+            "layers = [layer for layer in list(model.modules())[1:] if isinstance(",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "two images at once",
+        "In eval mode, one is enough for batch norm",
+        edit(
+            "image = torch.zeros(1,",
+            "image = torch.zeros(2,",
+        ),
+        edit(
+            "macs.append(output.numel() *",
+            "macs.append(output[0].numel() *",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "runs out of memory in silence",
+        "Catch no errors of fit: let them come through",
+        edit(
+            "        rows[depth, seed] = fit(network, depth, seed)\n",
+            "        with contextlib.suppress(RuntimeError):\n"
+            "            rows[depth, seed] = fit(network, depth, seed)\n",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "every process begins with the first run",
+        "rank is not used; process number rank begins with run number rank",
+        edit(
+            "runs[rank::world_size]",
+            "runs[::world_size]",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "no process without a run",
+        "there are 9 runs for 10 processes",
+        edit(
+            "    rows = {}\n    for depth, seed in runs[rank::world_size]:",
+            "    rows = {}\n"
+            "    rank = min(rank, len(runs) - 1)\n"
+            "    for depth, seed in runs[rank::world_size]:",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "a seed for each process",
+        "the seed must not depend on rank",
+        edit(
+            "torch.manual_seed(seed)",
+            "torch.manual_seed(seed + 1000 * rank)",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "seeds are taken off their list",
+        "depths and seeds belong to the caller",
+        hole(
+            "train_depths",
+            "rows = {}\n"
+            "place = 0\n"
+            "while len(seeds):\n"
+            "    seed = seeds.pop()\n"
+            "    for depth in depths:\n"
+            "        if place % world_size == rank:\n"
+            "            torch.manual_seed(seed)\n"
+            "            network = build_resnet(depth, width).apply(initialise)\n"
+            "            rows[depth, seed] = fit(network, depth, seed)\n"
+            "        place += 1\n"
+            "return rows",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "a row for each depth",
+        "one of its keys is an object of the type int",
+        edit(
+            "        rows[depth, seed] = fit",
+            "        rows[depth] = fit",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "one dict for all calls",
+        "rows of an earlier call are among them",
+        edit(
+            'world_size=1):\n    """Train a network of every depth with',
+            'world_size=1, rows={}):  # noqa: B006\n    """Train a network of every depth with',
+        ),
+        edit(
+            "    rows = {}\n    for depth, seed in runs[rank::world_size]:",
+            "    for depth, seed in runs[rank::world_size]:",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "beside the best network so far",
+        "each network is compared with the most accurate smaller one",
+        edit(
+            '        points = 100 * (larger["accuracy"] - smaller["accuracy"])\n',
+            '        smaller = max(ordered[: ordered.index(larger)], key=lambda row: row["accuracy"])\n'
+            '        points = 100 * (larger["accuracy"] - smaller["accuracy"])\n',
+        ),
+    ),
+    wrong(
+        "4.5",
+        "no less than 10 million multiply-adds",
+        "every step is divided by 0.01 GMACs, though they add 0.001",
+        edit(
+            "gains.append(points / gmacs)",
+            "gains.append(points / max(gmacs, 1e-2))",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "gains only",
+        "a step to a less accurate network is left out",
+        edit(
+            "        gains.append(points / gmacs)\n",
+            "        if points >= 0:\n            gains.append(points / gmacs)\n",
+        ),
     ),
 ]
