@@ -749,8 +749,8 @@ def repeated_block(model):
     for name, module in model.named_modules(remove_duplicate=False):
         if module in names and list(module.children()) and list(module.parameters()):
             return (
-                f"model.{names[module]} and model.{name} are one and the same; "
-                "[block(...)] * n holds one block n times, so make each anew"
+                f"model.{names[module]} and model.{name} are one and the same block; "
+                "make one for each place, for [block(...)] * n is one block n times"
             )
         names.setdefault(module, name)
     return None
@@ -1253,7 +1253,7 @@ def check_macs(lesson, model, size, name):
         mistakes = {"it runs two images, so it counts twice": 2 * expected}
     hint = likeliest(mistakes, lambda known: got == known)
     if not hint and not recorder.ops:
-        hint = advice("the model is not run, so what reaches its layers is guessed; run it")
+        hint = advice("the model is not run in this call; run it, with a hook on each layer")
     if not hint:
         hint = (
             " It is the sum, over every run of a convolution or linear layer, "
