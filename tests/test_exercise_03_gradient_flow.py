@@ -1094,6 +1094,12 @@ def correlation_mistakes(lesson, network, images, neighbours):
         nn.init.zeros_(constant[1].weight)
         return correlate(lesson, constant, images, neighbours, "")
 
+    def at_same_inputs():
+        if of_zero_gradients() == 1:
+            return math.nan
+        usual = correlate(lesson, make_network(lesson), images, neighbours, "")
+        return 1 if math.isclose(usual, 1, abs_tol=1e-4) else math.nan  # logits may be alike
+
     return {
         "the model is in train mode; "
         "in eval mode one image has no say in another's logits": of_train_mode,
@@ -1182,9 +1188,7 @@ def correlation_mistakes(lesson, network, images, neighbours):
         "it is the gradient of the largest logit, not of all of them summed": lambda: of(
             lambda logits: logits.amax(dim=1).sum()
         ),
-        "both gradients are taken at the same inputs": lambda: (
-            math.nan if of_zero_gradients() == 1 else 1
-        ),
+        "both gradients are taken at the same inputs": at_same_inputs,
         "it is 1 whatever the gradients are": lambda: 1 if of_zero_gradients() == 1 else math.nan,
         "the gradients of different images are compared, "
         "not those of an image and its neighbour": lambda: cosines(first[:-1], first[1:]).mean(),
