@@ -5,6 +5,7 @@ import copy
 import functools
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -32,7 +33,14 @@ from torch import equal, nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import SqueezeExcitation, StochasticDepth
-from unchanged import Everything, disturb, same_tensor, somebody_elses_hook
+from unchanged import (
+    Everything,
+    TorchsClasses,
+    disturb,
+    fresh_copy,
+    same_tensor,
+    somebody_elses_hook,
+)
 
 CLASSES = 5
 MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -149,6 +157,19 @@ def check_unchanged(before, what, *may_change):
 
 
 @contextlib.contextmanager
+def trying_again():
+    """Around the learner's code that a diagnosis runs once more: torch stays as it was."""
+    classes = TorchsClasses()
+    gradients_on = torch.is_grad_enabled()
+    try:
+        with contextlib.suppress(Exception):
+            yield
+    finally:
+        torch.set_grad_enabled(gradients_on)
+        classes.restore()
+
+
+@contextlib.contextmanager
 def without_head(model):
     """Take fc away from a model, inside with."""
     head = model.fc
@@ -191,7 +212,7 @@ def test_head_is_new_and_fits(lesson, block, width, classes, training):
         raise Wrong(f"{call} leaves the model without a layer model.fc.")
     check_names(body_before, model, call)
     if model.fc is old_head:
-        reason = ""
+        reason = " Make a new nn.Linear: resizing the old one is not enough."
         if classes == CLASSES:
             reason = (
                 " It has as many outputs as are wanted here, yet it knows the old classes: "
@@ -212,13 +233,27 @@ def test_head_is_new_and_fits(lesson, block, width, classes, training):
             f"{call}: fc is a lazy layer, without weights until it first runs. Make an nn.Linear, "
             "which has them at once."
         )
-    check_same_body(body_before, model, call, "Only fc is to be replaced.")
+    try:
+        check_same_body(body_before, model, call, "Only fc is to be replaced.")
+    except Wrong as wrong:
+        raise wrong.because(forward_pass(body_before, model)) from None
     check_tensor(logits, torch.empty(3, classes), what)
     check_head_size(model.fc, old_head, width, classes, call)
     ones = torch.ones(3)
     if is_close(logits.exp().sum(1), ones, 1e-4) or is_close(logits.sum(1), ones, 1e-4):
         raise Wrong(f"{what} gives probabilities; the head gives logits, without softmax.")
     check_linear(model.fc, old_head, width, call)
+
+
+def forward_pass(before, model):
+    """That a batch norm has counted one more batch than before, in words, or None."""
+    for name, value in body(model).items():
+        if name.endswith("num_batches_tracked") and name in before and value > before[name]:
+            return (
+                "a forward pass in train mode moves running statistics; none is needed, for "
+                "fc.in_features is the width"
+            )
+    return None
 
 
 def check_same_model(got, model, call):
@@ -273,6 +308,8 @@ def wrong_input(head, width):
 def check_head_size(head, old_head, width, classes, call):
     """Raise Wrong unless a head is new, and has a weight and a bias of the right shapes."""
     sizes = {tuple(parameter.shape) for parameter in head.parameters()}
+    if head is old_head:
+        raise Wrong(f"{call} leaves the old model.fc in its place. Make a new nn.Linear.")
     if any(layer is old_head for layer in head.modules()):
         raise Wrong(
             f"{call} keeps the old layer and puts another behind it. Put a new one in its place."
@@ -459,8 +496,17 @@ def frozen(lesson, block=BasicBlock, training=True):
     values = body(model)
     norms = norms_of(model)
     call = "freeze_backbone(model)"
-    with calling(call):
-        got = lesson.freeze_backbone(model)
+    try:
+        with gradients_stay(call), calling(call):
+            got = lesson.freeze_backbone(model)
+    except Wrong as wrong:
+        cause = None
+        if re.search(r"'(BasicBlock|Bottleneck|SqueezeExcitation)' object has no", str(wrong)):
+            cause = (
+                "the parts of a stage are not all alike; take every nn.BatchNorm2d of "
+                "model.modules()"
+            )
+        raise wrong.because(cause) from None
     if type(got) is ResNet and got is not model:
         raise Wrong(
             "freeze_backbone(model) returned another model, such as a copy. "
@@ -518,21 +564,23 @@ def three_steps(model):
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
 def test_only_the_head_requires_gradients(lesson, block):
     model = frozen(lesson, block)
+    on_a_module = None
+    if any("requires_grad" in vars(module) for module in model.modules()):
+        on_a_module = (
+            "requires_grad is set on a module, where it does nothing; call "
+            "requires_grad_(...), which reaches its parameters"
+        )
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not name.startswith("fc."):
-            cause = None
-            if "fc" in name:
+            cause = on_a_module
+            if "fc" in name and not cause:
                 cause = f"{name} has fc in its name, yet is no part of model.fc"
-            if any("requires_grad" in vars(module) for module in model.modules()):
-                cause = (
-                    "requires_grad is set on a module, where it does nothing; call "
-                    "requires_grad_(False), which reaches its parameters"
-                )
             raise Wrong(f"after freeze_backbone(model), {name} still requires a gradient.", cause)
         if not parameter.requires_grad and name.startswith("fc."):
             raise Wrong(
                 f"after freeze_backbone(model), {name} requires no gradient. "
-                "The head is to be trained."
+                "The head is to be trained.",
+                on_a_module,
             )
 
 
@@ -544,10 +592,24 @@ def test_the_head_of_a_frozen_model_is_thawed(lesson):
         lesson.freeze_backbone(model)
     for name, parameter in model.named_parameters():
         if name.startswith("fc.") and not parameter.requires_grad:
+            cause = None
+            if keeps_statistics(frozen(lesson)) and not keeps_statistics(model):
+                cause = (
+                    "it returns early where something is frozen; what is left remains to be done"
+                )
             raise Wrong(
                 f"after {call}, {name} requires no gradient. The head is to be trained: set its "
-                "requires_grad to True."
+                "requires_grad to True.",
+                cause,
             )
+
+
+def keeps_statistics(model):
+    """Whether a model in train mode leaves the running mean of its first batch norm."""
+    before = model.bn1.running_mean.clone()
+    with torch.no_grad():
+        model.train()(make_images(2))
+    return equal(model.bn1.running_mean, before)
 
 
 @pytest.mark.task("5.2")
@@ -591,6 +653,11 @@ def test_three_steps_change_the_head_and_not_one_bit_else(lesson, block):
                     "this batch norm is of a subclass of nn.BatchNorm2d; "
                     "isinstance(module, nn.BatchNorm2d) finds it, too"
                 )
+            if stays_awake(model.get_submodule(name.rpartition(".")[0])):
+                cause = (
+                    "this batch norm is in train mode, and its train(False) does not change that; "
+                    "call its eval() before you replace its train"
+                )
             raise Wrong(
                 f"after freeze_backbone(model), model.train() and three steps, {name} has moved.",
                 cause,
@@ -600,10 +667,21 @@ def test_three_steps_change_the_head_and_not_one_bit_else(lesson, block):
             "It should require no gradient."
         )
     if equal(head_before, model.fc.weight):
+        cause = None
+        if not model(make_images(2)).requires_grad:
+            cause = "the model runs without gradients, as under no_grad, so that fc gets none"
         raise Wrong(
             "after freeze_backbone(model) and three steps, fc has not changed. "
-            "The head is to be trained."
+            "The head is to be trained.",
+            cause,
         )
+
+
+def stays_awake(norm):
+    """Whether a batch norm is in train mode, and train(False) does not change that."""
+    was_awake = norm.training
+    norm.train(False)
+    return was_awake and norm.training
 
 
 @pytest.mark.task("5.2")
@@ -619,34 +697,85 @@ def test_a_frozen_backbone_computes_the_same_in_train_mode(lesson, training):
         expected = untouched(images)
     for mode, got in logits.items():
         check_tensor(got, expected, f"model(images) after freeze_backbone(model), in {mode} mode,")
-        if not is_close(got, expected, 1e-4):
-            raise Wrong(
-                f"after freeze_backbone(model), in {mode} mode, "
-                "the model gives other logits than before in eval mode. "
-                "Its batch norms should use their running statistics in either mode, "
-                "and nothing else may change."
+    if not is_close(logits["eval"], expected, 1e-4):
+        cause = likeliest(norm_mistakes(model, images), functools.partial(is_close, logits["eval"]))
+        raise Wrong(
+            "after freeze_backbone(model), the model gives other logits than before, even in eval "
+            f"mode. There nothing may change.{cause}"
+        )
+    if not is_close(logits["train"], expected, 1e-4):
+        cause = None
+        if not all(norm.track_running_stats for norm in norms_of(model)):
+            cause = (
+                "track_running_stats is False now, with which batch norms in train mode still take "
+                "the batch's statistics; leave it True, and keep them in eval mode"
             )
+        raise Wrong(
+            "after freeze_backbone(model), in train mode, "
+            "the model gives other logits than before in eval mode. "
+            "Its batch norms should use their running statistics in either mode, "
+            "and nothing else may change.",
+            cause,
+        )
+
+
+def norm_mistakes(model, images):
+    """The logits in eval mode that the known wrong ways to freeze batch norms lead to."""
+
+    def without(*names):
+        other = make_model(training=False)
+        with torch.no_grad():
+            for norm in norms_of(other):
+                for name in names:
+                    getattr(norm, name).fill_(float(name == "weight"))
+            return other(images)
+
+    def awake():
+        other = make_model(training=False)
+        for norm, own in zip(norms_of(other), norms_of(model)):
+            norm.training = stays_awake(own)
+        with torch.no_grad():
+            return other(images)
+
+    mistakes = {
+        "the batch norms leave out their weight and bias": lambda: without("weight", "bias"),
+        "the batch norms leave out their weight": lambda: without("weight"),
+        "the batch norms leave out their bias": lambda: without("bias"),
+    }
+    if any(map(stays_awake, norms_of(model))):
+        mistakes[
+            "batch norms are in train mode, and their train(False) does not change that; "
+            "call eval() before you replace their train"
+        ] = awake
+    return mistakes
 
 
 @pytest.mark.task("5.2")
 def test_frozen_batch_norms_use_the_numbers_that_they_have_now(lesson):
     model = frozen(lesson)
     other = make_model(training=False)
+    images = make_images(2)
+    with torch.no_grad(), calling("model(images) after freeze_backbone(model)"):
+        was_right = is_close(model.train()(images), other(images), 1e-4)
     with torch.no_grad():
         for norm in norms_of(other):
             for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
                 tensor.mul_(1.5)
-    images = make_images(2)
     what = "model(images) after freeze_backbone(model) and model.load_state_dict(..., assign=True)"
     with torch.no_grad(), calling(what):
         model.load_state_dict(other.state_dict(), assign=True)
         got = model.train()(images)
         expected = other(images)
     if not is_close(got, expected, 1e-4):
+        hint = ""
+        if was_right:
+            hint = (
+                " Frozen batch norms use the statistics and weights that they have now, "
+                "not those that they had when they were frozen."
+            )
         raise Wrong(
-            f"{what} gives other logits than an untouched model in eval mode with these numbers. "
-            "Frozen batch norms use the statistics and weights that they have now, "
-            "not those that they had when they were frozen."
+            f"{what} gives other logits than an untouched model in eval mode with these numbers."
+            f"{hint}"
         )
 
 
@@ -763,15 +892,18 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
     if len(plain(got, what, tuple, list)) != 2:
         raise Wrong(f"{what} returned {len(got)} things, expected (features, labels).")
     features, labels = got
-    check_features_shape(features, expected, what)
+    check_features_shape(features, expected, batches, what)
     check_kind(features, "features", torch.float32, what)
     check_kind(labels, "labels", torch.int64, what)
     if not is_close(features, expected, 1e-4):
         mistakes = features_mistakes(model, batches, expected)
-        cause = likeliest(mistakes, lambda known: is_close(features, known, 1e-3))
+        hint = likeliest(mistakes, lambda known: is_close(features, known, 1e-3))
+        hint = hint or mode_cause(lesson, untouched, batches, expected)
+        hint = hint or advice(rounded_features(features, expected))
+        hint = hint or advice(other_images(lesson, untouched, batches, features))
         raise Wrong(
             f"{what}: the features are not what reaches fc when all of the model is in eval mode."
-            f"{cause or mode_cause(lesson, untouched, batches, expected)}"
+            f"{hint}"
         )
     if type(labels) is not torch.Tensor:
         raise Wrong(f"{what}: the labels are {in_words(labels)}, expected a tensor.")
@@ -779,7 +911,8 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
         raise Wrong(f"{what}: the labels are {labels}, expected those of the batches, in order.")
     if not isinstance(model.fc, nn.Linear):
         raise Wrong(
-            f"{what} leaves a {type(model.fc).__name__} in the place of model.fc. Put fc back."
+            f"{what} leaves another layer in the place of model.fc, of the type "
+            f"{type(model.fc).__name__}. Put fc back."
         )
     images, _ = batches[0]
     was_training = {module: module.training for module in model.modules()}
@@ -822,10 +955,23 @@ def test_features_are_what_reaches_the_head_of_any_network(lesson):
     expected = hooked_features(model, batches)
     check_tensor(features, expected, f"{what}: the features")
     if not is_close(features, expected, 1e-4):
-        raise Wrong(
-            f"{what}: the features are not what reaches fc. Run the model itself, not its parts "
-            "one by one: not all that it computes is a part."
-        )
+        hint = ""
+        if features_are_usually_right(lesson):
+            hint = (
+                " Run the model itself, not its parts one by one: not all that it computes is a "
+                "part."
+            )
+        raise Wrong(f"{what}: the features are not what reaches fc.{hint}")
+
+
+def features_are_usually_right(lesson):
+    """Whether the features are right in the simplest case: one call, a plain model in eval mode."""
+    model = make_model(training=False)
+    batches = make_batches((3, 2))
+    with trying_again():
+        features, _ = fresh_copy(lesson).extract_features(model, iter(batches))
+        return is_close(features, hooked_features(model, batches), 1e-4)
+    return False
 
 
 @pytest.mark.task("5.3")
@@ -845,7 +991,10 @@ def test_features_are_those_of_this_call(lesson):
     has_labels = equal(labels, torch.cat([of_batch for _, of_batch in batches]))
     if not has_labels or not is_close(features, hooked_features(model, batches), 1e-4):
         name = "features" if has_labels else "labels"
-        raise Wrong(f"{what} does not give the {name} of these. Keep nothing between calls.")
+        hint = ""
+        if name == "labels" or features_are_usually_right(lesson):
+            hint = " Keep nothing between calls."
+        raise Wrong(f"{what} does not give the {name} of these.{hint}")
     what = "extract_features(model, batches), a third time, where gradients are off,"
     with torch.no_grad(), gradients_stay(what), calling(what):
         features, labels = lesson.extract_features(model, iter(make_batches((4, 3))))
@@ -880,10 +1029,10 @@ def test_features_are_those_of_eval_mode_whatever_modules_there_are(lesson):
     )
     features, _ = features_and_labels(lesson, model, batches, what)
     if not is_close(features, hooked_features(model, batches), 1e-4):
-        raise Wrong(
-            f"{what} gives other features than in eval mode. "
-            "Put every module into eval mode, of whatever class it is."
-        )
+        hint = ""
+        if features_are_usually_right(lesson):
+            hint = " Put every module into eval mode, of whatever class it is."
+        raise Wrong(f"{what} gives other features than in eval mode.{hint}")
     if any(requires_grad):
         raise Wrong(
             f"{what} runs the model with gradients, which takes time and memory. Say: with "
@@ -949,7 +1098,7 @@ def gradients_stay(what):
         torch.set_grad_enabled(were_on)
 
 
-def check_features_shape(features, expected, what):
+def check_features_shape(features, expected, batches, what):
     """Raise Wrong unless the features have the shape of the pooling's output, and no graph."""
     if isinstance(features, torch.Tensor) and features.shape[2:] == (1, 1):
         raise Wrong(
@@ -971,7 +1120,17 @@ def check_features_shape(features, expected, what):
             f"{what}: there are {size[0]} features of {count} images. Does a list, or a hook, of "
             "an earlier call remain?"
         )
-    check_tensor(features, expected, f"{what}: the tensor of the features")
+    hint = ""
+    if size[1:] == (width,):
+        of_batches = expected.split([len(labels) for _, labels in batches])
+        some = {
+            "the last batch is left out": torch.cat(of_batches[:-1]),
+            "the first batch is left out": torch.cat(of_batches[1:]),
+            "only the first batch's features are there": of_batches[0],
+            "only the last batch's features are there": of_batches[-1],
+        }
+        hint = likeliest(some, lambda known: is_close(features, known, 1e-3))
+    check_tensor(features, expected, f"{what}: the tensor of the features", hint)
     if features.requires_grad:
         raise Wrong(f"{what}: the features carry a graph. Compute them under torch.no_grad().")
 
@@ -981,8 +1140,13 @@ def check_kind(tensor, name, dtype, what):
     if type(tensor) is not torch.Tensor:
         return
     if tensor.dtype != dtype:
+        hint = ""
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            hint = " torch.autocast or a conversion makes them so: use neither."
+        if name == "labels" and tensor.is_floating_point():
+            hint = " A conversion, or joining them with floats, such as torch.empty(0), does that."
         raise Wrong(
-            f"{what}: the {name} are {tensor.dtype}, expected {dtype}. Take them as they are."
+            f"{what}: the {name} are {tensor.dtype}, expected {dtype}. Take them as they are.{hint}"
         )
     if tensor.is_inference():
         raise Wrong(
@@ -996,7 +1160,10 @@ def features_mistakes(model, batches, expected):
     without_maxpool = copy.deepcopy(model).eval()
     without_maxpool.maxpool = nn.Identity()
     without_maxpool.fc = nn.Identity()
+    mirrored = hooked_features(model, [(images.flip(3), labels) for images, labels in batches])
     return {
+        "the features are a mean over each image and its mirror image; give the model each image "
+        "once, as it is": (expected + mirrored) / 2,
         "model.maxpool is left out; run model(images), and catch the input of fc": torch.cat(
             [without_maxpool(images) for images, _ in batches]
         ).detach(),
@@ -1012,11 +1179,43 @@ def mode_cause(lesson, model, batches, expected):
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         module.train = lambda mode=True, module=module: module
-    with contextlib.suppress(Exception):
+    with trying_again():
         features, _ = lesson.extract_features(model, iter(batches))
         if is_close(features, expected, 1e-4):
             return advice("a part of the model is in train mode; put all of it into eval mode")
     return ""
+
+
+def rounded_features(features, expected):
+    """That the features are correct but for a dtype of fewer digits on the way, in words; or None.
+
+    What is too large for that dtype may be infinite.
+    """
+    for kind in (torch.float16, torch.bfloat16):
+        limit = torch.finfo(torch.float16).max
+        is_near = is_close(features.clamp(max=limit), expected.clamp(max=limit), 1e-2)
+        if is_near and same_tensor(features.to(kind).float(), features):
+            name = str(kind).removeprefix("torch.")
+            return f"the features are rounded to {name} on the way; keep them in float32"
+    return None
+
+
+def other_images(lesson, model, batches, features):
+    """That the features are correct for the images that reach the model, in words; or None."""
+    model = copy.deepcopy(model)
+    seen = []
+    model.conv1.register_forward_pre_hook(
+        lambda layer, inputs: seen.append((inputs[0].clone(), None))
+    )
+    with trying_again():
+        lesson.extract_features(model, iter(batches))
+    with contextlib.suppress(Exception):  # there may be none, or strange ones
+        if is_close(hooked_features(model, list(seen)), features, 1e-3):
+            return (
+                "other images reach the model than those of the batches; give it each as it is, "
+                "for they are normalised already"
+            )
+    return None
 
 
 # Task 5.3: linear_probe
