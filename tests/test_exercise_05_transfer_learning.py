@@ -1350,9 +1350,21 @@ def probe_mistakes(features, labels, classes, penalty):
     def balanced(logits, labels):
         return F.cross_entropy(logits, labels, weight=1 / labels.bincount().double())
 
+    def one_against_the_rest(logits, labels):
+        targets = F.one_hot(labels, classes).double()
+        return F.binary_cross_entropy_with_logits(logits, targets)
+
     def on_standardised():
         deviation, mean = torch.std_mean(features, dim=0)
         return optimum((features - mean) / deviation, labels, classes, penalty)
+
+    def folded_back():
+        deviation, mean = torch.std_mean(features, dim=0)
+        probe = on_standardised()
+        with torch.no_grad():
+            probe.weight /= deviation
+            probe.bias -= probe.weight @ mean.double()
+        return probe
 
     default = "the penalty is 0.001, whatever penalty says"
     if penalty == 0:
@@ -1378,8 +1390,15 @@ def probe_mistakes(features, labels, classes, penalty):
         "the penalty is on the weights' absolute values; sum their squares": (
             lambda: best(penalty, absolute_values)
         ),
-        "the cross-entropy is summed over the images; take its mean": (
+        "the penalty is too weak by the number of images: the cross-entropy is summed over the "
+        "images (take its mean), or the penalty is divided by their number (leave it as it is)": (
             lambda: best(penalty / len(labels))
+        ),
+        "the penalty is divided by the number of classes, as by a mean over them; sum": (
+            lambda: best(penalty / classes)
+        ),
+        "it minimises a binary cross-entropy, each class against the rest; take cross_entropy": (
+            lambda: best(penalty, loss=one_against_the_rest)
         ),
         "softmax is applied before cross_entropy, which applies it itself": (
             lambda: best(penalty, loss=softmax_twice)
@@ -1397,7 +1416,12 @@ def probe_mistakes(features, labels, classes, penalty):
         "it is trained on the first 90 % of the images; train on all": (
             lambda: optimum(*(x[: len(x) * 9 // 10] for x in (features, labels)), classes, penalty)
         ),
+        "it is not trained on the first 20 % of the images; train on all": (
+            lambda: optimum(*(x[len(x) // 5 :] for x in (features, labels)), classes, penalty)
+        ),
         "it is trained on standardised features, and given others": on_standardised,
+        "the penalty is on the weights for standardised features; it is for those of the layer "
+        "that you return": folded_back,
         "it is trained on centred features, and given others": (
             lambda: optimum(features - features.mean(dim=0), labels, classes, penalty)
         ),
@@ -1407,10 +1431,11 @@ def probe_mistakes(features, labels, classes, penalty):
     }
 
 
-def likeliest_probe(probe, features, mistakes):
+def likeliest_probe(probe, features, mistakes, train_again):
     """A sentence that names the mistake whose probe is near, if no other's is nearly as near.
 
-    What all logits of an image have in common does not count.
+    What all logits of an image have in common does not count. train_again() gives the learner's
+    probe from other initial weights.
     """
 
     def centred(layer):
@@ -1425,6 +1450,14 @@ def likeliest_probe(probe, features, mistakes):
     nearest, second = sorted(distances, key=distances.get)[:2]
     if distances[nearest] < min(0.08, 0.4 * distances[second]):
         return advice(nearest)
+    with trying_again():
+        if (got - centred(train_again())).norm() > 0.1 * got.norm():
+            return (
+                "\nFrom other initial weights it ends at another probe: it stops too soon, or its "
+                "steps do not lead to the minimum. The learning rate is too large or too small, or "
+                "gradients are never cleared, or not before each backward(), or a part of the loss "
+                "has none (.data, detach())."
+            )
     return (
         "\nIt minimises something else, or the training stops too soon, "
         "or its steps do not lead to the minimum: "
@@ -1474,7 +1507,9 @@ def test_probe_comes_near_the_minimum(lesson, kind, size, penalty, share):
     at_zero = -(shares * shares.log()).sum().item()  # the least that the bias alone reaches
     if got <= least + share * (at_zero - least):
         return
-    hint = likeliest_probe(probe, features, probe_mistakes(features, labels, 4, penalty))
+    mistakes = probe_mistakes(features, labels, 4, penalty)
+    train_again = functools.partial(lesson.linear_probe, features, labels, 4, **settings)
+    hint = likeliest_probe(probe, features, mistakes, train_again)
     raise Wrong(f"{call}: cross-entropy plus penalty is {got:.4f}, it could be {least:.4f}.{hint}")
 
 
@@ -1499,9 +1534,20 @@ def check_all_count(lesson, features, labels, hint):
     got = objective(probe, features, labels, 1e-3)
     least = objective(best, features.double(), labels, 1e-3)
     if got > least + 0.03:
+        hint = f" {hint}" if probe_is_usually_right(lesson) else ""
         raise Wrong(
-            f"{call}: cross-entropy plus penalty is {got:.4f}, it could be {least:.4f}. {hint}"
+            f"{call}: cross-entropy plus penalty is {got:.4f}, it could be {least:.4f}.{hint}"
         )
+
+
+def probe_is_usually_right(lesson):
+    """Whether a probe comes near the minimum where no image is rare and none comes often."""
+    features, labels = clusters(**MIXED)
+    with trying_again():
+        probe = lesson.linear_probe(features, labels, 4)
+        least = objective(optimum(features, labels, 4, 1e-3), features.double(), labels, 1e-3)
+        return objective(probe, features, labels, 1e-3) < least + 0.03
+    return False
 
 
 @pytest.mark.task("5.3")
@@ -1568,6 +1614,9 @@ def rate_mistakes(lr, factor):
         ),
         "factor is multiplied by the part's number, from 1; raise it to that power, from 0": (
             lambda i: lr * factor * (i + 1)
+        ),
+        "factor is divided by the part's number; raise it to that power, factor**i": (
+            lambda i: lr * factor / i if i else lr
         ),
         "the rates fall in equal steps; multiply by factor each time, factor**i": (
             lambda i: lr * (1 - i * (1 - factor))
@@ -1692,12 +1741,29 @@ def why_in_no_group(model, name, known, others):
     """
     data = model.get_parameter(name).data_ptr()
     if any(other.data_ptr() == data for other in others):
-        return " A tensor that shares its numbers is (.data or detach()): put in the parameter."
+        return (
+            " A tensor that shares its numbers is (.data, detach() or state_dict()): put in the "
+            "parameter."
+        )
     frozen_ones = {name for name, own in model.named_parameters() if not own.requires_grad}
     missing = {name for name, (_, rate) in known.items() if rate is None}
     if missing == frozen_ones:
         return " What is frozen now may be thawed later: it belongs in a group, too."
     return ""
+
+
+def why_in_two_groups(name, groups):
+    """What is wrong, in words, if a parameter is in two groups, or None."""
+    contents = {tuple(map(id, group["params"])) for group in groups}
+    if len(contents) == 1:
+        return "all groups share one list of parameters; make a new one for each"
+    part, _, rest = name.partition(".")
+    if part in PARTS and any(word in rest for word in ("fc", "conv1", "bn1")):
+        return (
+            f"it is part of {part}, whatever its name has in it; compare the name's first part "
+            "alone, not any of it"
+        )
+    return None
 
 
 def groups_of(lesson, model, lr, factor, call):
@@ -1739,15 +1805,19 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
     before = Everything(model)
     call = f"parameter_groups(model, {lr}, {factor})"
     rates = {}
-    own_ids = {id(parameter) for parameter in model.parameters()}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     others = []  # tensors in the groups that are no parameters of the model
-    for group in groups_of(lesson, model, lr, factor, call):
+    groups = groups_of(lesson, model, lr, factor, call)
+    for group in groups:
         for parameter in group["params"]:
-            if id(parameter) not in own_ids:
+            if id(parameter) not in names:
                 others.append(parameter)
             if id(parameter) in rates:
+                name = names.get(id(parameter), f"a tensor of the shape {shape(parameter)}")
                 raise Wrong(
-                    f"{call}: a parameter of the shape {shape(parameter)} is in two groups."
+                    f"{call}: {name} is in two groups, with the learning rates "
+                    f"{rates[id(parameter)]:.6g} and {group['lr']:.6g}.",
+                    why_in_two_groups(name, groups),
                 )
             rates[id(parameter)] = group["lr"]
     expected_rates = [lr * factor**part for part in range(6)]
@@ -1777,7 +1847,11 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
                 f"{rate:.6g}, expected {expected:.6g}.{hint}"
             )
     if rates:
-        raise Wrong(f"{call}: {len(rates)} parameters in the groups are not the model's.")
+        cause = None
+        with trying_again():
+            if len(lesson.parameter_groups(model, lr, factor)) > len(groups):
+                cause = "a list outside the function grows with every call; make a new one in each"
+        raise Wrong(f"{call}: {len(rates)} parameters in the groups are not the model's.", cause)
     check_unchanged(before, call)
 
 
@@ -1902,14 +1976,20 @@ def statistics_mistakes(model, batches):
             statistics.append([mean, variance])
         return statistics
 
-    def counter_not_reset():
+    def counting_initial(times):
         statistics = []
-        for norm, of_batches in zip(norms_of(model), batch_statistics(model, batches)):
-            before = norm.num_batches_tracked.item()
-            means, variances = zip(*of_batches)
-            mean = sum(means) / (before + count)
-            variance = (before + sum(variances)) / (before + count)
+        for mean, variance in by_hand(model, batches):
+            mean = count * mean / (times + count)
+            variance = (times + count * variance) / (times + count)
             statistics.append([mean, variance])
+        return statistics
+
+    def with_spread_of_means():
+        statistics = []
+        for of_batches in batch_statistics(model, batches):
+            means, variances = map(torch.stack, zip(*of_batches))
+            spread = means.var(dim=0, correction=0)
+            statistics.append([means.mean(dim=0), variances.mean(dim=0) + spread])
         return statistics
 
     def halfway():
@@ -1932,7 +2012,9 @@ def statistics_mistakes(model, batches):
         "the running variances are those of before; they change, too": old_variances,
         "the sum over the batches is divided by one more than there are": divided_by_one_more,
         "num_batches_tracked is not reset, so the mean is over more batches than there are; "
-        "call reset_running_stats()": counter_not_reset,
+        "call reset_running_stats()": lambda: counting_initial(model.bn1.num_batches_tracked),
+        "the initial mean of 0 and variance of 1 count as one more batch; the momentum of the i-th "
+        "batch is 1/i, as it is with momentum None": lambda: counting_initial(1),
         "it is a moving average that still holds part of the old statistics: "
         "reset them, and set momentum to None": lambda: moving(model, batches, reset=False),
         "the variance divides by the count n; batch norm's running variance divides by n - 1": of(
@@ -1957,13 +2039,18 @@ def statistics_mistakes(model, batches):
         "set it to None for the mean over all batches": lambda: moving(model, batches, reset=True),
     }
     if count > 1:
+        only_the_first = "only the first batch counts; take the mean over all"
+        if max(sizes[1:]) < sizes[0]:
+            only_the_first = "only the first batch counts, or smaller ones are left out; take all"
         mistakes |= {
-            "only the last batch counts; take the mean over all, by momentum None": of(
-                batches[-1:]
-            ),
+            "only the last batch counts; take the mean over all: run each, reset the statistics "
+            "once, before the loop, and set momentum to None": of(batches[-1:]),
+            "the first batch counts twice; run each batch once": of([batches[0], *batches]),
+            "the variance between the batches' means is added; take the plain mean of the "
+            "batches' variances": with_spread_of_means,
             "the momentum is 1/n from the first of the n batches on, which is no mean; "
             "set it to None": lambda: moving(model, batches, reset=True, rate=1 / count),
-            "only the first batch counts; take the mean over all": of(batches[:1]),
+            only_the_first: of(batches[:1]),
             "the first batch is missing: next(iter(batches)) takes it away": of(batches[1:]),
             "all batches are put together to one; run them one by one": of([torch.cat(batches)]),
         }
@@ -1974,6 +2061,18 @@ def statistics_mistakes(model, batches):
             batches, weights=sizes
         )
     return mistakes
+
+
+def one_by_one(model, batches):
+    """For each batch norm, the means over the batches if those before it are in eval mode."""
+    model = copy.deepcopy(model)
+    statistics = []
+    for index, norm in enumerate(norms_of(model)):
+        mean, variance = by_hand(model, batches, training=False)[index]
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        statistics.append([mean, variance])
+    return statistics
 
 
 @pytest.mark.task("5.5")
@@ -2012,6 +2111,11 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
             continue
         difference = statistics_difference(norm, mean, variance)
         mistakes = statistics_mistakes(old, batches)
+        if holds(norms[0], *expected[0]):
+            mistakes[
+                "one batch norm after the other is adapted, while others are in eval mode; put all "
+                "into train mode, and run each batch once"
+            ] = functools.partial(one_by_one, old, batches)
         cause = likeliest(mistakes, functools.partial(same_statistics, norms))
         raise Wrong(f"{what}: {difference} in {names[norm]}.{cause}")
     for norm, old_norm in zip(norms, old_norms):
@@ -2125,10 +2229,16 @@ def test_frozen_batch_norms_are_adapted_and_stay_frozen(lesson):
     with calling(what):
         lesson.adapt_batchnorm(model, iter(batches))
     if not same_statistics(norms_of(model), expected):
-        raise Wrong(
-            f"{what} does not give the means over the batches. The train() of such a batch norm "
-            "does nothing: set its attribute training, and put it back."
-        )
+        hint = ""
+        plain_model = make_model()
+        with trying_again():
+            lesson.adapt_batchnorm(plain_model, iter(batches))
+        if same_statistics(norms_of(plain_model), expected):
+            hint = (
+                " The train() of such a batch norm does nothing: set its attribute training, and "
+                "put it back."
+            )
+        raise Wrong(f"{what} does not give the means over the batches.{hint}")
     model.train()
     if any(norm.training for norm in norms_of(model)):
         raise Wrong(

@@ -450,7 +450,7 @@ return torch.cat(f), torch.cat(l)""",
     wrong(
         "5.3",
         "identityleft",
-        "leaves a Identity in the place of model.fc. Put fc back",
+        "of the type Identity. Put fc back",
         hole(
             "extract_features",
             """mode = [(m, m.training) for m in model.modules()]
