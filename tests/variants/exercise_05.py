@@ -3580,4 +3580,328 @@ def adapt_batchnorm(model, batches):
             "norm.running_mean.zero_()\n        norm.running_var.fill_(1)",
         ),
     ),
+    wrong(
+        "5.2",
+        "train replaced before eval",
+        "call its eval() before you replace its train",
+        edit("            module.eval()\n", ""),
+    ),
+    wrong(
+        "5.2",
+        "frozen batch norms without their weights",
+        "the batch norms leave out their weight and bias",
+        edit(
+            "            module.eval()\n",
+            """            module.eval()
+            module.forward = functools.partial(standardised, module)
+""",
+        ),
+        before(
+            "freeze_backbone",
+            """
+def standardised(norm, x):
+    mean = norm.running_mean[:, None, None]
+    return (x - mean) / (norm.running_var[:, None, None] + norm.eps).sqrt()
+""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "no statistics tracked",
+        "track_running_stats is False now",
+        edit(
+            "            module.train = functools.partial(stay_frozen, module)",
+            "            module.track_running_stats = False",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "the batch norms of basic blocks by name",
+        "take every nn.BatchNorm2d of model.modules()",
+        hole(
+            "freeze_backbone",
+            """
+def stay_frozen(module, mode=True):
+    return module
+
+model.requires_grad_(False)
+model.fc.requires_grad_(True)
+norms = [model.bn1]
+for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+    for block in stage:
+        norms += [block.bn1, block.bn2]
+for norm in norms:
+    norm.eval()
+    norm.train = functools.partial(stay_frozen, norm)
+return model
+""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "requires_grad of the layer fc",
+        "requires_grad is set on a module, where it does nothing",
+        edit("model.fc.requires_grad_(True)", "model.fc.requires_grad = True"),
+    ),
+    wrong(
+        "5.2",
+        "nothing to do if layer4 is frozen",
+        "it returns early where something is frozen",
+        edit(
+            "    model.requires_grad_(False)\n",
+            """    if not any(weight.requires_grad for weight in model.layer4.parameters()):
+        return model
+    model.requires_grad_(False)
+""",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "gradients off for good",
+        "leaves gradients switched off for all that follows",
+        edit("    model.requires_grad_(False)\n", "    torch.set_grad_enabled(False)\n"),
+    ),
+    wrong(
+        "5.2",
+        "a forward pass without gradients",
+        "the model runs without gradients, as under no_grad",
+        edit(
+            "            module.eval()\n",
+            "            module.eval()\n            model.forward = torch.no_grad()(model.forward)\n",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "the width by a forward pass",
+        "a forward pass in train mode moves running statistics",
+        hole(
+            "replace_head",
+            """
+widths = []
+hook = model.avgpool.register_forward_hook(lambda layer, x, y: widths.append(y.shape[1]))
+with torch.no_grad():
+    model(torch.zeros(2, 3, 32, 32, device=model.fc.weight.device))
+hook.remove()
+model.fc = nn.Linear(widths[0], num_classes, device=model.fc.weight.device)
+return model
+""",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "features of mirrored images, too",
+        "a mean over each image and its mirror image",
+        edit(
+            "            model(images)\n",
+            "            model(torch.cat([images, images.flip(-1)]))\n",
+        ),
+        edit(
+            "return torch.cat(features), torch.cat(labels)",
+            "means = [of_batch.unflatten(0, (2, -1)).mean(dim=0) for of_batch in features]\n"
+            "    return torch.cat(means), torch.cat(labels)",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "features rounded to half",
+        "rounded to float16 on the way",
+        edit("features.append(inputs[0])", "features.append(inputs[0].to(torch.float16).float())"),
+    ),
+    wrong(
+        "5.3",
+        "images scaled to 1",
+        "other images reach the model than those of the batches",
+        edit("            model(images)\n", "            model(images / images.abs().max())\n"),
+    ),
+    wrong(
+        "5.3",
+        "small batches left out",
+        "the last batch is left out",
+        edit(
+            "            model(images)\n",
+            "            if len(images) == 1:\n                continue\n            model(images)\n",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "the penalty divided by the images",
+        "or the penalty is divided by their number",
+        edit("+ penalty * probe", "+ penalty / features.shape[0] * probe"),
+    ),
+    wrong(
+        "5.3",
+        "the penalty as a mean over classes",
+        "the penalty is divided by the number of classes",
+        edit(
+            "penalty * probe.weight.square().sum()",
+            "penalty * (probe.weight**2).sum(dim=1).mean()",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "each class against the rest",
+        "it minimises a binary cross-entropy",
+        edit(
+            "F.cross_entropy(probe(features), labels)",
+            "F.binary_cross_entropy_with_logits(\n"
+            "            probe(features), F.one_hot(labels, num_classes).float()\n        )",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "the first fifth held out",
+        "not trained on the first 20 % of the images",
+        edit(
+            "F.cross_entropy(probe(features), labels)",
+            "F.cross_entropy(\n            probe(features)[len(labels) // 5 :], "
+            "labels[len(labels) // 5 :]\n        )",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "the penalty on scaled weights",
+        "the penalty is on the weights for standardised features",
+        edit(
+            "loss = cross_entropy + penalty * probe.weight.square().sum()",
+            "scaled = probe.weight * features.std(dim=0)\n"
+            "        loss = cross_entropy + penalty * scaled.square().sum()",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "three iterations",
+        "From other initial weights it ends at another probe",
+        edit("max_iter=200", "max_iter=3"),
+    ),
+    wrong(
+        "5.4",
+        "the stem's names anywhere",
+        "whatever its name has in it",
+        hole(
+            "parameter_groups",
+            """
+words = ["fc", "layer4", "layer3", "layer2", "layer1", "conv1", "bn1"]
+rates = [lr * factor ** min(i, 5) for i in range(7)]
+groups = []
+for word, rate in zip(words, rates):
+    named = [weight for name, weight in model.named_parameters() if word in name]
+    groups.append({"params": named, "lr": rate})
+return groups
+""",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "one list for all groups",
+        "all groups share one list of parameters",
+        edit("    groups = []\n", "    groups = []\n    shared = []\n"),
+        edit('{"params": parameters,', '{"params": shared,'),
+        edit(
+            "        groups.append(",
+            "        shared[:] = parameters\n        groups.append(",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "groups kept between calls",
+        "a list outside the function grows with every call",
+        before("parameter_groups", "GROUPS = []"),
+        edit("    groups = []\n    for i, part", "    groups = GROUPS\n    for i, part"),
+    ),
+    wrong(
+        "5.4",
+        "the factor over the number of the part",
+        "factor is divided by the part's number",
+        edit("lr * factor**i", "lr * (factor / i if i else 1)"),
+    ),
+    wrong(
+        "5.5",
+        "reset in the loop",
+        "only the last batch counts",
+        edit(
+            "        for images in batches:\n            model(images)\n    for norm, momentum",
+            """        for images in batches:
+            for norm in norms:
+                norm.reset_running_stats()
+            model(images)
+    for norm, momentum""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "the variance of all images",
+        "the variance between the batches' means is added",
+        hole(
+            "adapt_batchnorm",
+            """
+norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+inputs = {norm: [] for norm in norms}
+modes = [norm.training for norm in norms]
+hooks = []
+for norm in norms:
+    norm.training = True
+    hooks.append(norm.register_forward_pre_hook(lambda norm, x: inputs[norm].append(x[0])))
+    norm.running_mean, norm.running_var = norm.running_mean.clone(), norm.running_var.clone()
+with torch.no_grad():
+    for images in batches:
+        model(images)
+for hook, norm, mode in zip(hooks, norms, modes):
+    hook.remove()
+    norm.training = mode
+    means = torch.stack([x.mean(dim=(0, 2, 3)) for x in inputs[norm]])
+    variances = torch.stack([x.var(dim=(0, 2, 3)) for x in inputs[norm]])
+    norm.running_mean.copy_(means.mean(dim=0))
+    norm.running_var.copy_(variances.mean(dim=0) + means.var(dim=0, correction=0))
+return model
+""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "one batch norm after the other",
+        "one batch norm after the other is adapted",
+        hole(
+            "adapt_batchnorm",
+            """
+all_batches = list(batches)
+norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+settings = [(norm.momentum, norm.training) for norm in norms]
+for norm in norms:
+    norm.training = False
+for norm, (momentum, _) in zip(norms, settings):
+    norm.reset_running_stats()
+    norm.training = True
+    norm.momentum = None
+    with torch.no_grad():
+        for images in all_batches:
+            model(images)
+    norm.training = False
+    norm.momentum = momentum
+for norm, (_, mode) in zip(norms, settings):
+    norm.training = mode
+return model
+""",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "the initial statistics count",
+        "count as one more batch",
+        edit(
+            "norm.reset_running_stats()",
+            "norm.reset_running_stats()\n        norm.num_batches_tracked.fill_(1)",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "a trial run of the first batch",
+        "the first batch counts twice",
+        edit(
+            "        for images in batches:\n            model(images)\n    for norm, momentum",
+            """        batches = list(batches)
+        for images in [*batches[:1], *batches]:
+            model(images)
+    for norm, momentum""",
+        ),
+    ),
 ]
