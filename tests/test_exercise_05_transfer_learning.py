@@ -1302,12 +1302,18 @@ def squares(weight, bias):
     return weight.square().sum()
 
 
-def optimum(features, labels, classes, penalty, measure=squares, loss=F.cross_entropy):
-    """The probe with the least value of the objective, or of another one."""
+def optimum(features, labels, classes, penalty, measure=squares, loss=F.cross_entropy, start=None):
+    """The probe with the least value of the objective, or of another one.
+
+    start: another probe to start from, as a loss that is not convex has several minima.
+    """
     features = features.double()
     probe = nn.Linear(features.shape[1], classes).double()
     with torch.no_grad():
         probe.weight.mul_(0.1)
+        if start is not None:
+            probe.weight.copy_(start.weight)
+            probe.bias.copy_(start.bias)
     optimizer = torch.optim.LBFGS(
         probe.parameters(), max_iter=600, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
     )
@@ -1322,8 +1328,11 @@ def optimum(features, labels, classes, penalty, measure=squares, loss=F.cross_en
     return probe
 
 
-def probe_mistakes(features, labels, classes, penalty):
-    """The probes that the known wrong ways lead to: {the mistake: what makes the probe}."""
+def probe_mistakes(features, labels, classes, penalty, own):
+    """The probes that the known wrong ways lead to: {the mistake: what makes the probe}.
+
+    own: the learner's probe.
+    """
     best = functools.partial(optimum, features, labels, classes)
 
     def with_bias(weight, bias):
@@ -1401,7 +1410,7 @@ def probe_mistakes(features, labels, classes, penalty):
             lambda: best(penalty, loss=one_against_the_rest)
         ),
         "softmax is applied before cross_entropy, which applies it itself": (
-            lambda: best(penalty, loss=softmax_twice)
+            lambda: best(penalty, loss=softmax_twice, start=own)
         ),
         "it minimises squared errors, not the cross-entropy": (
             lambda: best(penalty, loss=squared_error)
@@ -1453,10 +1462,10 @@ def likeliest_probe(probe, features, mistakes, train_again):
     with trying_again():
         if (got - centred(train_again())).norm() > 0.1 * got.norm():
             return (
-                "\nFrom other initial weights it ends at another probe: it stops too soon, or its "
-                "steps do not lead to the minimum. The learning rate is too large or too small, or "
-                "gradients are never cleared, or not before each backward(), or a part of the loss "
-                "has none (.data, detach())."
+                "\nFrom other initial weights it ends at another probe. It stops too soon, or its "
+                "loss has several minima, or its steps lead to none: the learning rate is too "
+                "large or too small, gradients are never cleared, or not before each backward(), "
+                "or a part of the loss has none (.data, detach())."
             )
     return (
         "\nIt minimises something else, or the training stops too soon, "
@@ -1507,7 +1516,7 @@ def test_probe_comes_near_the_minimum(lesson, kind, size, penalty, share):
     at_zero = -(shares * shares.log()).sum().item()  # the least that the bias alone reaches
     if got <= least + share * (at_zero - least):
         return
-    mistakes = probe_mistakes(features, labels, 4, penalty)
+    mistakes = probe_mistakes(features, labels, 4, penalty, probe)
     train_again = functools.partial(lesson.linear_probe, features, labels, 4, **settings)
     hint = likeliest_probe(probe, features, mistakes, train_again)
     raise Wrong(f"{call}: cross-entropy plus penalty is {got:.4f}, it could be {least:.4f}.{hint}")
