@@ -603,7 +603,6 @@ INTACT = -20  # where the figure shows the network with all blocks: left of the 
 
 def draw_lesions(axes, lesions, colours):
     """Test accuracy without each block, by the block's place; at the left that of all blocks."""
-    means = []
     last_accuracies = {name: 100 * accuracies[-1] for name, accuracies in lesions.items()}
     heights = spread_labels(last_accuracies, distance=9)
     for name, accuracies in lesions.items():
@@ -612,12 +611,12 @@ def draw_lesions(axes, lesions, colours):
         marker = "s" if kind == "plain" else "o"
         places = places_of_blocks(len(accuracies) - 1)
         percentages = [100 * share for share in accuracies]
-        means.append(f"{statistics.fmean(percentages[1:]):.0f} %")
+        mean = statistics.fmean(percentages[1:])
         axes.plot([INTACT, *places], percentages, marker, color=colour)
-        label_curve(axes, name, 100, heights[name], colour)
+        label_curve(axes, f"{name}, mean {mean:.0f} %", 100, heights[name], colour)
     axes.axvline(INTACT / 2, color=GREY, linewidth=1, linestyle=":")
     axes.set(
-        title=f"one block taken out: {', '.join(means)} on average",
+        title="one block taken out",
         ylabel="test accuracy (%)",
         xlim=(INTACT - 10, 105),
         ylim=(0, 115),
