@@ -84,7 +84,7 @@ def test_the_pages_say_how_many_answers_the_kill_matrix_has():
     variants = kill_matrix.load()
     wrong = sum(not variant.right for variant in variants)
     text = " ".join((ROOT / "docs" / "grading.md").read_text("utf-8").split())
-    assert f"{wrong} wrong answers and {len(variants) - wrong} right ones" in text
+    assert f"{wrong:,} wrong answers and {len(variants) - wrong} right ones" in text
 
 
 FOREIGN = re.compile(
