@@ -1462,10 +1462,10 @@ def likeliest_probe(probe, features, mistakes, train_again):
     with trying_again():
         if (got - centred(train_again())).norm() > 0.1 * got.norm():
             return (
-                "\nFrom other initial weights it ends at another probe. It stops too soon, or its "
-                "loss has several minima, or its steps lead to none: the learning rate is too "
-                "large or too small, gradients are never cleared, or not before each backward(), "
-                "or a part of the loss has none (.data, detach())."
+                "\nFrom other initial weights it ends at another probe: the training stops too "
+                "soon, or its loss has several minima, or its steps lead to none. The learning "
+                "rate is too large or too small, gradients are never cleared, or not before each "
+                "backward(), or a part of the loss has none (.data, detach())."
             )
     return (
         "\nIt minimises something else, or the training stops too soon, "

@@ -582,7 +582,7 @@ return [{"params": [p for m in part for p in m.parameters()], "lr": lr * factor*
     wrong(
         "5.4",
         "dup",
-        "a parameter of the shape",
+        "fc.weight is in two groups",
         hole(
             "parameter_groups",
             """parts = [[model.fc], [model.fc, model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
@@ -974,7 +974,7 @@ return model""",
     wrong(
         "5.1",
         "lazy",
-        "no weights until it first runs",
+        "without weights until it first runs",
         hole(
             "replace_head",
             """model.fc = nn.LazyLinear(num_classes, device=model.fc.weight.device)
