@@ -3308,7 +3308,7 @@ return model""",
     wrong(
         "5.3",
         "ends as soon as all labels are right",
-        "or the training stops too soon",
+        "the training stops too soon",
         hole(
             "linear_probe",
             """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
