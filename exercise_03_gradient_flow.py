@@ -425,6 +425,9 @@ def probe_loss(network, probe):
 # What the numbers show
 
 
+EVEN = (0.9, 1.1)  # a gradient whose factor per layer lies between neither vanishes nor explodes
+
+
 def verdict(change):
     """What a factor per layer, towards the input, does to the gradient of a deep network.
 
@@ -432,9 +435,9 @@ def verdict(change):
     """
     if math.isnan(change):
         return "is 0 or not finite"
-    if change < 0.9:
+    if change < EVEN[0]:
         return "vanishes"
-    if change > 1.1:
+    if change > EVEN[1]:
         return "explodes"
     return "changes by at most 10 % per layer"
 
@@ -479,7 +482,7 @@ def describe_flows(flows, depth):
     for kind, flow in flows.items():
         describe_unusual(kind, flow)
     print(f"At {depth} layers, towards the input, the gradient {findings(flows, depth)}.")
-    if flows["plain + BN"][depth]["change_towards_input"] >= 0.9:
+    if flows["plain + BN"][depth]["change_towards_input"] >= EVEN[0]:
         print(
             "With batch norm the gradient of an untrained plain network does not vanish. So if it "
             "trains badly, vanishing gradients at the start are not the reason."
@@ -638,11 +641,11 @@ def draw_flow(axes, flow, colour):
 
 def draw_norms(axes, layers, norms, floor, **style):
     """A line through the norms; those that are exactly 0 are crosses at the height floor."""
-    positive = [value if value else math.nan for value in norms]
-    alone = len(norms) - norms.count(0) == 1  # a point makes no line
-    axes.plot(layers, positive, marker="o" if alone else "", **style)
     zeros = [layer for layer, value in zip(layers, norms) if value == 0]
     axes.plot(zeros, [floor] * len(zeros), "x", color=style["color"], markersize=4)
+    if len(norms) - len(zeros) == 1:  # a single point makes no line
+        style["marker"] = "o"
+    axes.plot(layers, [value or math.nan for value in norms], **style)
 
 
 def label_depth(axes, depth, measured, floor, colour):
@@ -1277,7 +1280,8 @@ def choose_device(name, parser):
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in available if available[device] and can_compute(device))
+        works = (device for device in available if available[device] and can_compute(device))
+        return torch.device(next(works))
     if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     if not can_compute(name):

@@ -333,10 +333,10 @@ def draw_accuracy(axes, history, chance):
     axes.plot(epochs, test, "o-", color=VERMILION)
     axes.plot(epochs, [100 * chance] * len(epochs), ":", color=GREY)
     offset = 8 if test[-1] > training[-1] else -8  # in points: keeps the two labels apart
-    training_text = f"training, {training[-1]:.1f} %"
-    label_curve(axes, training_text, epochs[-1], training[-1], BLUE, (8, -offset))
-    label_curve(axes, f"test, {test[-1]:.1f} %", epochs[-1], test[-1], VERMILION, (8, offset))
-    label_curve(axes, f"chance, {percent(chance)}", epochs[-1], 100 * chance, GREY)
+    last = epochs[-1]
+    label_curve(axes, f"training, {training[-1]:.1f} %", last, training[-1], BLUE, (8, -offset))
+    label_curve(axes, f"test, {test[-1]:.1f} %", last, test[-1], VERMILION, (8, offset))
+    label_curve(axes, f"chance, {percent(chance)}", last, 100 * chance, GREY)
     axes.set(
         xlabel="epoch",
         ylabel="accuracy (%)",
@@ -348,7 +348,7 @@ def draw_accuracy(axes, history, chance):
 def draw_confusion(axes, confusion, classes):
     """The share of each class's test images that is given each prediction, in per cent.
 
-    The title names the most frequent mistake.
+    The title names the most frequent mistake, if there is one.
     """
     percentages = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
     axes.imshow(percentages.numpy(), cmap="Blues", vmin=0, vmax=100)
@@ -360,10 +360,15 @@ def draw_confusion(axes, confusion, classes):
     axes.set_xticks(range(len(classes)), classes, rotation=90)
     axes.set_yticks(range(len(classes)), classes)
     axes.spines[:].set_visible(False)
+    finding = "no mistakes"
     label, prediction, share = most_confused(confusion)
-    mistake = f"{percent(share)} of {classes[label]} classified as {classes[prediction]}"
-    title = "% of each label's test images"
-    axes.set(xlabel="prediction", ylabel="label", title=f"{mistake}\n({title})")
+    if share > 0:
+        finding = f"{percent(share)} of {classes[label]} classified as {classes[prediction]}"
+    axes.set(
+        xlabel="prediction",
+        ylabel="label",
+        title=f"{finding}\n(% of each label's test images)",
+    )
 
 
 def draw_examples(figure, predictions, data):
@@ -1034,7 +1039,8 @@ def choose_device(name, parser):
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in available if available[device] and can_compute(device))
+        works = (device for device in available if available[device] and can_compute(device))
+        return torch.device(next(works))
     if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     if not can_compute(name):

@@ -2188,7 +2188,8 @@ def choose_device(name, parser):
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device in available if available[device] and can_compute(device))
+        works = (device for device in available if available[device] and can_compute(device))
+        return torch.device(next(works))
     if not available[name]:
         parser.error(f"--device {name}: torch finds none here; leave the flag out")
     if not can_compute(name):

@@ -283,9 +283,11 @@ def test_the_figure_is_drawn_for_every_outcome():
     history = [{"epoch": epoch, **row} for epoch in range(1, 31)]
     all_correct = data.test_labels
     all_incorrect = (data.test_labels + 1) % 10
-    for predictions in (all_correct, all_incorrect):
+    for predictions, finding in ((all_correct, "no mistakes"), (all_incorrect, "100 % of")):
         confusion = lesson.confusion_matrix(predictions, data)
-        lesson.draw_figure(history, confusion, predictions, data).savefig(io.BytesIO())
+        figure = lesson.draw_figure(history, confusion, predictions, data)
+        figure.savefig(io.BytesIO())
+        assert any(axes.get_title().startswith(finding) for axes in figure.axes)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
