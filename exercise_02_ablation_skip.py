@@ -55,9 +55,10 @@ try:
     from torch import nn
     from torchvision.datasets import CIFAR10
     from tqdm import tqdm
-except ModuleNotFoundError as error:
+except ImportError as error:
     sys.exit(
-        f"This Python has no {error.name}: install it, or activate the environment that has it"
+        f"{error}. Install what is missing, or activate the environment that has it. A file or "
+        "folder of yours with the name of a package hides the package: rename it."
     )
 
 EXERCISE = "exercise_02_ablation_skip"

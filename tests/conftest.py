@@ -30,9 +30,10 @@ try:
     import torch
     import torchvision  # noqa: F401
     import tqdm  # noqa: F401
-except ModuleNotFoundError as error:
+except ImportError as error:
     sys.exit(
-        f"This Python has no {error.name}: install it, or activate the environment that has it"
+        f"{error}. Install what is missing, or activate the environment that has it. A file or "
+        "folder of yours with the name of a package hides the package: rename it."
     )
 
 if [int(part) for part in torch.__version__.split(".")[:2]] < [2, 6]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,8 +101,18 @@ def test_an_older_python_gets_one_sentence(exercise, monkeypatch):
 @pytest.mark.parametrize("package", ["torch", "torchvision", "matplotlib", "tqdm"])
 def test_a_python_without_a_package_gets_one_sentence(exercise, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SystemExit, match=f"This Python has no {package}: install it, or activate"):
+    with pytest.raises(SystemExit, match=f"{package}.*Install what is missing, or activate"):
         runpy.run_path(str(SOLUTIONS[exercise]), run_name="__main__")
+
+
+@pytest.mark.parametrize("package", ["torch", "torchvision", "matplotlib", "tqdm"])
+def test_a_file_with_the_name_of_a_package_gets_one_sentence(package, tmp_path):
+    script = shutil.copy(FIRST, tmp_path)
+    (tmp_path / f"{package}.py").write_text("my_notes = 1\n")
+    done = subprocess.run([sys.executable, script, "--dry-run"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert package in done.stderr and "rename it" in done.stderr
 
 
 @pytest.mark.parametrize("version", ["2.5.1+cu124", "1.13.0a0+git"])
