@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.6", "torchvision>=0.21", "matplotlib>=3.8", "numpy>=1.26", "tqdm>=4.66"]
 # ///
-"""Exercise 2: remove the skip connections, and watch training degrade.
+"""Exercise 2: remove the skip connections, and see what becomes of training.
 
 Goal: train the paper's networks for CIFAR-10 with and without their shortcuts, shallow and deep,
 and measure what depth adds to the training loss of each. Then take single blocks out of trained
@@ -203,10 +203,11 @@ def run_ablation(fit, depths, seeds):
     seeds contain no number twice; seeds are at least 0. kind is "plain" (without skip) or
     "residual" (with skip). fit(network, kind, depth, seed) trains a network and returns its
     history; the same seed means the same images in the same order. Call it once for each key, keep
-    what it returns unchanged, and let its errors through. network.apply(initialise) (below) draws
-    the weights of a network's convolutions. The weights from which a network starts depend on its
-    depth and seed only: not on its kind, on the seed's place in seeds, or on what ran before.
-    Different seeds give different weights. width and num_classes keep build_network's defaults.
+    what it returns unchanged, and let its errors through. Draw the weights of each network's
+    convolutions with network.apply(initialise) (below). The weights from which a network starts
+    depend on its depth and seed only: not on its kind, on the seed's place in seeds, or on what ran
+    before. Different seeds give different weights. width and num_classes keep build_network's
+    defaults.
     """
     # TODO 2.3: for every combination, make a network with the weights that the docstring asks for,
     # fit it, and keep its history.
@@ -431,16 +432,10 @@ def degradation_finding(gaps):
             "This run does not show degradation: without shortcuts depth does not add more than "
             "0.1 nats."
         )
-    if gaps["residual"] <= 0:
-        with_shortcuts = "depth does not raise the loss"
-    elif gaps["residual"] <= gaps["plain"] / 2:
-        with_shortcuts = "depth adds at most half of that"
-    else:
-        with_shortcuts = "depth still adds more than half of that"
     return (
         "This is degradation: the deeper plain network fits even its training images worse, "
-        "so this is not overfitting. With shortcuts, and not one parameter more, "
-        f"{with_shortcuts}."
+        "so this is not overfitting. With shortcuts, and not one parameter more, depth "
+        f"{effect_on('the loss', gaps['residual'])}."
     )
 
 
@@ -1490,7 +1485,10 @@ def main(run, exercise, budgets, add_flags=None):
         if args.dry_run:
             print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
-        sys.excepthook = lambda *_: print("\nStopped: nothing is half-written.", file=sys.stderr)
+        words = "Stopped: nothing is half-written."
+        if any(args.out.glob(f"{args.exercise}_unfinished/*")):
+            words += " What is finished is kept: the same command goes on from there."
+        sys.excepthook = lambda *_: print(f"\n{words}", file=sys.stderr)
         raise  # and not sys.exit: a shell's loop around this run then ends, too
     except MemoryError:
         sys.exit(MISHAPS["can't allocate memory"])

@@ -1607,7 +1607,10 @@ def main(run, exercise, budgets, add_flags=None):
         if args.dry_run:
             print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
-        sys.excepthook = lambda *_: print("\nStopped: nothing is half-written.", file=sys.stderr)
+        words = "Stopped: nothing is half-written."
+        if any(args.out.glob(f"{args.exercise}_unfinished/*")):
+            words += " What is finished is kept: the same command goes on from there."
+        sys.excepthook = lambda *_: print(f"\n{words}", file=sys.stderr)
         raise  # and not sys.exit: a shell's loop around this run then ends, too
     except MemoryError:
         sys.exit(MISHAPS["can't allocate memory"])

@@ -744,29 +744,38 @@ def count_seeds(accuracies):
     return len(accuracies["from scratch"][0])
 
 
-def behind_the_best(accuracies, index, target):
-    """How far each strategy is behind the most accurate one, on the target's test images.
+def lead(accuracies, index, target, leader, follower):
+    """How far a strategy is ahead of another one: (mean, standard error), in percentage points.
 
-    Returns {strategy: (mean, standard error)}, in percentage points. Both are of the differences
-    seed by seed, since one seed gives all strategies the same labelled images. The standard error
-    is NaN for one seed.
+    Both are of the differences seed by seed, since one seed gives all strategies the same labelled
+    images. The standard error is NaN for one seed.
     """
-    means = mean_accuracies(accuracies, index)
-    best = max(means, key=means.get)
-    step = 100 / len(target.test_labels)
+    pairs = zip(accuracies[leader][index], accuracies[follower][index])
+    differences = [100 * (first - second) for first, second in pairs]
+    one_image = 100 / len(target.test_labels)
+    return statistics.fmean(differences), standard_error(differences, one_image)
+
+
+def clearly_behind(accuracies, index, target):
+    """The strategies that another one is clearly ahead of, and the one that is furthest ahead.
+
+    Returns {strategy: (the other one, mean, standard error)}; see lead.
+    """
     behind = {}
-    for strategy, by_count in accuracies.items():
-        pairs = zip(accuracies[best][index], by_count[index])
-        differences = [100 * (leader - follower) for leader, follower in pairs]
-        behind[strategy] = (statistics.fmean(differences), standard_error(differences, step))
+    for leader, follower in itertools.permutations(accuracies, 2):
+        mean, error = lead(accuracies, index, target, leader, follower)
+        _, largest, _ = behind.get(follower, ("", 0, 0))
+        if is_clear(mean, error) and mean > largest:
+            behind[follower] = (leader, mean, error)
     return behind
 
 
-def not_clearly_behind(accuracies, index, target):
-    """The most accurate strategy and those that are not clearly behind it, by mean accuracy."""
-    behind = behind_the_best(accuracies, index, target)
-    level = [strategy for strategy, difference in behind.items() if not is_clear(*difference)]
-    return sorted(level, key=lambda strategy: behind[strategy][0])
+def most_accurate(accuracies, index, target):
+    """The strategies that no other one is clearly ahead of, the one with the best mean first."""
+    behind = clearly_behind(accuracies, index, target)
+    means = mean_accuracies(accuracies, index)
+    level = [strategy for strategy in means if strategy not in behind]
+    return sorted(level, key=means.get, reverse=True)
 
 
 def gain(before_and_after):
@@ -781,7 +790,7 @@ def per_class(count):
 
 
 def describe_transfer(labels_per_class, accuracies, target):
-    """Print the table of accuracies, and say which strategies are behind the most accurate one."""
+    """Print the table of accuracies, and say which strategies are clearly behind another one."""
     print("labels per class" + "".join(f"{strategy:>14}" for strategy in accuracies))
     for index, count in enumerate(labels_per_class):
         means = mean_accuracies(accuracies, index)
@@ -791,20 +800,14 @@ def describe_transfer(labels_per_class, accuracies, target):
         print("One seed cannot tell a difference from luck.")
         return
     for index, count in enumerate(labels_per_class):
-        behind = behind_the_best(accuracies, index, target)
-        leaders = not_clearly_behind(accuracies, index, target)
-        followers = [
-            f"{strategy} ({mean:.1f} ± {error:.1f})"
-            for strategy, (mean, error) in behind.items()
-            if strategy not in leaders
-        ]
+        leaders = most_accurate(accuracies, index, target)
         print(f"With {per_class(count)}, the most accurate: {' or '.join(leaders)}.")
-        if followers:
-            print(f"    Points behind, with standard error: {', '.join(followers)}.")
+        behind = clearly_behind(accuracies, index, target)
+        for strategy, (leader, mean, error) in behind.items():
+            print(f"    {strategy}: {mean:.1f} ± {error:.1f} points behind {leader}")
     print(
-        f"(A strategy counts as behind if it is by more than {STANDARD_ERRORS} standard errors. "
-        f"Between two equals luck does that in {clear_by_luck(seeds)}, and here "
-        "somewhat more often, as the most accurate of four is looked for first.)"
+        f"(Listed as behind: by more than {STANDARD_ERRORS} standard errors. Between two equals "
+        f"luck does that in {clear_by_luck(seeds)}, and four strategies make six comparisons.)"
     )
 
 
@@ -833,12 +836,13 @@ def describe_adaptation(accuracy_by_shift, domain):
         else:
             unmoved.append(text)
     notable = f"{NOTABLE_POINTS} points"
+    print(f"A network for {domain.name}, adapted by AdaBN to shifted images:")
     if helped:
-        print(f"AdaBN, on {domain.name}, gains {notable} or more on: {', '.join(helped)}.")
+        print(f"    It gains {notable} or more on: {', '.join(helped)}.")
     if unmoved:
-        print(f"AdaBN, on {domain.name}, changes less than {notable} on: {', '.join(unmoved)}.")
+        print(f"    It changes by less than {notable} on: {', '.join(unmoved)}.")
     if harmed:
-        print(f"AdaBN, on {domain.name}, loses {notable} or more on: {', '.join(harmed)}.")
+        print(f"    It loses {notable} or more on: {', '.join(harmed)}.")
 
 
 # The figure
@@ -889,10 +893,10 @@ def transfer_title(labels_per_class, accuracies, target):
     """Which strategies are the most accurate with the fewest labels, and which with the most."""
     if count_seeds(accuracies) == 1:
         return f"{target.name}:\none seed cannot tell a difference from luck"
-    with_fewest = " or ".join(not_clearly_behind(accuracies, 0, target))
+    with_fewest = " or ".join(most_accurate(accuracies, 0, target))
     title = f"most accurate on {target.name}:\n{with_fewest} with {per_class(labels_per_class[0])}"
     if len(labels_per_class) > 1:
-        with_most = " or ".join(not_clearly_behind(accuracies, -1, target))
+        with_most = " or ".join(most_accurate(accuracies, -1, target))
         title += f",\n{with_most} with {labels_per_class[-1]}"
     return title
 
@@ -923,8 +927,8 @@ def draw_adaptation(axes, accuracy_by_shift, domain):
     shifts.remove("unchanged")
     helped = [shift for shift in shifts if gain(accuracy_by_shift[shift]) >= NOTABLE_POINTS]
     axes.set_title(
-        f"AdaBN, without labels, gains {NOTABLE_POINTS} points or more\n"
-        f"on {len(helped)} of {len(shifts)} shifts of {domain.name}",
+        f"AdaBN, without labels, gains {NOTABLE_POINTS} points or more on\n"
+        f"{len(helped)} of {len(shifts)} shifts (a network for {domain.name})",
         fontsize=12,
         parse_math=False,
     )
@@ -2237,7 +2241,10 @@ def main(run, exercise, budgets, add_flags=None):
         if args.dry_run:
             print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
-        sys.excepthook = lambda *_: print("\nStopped: nothing is half-written.", file=sys.stderr)
+        words = "Stopped: nothing is half-written."
+        if any(args.out.glob(f"{args.exercise}_unfinished/*")):
+            words += " What is finished is kept: the same command goes on from there."
+        sys.excepthook = lambda *_: print(f"\n{words}", file=sys.stderr)
         raise  # and not sys.exit: a shell's loop around this run then ends, too
     except MemoryError:
         sys.exit(MISHAPS["can't allocate memory"])

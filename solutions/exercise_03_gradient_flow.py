@@ -482,20 +482,18 @@ def verdict(change):
 
 
 def findings(flows, depth):
-    """In words, how the gradient changes: 'vanishes in "plain"; explodes in "plain + BN"; ...'."""
+    """In words, how the gradient changes: 'vanishes in "A" (×0.001), "B" (×1e-9); explodes ...'."""
     kinds_by_verdict = {}
     for kind, flow in flows.items():
-        word = verdict(flow[depth]["change_towards_input"])
-        kinds_by_verdict.setdefault(word, []).append(kind)
-    return "; ".join(f"{word} in {listed(kinds)}" for word, kinds in kinds_by_verdict.items())
+        change = flow[depth]["change_towards_input"]
+        name = f'"{kind}" ({change_in_all(change, depth)})'
+        kinds_by_verdict.setdefault(verdict(change), []).append(name)
+    return "; ".join(f"{word} in {', '.join(names)}" for word, names in kinds_by_verdict.items())
 
 
-def listed(kinds):
-    """Names in a sentence: '"plain", "plain, He" and "residual"'."""
-    names = [f'"{kind}"' for kind in kinds]
-    if len(names) == 1:
-        return names[0]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+def change_in_all(change, depth):
+    """What a factor per layer comes to in all layers but stem and head: ×0.001."""
+    return f"×{readable(change ** (depth - 2))}"
 
 
 def count_unusual(norms):
@@ -511,7 +509,7 @@ def describe_flows(flows, depth):
     print(
         f"At initialisation. Factor: what a gradient is multiplied by per layer, towards the input "
         f"({depth} layers).\nOther columns: the norm of the first convolution's weight gradient "
-        "divided by that of the last."
+        "divided by that of the last (nan: 0/0)."
     )
     heads = [f"{number} layers".rjust(13) for number in depths]
     print(f"{'':16}{'factor':>8}{''.join(heads)}")
@@ -520,7 +518,10 @@ def describe_flows(flows, depth):
         print(f"{kind:16}{flow[depth]['change_towards_input']:8.2f}{ratios}")
     for kind, flow in flows.items():
         describe_unusual(kind, flow)
-    print(f"At {depth} layers, towards the input, the gradient {findings(flows, depth)}.")
+    print(
+        f"In {depth - 2} layers, from the last block to the first, the gradient "
+        f"{findings(flows, depth)}."
+    )
     if flows["plain + BN"][depth]["change_towards_input"] >= EVEN[0]:
         print(
             "With batch norm the gradient of an untrained plain network does not vanish. So if it "
@@ -615,10 +616,9 @@ def draw_initialisation(flows, depth, source):
     for kind, axes in panels.items():
         draw_flow(axes, flows[kind], colour_of(kind))
         change = flows[kind][depth]["change_towards_input"]
-        layers = depth - 2  # without stem and head
         axes.set_title(
             f"{kind} ({conditions(kind)})\n{verdict(change)}\n"
-            f"×{change:.2f} per layer, ×{readable(change**layers)} in {layers}",
+            f"fitted: ×{change:.2f} per layer, {change_in_all(change, depth)} in {depth - 2}",
             color=colour_of(kind),
             fontsize=12,
         )
@@ -1427,7 +1427,10 @@ def main(run, exercise, budgets, add_flags=None):
         if args.dry_run:
             print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
-        sys.excepthook = lambda *_: print("\nStopped: nothing is half-written.", file=sys.stderr)
+        words = "Stopped: nothing is half-written."
+        if any(args.out.glob(f"{args.exercise}_unfinished/*")):
+            words += " What is finished is kept: the same command goes on from there."
+        sys.excepthook = lambda *_: print(f"\n{words}", file=sys.stderr)
         raise  # and not sys.exit: a shell's loop around this run then ends, too
     except MemoryError:
         sys.exit(MISHAPS["can't allocate memory"])

@@ -93,6 +93,16 @@ def test_a_new_exercise_is_generated_and_tested(extended):
 
 
 @pytest.mark.timeout(120)
+def test_tasks_have_their_names_in_a_course_without_solutions(extended):
+    solutions = extended / "solutions"
+    solutions.rename(extended / "elsewhere")
+    status, printed = run(extended, "-m", "pytest", "tests/test_exercise_06_toy.py")
+    (extended / "elsewhere").rename(solutions)
+    assert status == 1
+    assert "6.1  double" in printed
+
+
+@pytest.mark.timeout(120)
 def test_a_new_exercise_is_graded(extended, tmp_path):
     for learner, text in (("anna", SOLUTION), ("ben", SOLUTION.replace("2 * x", "3 * x"))):
         folder = tmp_path / "class" / learner

@@ -203,7 +203,7 @@ def wrong_addend(error, width, stride):
         return None
     if f"({width})" in error and "dimension 3" in error and stride > 1:
         return (
-            "x itself, or something as large, is added; "
+            "x itself is added, or something of its shape; "
             "add self.shortcut(x), which has the branch's shape"
         )
     return (
@@ -1614,17 +1614,24 @@ def test_degradation_by_hand(lesson, final, expected):
     if not wrong_kinds:
         return
     kind = wrong_kinds[0]
-    ends = (min(depth for _, depth, _ in final), max(depth for _, depth, _ in final))
-    losses = {
-        key: round(loss, 4) for key, loss in final.items() if key[0] == kind and key[1] in ends
-    }
     cause = wrong_ends(lesson, final, expected) or degradation_mistake(final, values)
     digits = 4 if f"{values[kind]:.4g}" != f"{expected[kind]:.4g}" else 12
     raise Wrong(
         f"{what}[{kind!r}] is {values[kind]:.{digits}g}, expected {expected[kind]:.{digits}g}.",
         cause,
-        f"\nThe last losses of the shallowest and the deepest networks: {losses}",
+        f"\nThe last losses, seed by seed: {last_losses(final, kind)}.",
     )
+
+
+def last_losses(final, kind):
+    """The last losses of a kind's shallowest and deepest networks, in words."""
+    depths = [depth for _, depth, _ in final]
+    parts = []
+    for depth in (min(depths), max(depths)):
+        losses = [loss for key, loss in final.items() if key[:2] == (kind, depth)]
+        numbers = ", ".join(f"{loss:.5g}" for loss in losses)
+        parts.append(f"{numbers} with {depth} layers (mean {mean(losses):.5g})")
+    return "; ".join(parts)
 
 
 def wrong_ends(lesson, final, expected):

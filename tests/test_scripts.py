@@ -212,7 +212,7 @@ def test_ctrl_c_leaves_no_half_written_file_and_no_traceback(alone):
     status, printed = interrupt(alone, [], b"%|")
     assert status == -signal.SIGINT, "a shell's loop would go on"
     assert "Traceback" not in printed
-    assert "Stopped: nothing is half-written" in printed
+    assert printed.endswith("Stopped: nothing is half-written.\n")
     assert names(alone.parent / "results") == []
 
 
@@ -222,7 +222,9 @@ def test_an_interrupted_ablation_goes_on_with_the_next_network(tmp_path):
     script = copy_to(tmp_path, ABLATION)
     use_few_test_images(script)
     flags = ["--epochs", "2", "--train-images", "512", "--depths", "8", "14"]
-    assert interrupt(script, flags, b"residual-8-seed0:  ")[0] == -signal.SIGINT
+    status, printed = interrupt(script, flags, b"residual-8-seed0:  ")
+    assert status == -signal.SIGINT
+    assert printed.endswith("the same command goes on from there.\n")
     assert run(script, "--data", "shapes", "--dry-run").returncode == 0
     done = run(script, "--data", "shapes", *flags)
     assert done.returncode == 0, done.stderr

@@ -97,6 +97,31 @@ def new_statistics(solution):
 
 
 @control("5")
+def augmented_probe(solution):
+    """The probe, too, learns from shifted and flipped images: 20 copies of each."""
+    usual_transfer = solution.transfer
+
+    def transfer(strategy, network, target, count, seed, steps):
+        if strategy != "linear probe":
+            return usual_transfer(strategy, network, target, count, seed, steps)
+        torch.manual_seed(seed)
+        model = solution.replace_head(copy.deepcopy(network), len(target.classes))
+        chosen = solution.choose_examples(target, count).repeat(20)
+        images = target.train_images[chosen]
+        places = 2 * (images.shape[2] // 8) + 1
+        corner = torch.randint(places, (len(images), 2))
+        flip = torch.randint(2, (len(images),)).bool()
+        augmented = solution.augment(images, corner, flip)
+        batches = solution.labelled_batches(augmented, target.train_labels[chosen], target)
+        model.fc = solution.linear_probe(
+            *solution.extract_features(model, batches), len(target.classes)
+        )
+        return model
+
+    solution.transfer = transfer
+
+
+@control("5")
 def padded_with_background(solution):
     """For AdaBN the first convolution pads with what the shift makes of the mean colour, not 0."""
 
