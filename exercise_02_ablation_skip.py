@@ -581,7 +581,8 @@ def draw_lesions(axes, lesions, colours):
     """Test accuracy without each block, by the block's place; at the left that of all blocks."""
     last_accuracies = {name: 100 * accuracies[-1] for name, accuracies in lesions.items()}
     heights = spread_labels(last_accuracies, distance=9)
-    for name, accuracies in lesions.items():
+    # The network with the most points first, so that they do not cover the others'.
+    for name, accuracies in reversed(lesions.items()):
         kind, depth = name.split("-")
         colour = colours[int(depth)]
         marker = "s" if kind == "plain" else "o"

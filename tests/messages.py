@@ -64,6 +64,9 @@ SLIPS = {  # what Python and torch say of common slips, and what to do about the
         r"\1 has no method forward, or it is indented wrongly"
     ),
     r"cannot assign module before Module": "__init__ must call super().__init__() first",
+    r"'NoneType' object has no attribute 'requires_grad'": (
+        "a value is None where its requires_grad is wanted, such as the bias of a layer without one"
+    ),
     r"'NoneType' object has no attribute '(\w+)'": r"a value is None where its \1 is wanted",
     r"'(Tensor|Parameter|[a-z]\w+)' object has no attribute '(\w+)'": (
         r"a value of the type \1 has no \2: is it what you expect?"

@@ -1264,7 +1264,7 @@ def test_correlation_is_the_mean_cosine_of_the_input_gradients(lesson, skip, bat
             module.running_mean.zero_()  # or ReLUs let nothing through, and the gradient is 0
     what = (
         f"gradient_correlation(model, images, neighbours) of a network of {CLASSES} classes "
-        f"in {mode_name(training)} mode"
+        f"that comes in {mode_name(training)} mode"
     )
     why = ", the mean over the pairs of the cosine similarity"
     check_correlation(lesson, network, images, neighbours, what, why, 1e-4)

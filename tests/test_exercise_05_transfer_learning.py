@@ -1470,7 +1470,9 @@ def likeliest_probe(probe, features, mistakes, train_again):
     return (
         "\nIt minimises something else, or the training stops too soon, "
         "or its steps do not lead to the minimum: "
-        "the learning rate is too large or too small, or gradients are never cleared."
+        "the learning rate is too large or too small, or gradients are never cleared. "
+        "Print the loss as it falls: if it still falls at the end, train for longer (LBFGS takes "
+        "20 iterations unless max_iter says more)."
     )
 
 
