@@ -207,7 +207,7 @@ def build_network(depth, skip, width=16, num_classes=10):
 
 
 def run_ablation(fit, depths, seeds):
-    """Train a plain and a residual network of every depth with every seed.
+    """Train a new plain and a new residual network of every depth with every seed.
 
     Returns {("plain", depth, seed): history, ("residual", depth, seed): history, ...}. depths and
     seeds contain no number twice; seeds are at least 0. kind is "plain" (without skip) or

@@ -141,6 +141,23 @@ def calling(what):
         raise Wrong(message, slip(error, text) if lines else None) from error
 
 
+def check_lets_errors_through(what, call, failure):
+    """Raise Wrong unless call() ends with this very exception, which something it calls raises."""
+    with calling(what):
+        try:
+            call()
+        except Exception as error:
+            if error is failure:
+                return
+            if failure in (error.__cause__, error.__context__):
+                raise Wrong(
+                    f"{what} raises another one, {type(error).__name__}. Let the error itself come "
+                    "through: catch none."
+                ) from None
+            raise
+    raise Wrong(f"{what} raises nothing. Catch no errors: let them come through.")
+
+
 def lesson_lines(error):
     """The lines of the learner's file that an exception came through: [(file name, line), ...]."""
     lines = []

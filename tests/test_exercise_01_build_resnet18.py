@@ -33,6 +33,7 @@ from messages import (
     calling,
     check_close,
     check_dry_run,
+    check_lets_errors_through,
     check_module,
     check_tensor,
     counted,
@@ -282,6 +283,7 @@ def test_block_keeps_nothing_from_call_to_call(lent, case):
         copied = first_output.clone()
         lent.BasicBlock(6, 12, stride=3)
         twins.block(2 - twins.x)
+        twins.x.neg_()
     if not equal(first_output, copied):
         raise Wrong(
             f"{twins.what}, called a second time, writes over what the first call returned. "
@@ -292,8 +294,30 @@ def test_block_keeps_nothing_from_call_to_call(lent, case):
     with calling(twins.what), torch.no_grad():
         got = twins.block(twins.x)
         expected = twins.oracle(twins.x)
-    what = f"{twins.what}, after its weights have changed and another block was made,"
+    what = f"{twins.what}, after x and its weights have changed and another block was made,"
     check_close(got, expected, f"{what} in eval mode", tolerance=1e-4)
+
+
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+def test_copy_of_a_block_has_layers_of_its_own(lent, case):
+    twins = block_twins(lent, case, training=False)
+    check_copy_is_independent(twins.block, twins.x, twins.ops, "BasicBlock(...)")
+
+
+def check_copy_is_independent(model, x, ops, name):
+    """Raise Wrong if a deep copy of a model computes with the model's own layers, those of ops."""
+    copied = copy.deepcopy(model)
+    what = f"copy.deepcopy({name})"
+    with calling(f"{what} on an input"), torch.no_grad():
+        before = copied(x)
+        randomise(ops, seed=1)
+        after = copied(x)
+    if not equal(before, after):
+        raise Wrong(
+            f"{what} computes with the layers of the one that it is a copy of.",
+            "a function made in __init__ (a lambda, a partial) holds the layers; use self's",
+        )
 
 
 @pytest.mark.task("1.1")
@@ -613,14 +637,7 @@ def test_network_registers_its_layers_and_uses_each_once(lent):
 @pytest.mark.task("1.2")
 def test_copy_of_a_network_has_layers_of_its_own(lent, oracle):
     twins = network_twins(lent, oracle, False, 1, 16, 16)
-    copied = copy.deepcopy(twins.model)
-    what = "copy.deepcopy(ResNet18())"
-    with calling(f"{what} on images"), torch.no_grad():
-        before = copied(twins.x)
-        randomise(twins.ops, seed=1)
-        after = copied(twins.x)
-    if not equal(before, after):
-        raise Wrong(f"{what} computes with the layers of the network that it is a copy of.")
+    check_copy_is_independent(twins.model, twins.x, twins.ops, "ResNet18()")
 
 
 @pytest.mark.task("1.2")
@@ -1312,6 +1329,40 @@ def test_accuracy_of_infinite_logits(lesson):
         value = number(lesson.accuracy(Constant(logits), iter(batches)), what)
     if abs(value - 0.75) > 1e-6:
         raise Wrong(f"{what} returned {value:.4f}, expected 0.7500: every image counts.")
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_of_nearly_equal_logits(lesson):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.eye(12)[:3])
+    images = torch.zeros(4, 3, 2, 2)
+    images[:, 0, 0] = torch.tensor([1.0, 1.001])  # the logits of classes 0 and 1
+    what = "accuracy(model, batches), where the correct class leads by 0.001,"
+    with calling(what):
+        value = number(lesson.accuracy(model, [(images, torch.ones(4).long())]), what)
+    if value != 1:
+        raise Wrong(
+            f"{what} returned {value:.4f}, expected 1.0000. Take the logits as the model gives "
+            "them: autocast, half() and rounding make nearly equal ones equal."
+        )
+
+
+@pytest.mark.task("1.4")
+def test_accuracy_lets_errors_through(lesson):
+    failure = RuntimeError("from the model's second batch")
+    seen = []
+
+    def fail(*_):
+        seen.append(1)
+        if len(seen) == 2:
+            raise failure
+
+    model = Constant(torch.eye(10)[:4])
+    model.register_forward_pre_hook(fail)
+    batches = [(numbered_images(4), torch.arange(4))] * 3
+    what = "accuracy(model, batches), where the model raises an error,"
+    check_lets_errors_through(what, lambda: lesson.accuracy(model, batches), failure)
 
 
 @pytest.mark.task("1.4")

@@ -17,6 +17,7 @@ from messages import (
     advice,
     calling,
     check_dry_run,
+    check_lets_errors_through,
     check_module,
     check_tensor,
     counted,
@@ -252,6 +253,19 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
             "self.shortcut(x) is never called; add that, and nothing else, to the branch"
         )
     raise Wrong(f"{what} gives wrong numbers." + (named or advice(extra(ops))))
+
+
+@pytest.mark.task("2.1")
+@pytest.mark.parametrize("case", CASES)
+def test_block_computes_anew_where_x_has_changed(lesson, case):
+    block, x, what = make_block(lesson, case, True, False)
+    with calling(what), torch.no_grad():
+        block(x)
+        x.neg_()
+        got = block(x)
+        expected = block(x.clone())
+    if not is_close(got, expected):
+        raise Wrong(f"{what}, called again after x has changed in place, still uses the old x.")
 
 
 def block_mistakes(branch, shortcut, before_relu):
@@ -988,6 +1002,11 @@ class Fit:
                 "before. Build a new network, with weights of its own, for every call of fit."
                 + (f" ({copied})" if is_new else "")
             )
+        if any(network is other for other in self.networks):
+            raise Wrong(
+                f"run_ablation: the network for {key} is one that fit has had before, with other "
+                "weights. Build a new one for every call of fit: the script still needs the first."
+            )
         self.networks.append(network)
         for name, module in network.named_modules():
             if isinstance(module, nn.BatchNorm2d) and not bool((module.weight == 1).all()):
@@ -1119,8 +1138,8 @@ def in_order(values, order):
 @pytest.mark.task("2.3")
 @pytest.mark.parametrize(
     "history",
-    [[{"loss": math.nan}], [{"loss": math.inf}], []],
-    ids=["NaN", "infinite", "no epochs"],
+    [[{"loss": math.nan}], [{"loss": math.inf}], [], [{"epoch": 1, "loss": 2, "best": True}]],
+    ids=["NaN", "infinite", "no epochs", "whole numbers"],
 )
 def test_ablation_keeps_whatever_fit_returns(lesson, history):
     calls = []
@@ -1152,21 +1171,17 @@ def test_ablation_keeps_whatever_fit_returns(lesson, history):
 @pytest.mark.task("2.3")
 @pytest.mark.parametrize("error", [FitFailed, RuntimeError])
 def test_ablation_lets_errors_of_fit_through(lesson, error):
+    failure = error("the error of fit")
     calls = []
 
     def fit(network, kind, depth, seed):
         calls.append(kind)
-        raise error("the error of fit")
+        if len(calls) == 1:
+            raise failure
+        return []
 
     call = f"run_ablation(fit, [8], [0]), where fit raises an error ({error.__name__}),"
-    try:
-        with calling(call):
-            lesson.run_ablation(fit, [8], [0])
-    except Wrong:
-        if calls:
-            return
-        raise
-    raise Wrong(f"{call} raised nothing. Let the errors of fit through: catch none of them.")
+    check_lets_errors_through(call, lambda: lesson.run_ablation(fit, [8], [0]), failure)
 
 
 @pytest.mark.task("2.3")
@@ -1713,6 +1728,22 @@ def test_degradation_counts_a_network_that_diverged(lesson, loss, depth):
         raise Wrong(f"{returned} The mean over all seeds is {loss}, so no finite number is right.")
 
 
+@pytest.mark.task("2.4")
+@pytest.mark.parametrize("loss", [math.inf, math.nan], ids=["infinity", "NaN"])
+def test_degradation_asks_only_the_deepest_and_the_shallowest(lesson, loss):
+    final = {8: 1.0, 14: loss, 20: 1.5}
+    histories = {}
+    for key in itertools.product(("plain", "residual"), final, (0, 1)):
+        histories[key] = [{"loss": final[key[1]]}]
+    what = f"degradation(histories), in which the networks of depth 14 end at {loss}, not 8 and 20,"
+    with calling(what):
+        got = float(lesson.degradation(histories)["plain"])
+    if not is_near(got, 0.5):
+        raise Wrong(
+            f"{what} returned {got:.4g}, expected 0.5: 20 layers minus 8. Leave out those between."
+        )
+
+
 def is_near(value, expected):
     """Whether two numbers are the same to six digits."""
     return abs(value - expected) <= 1e-6 * max(1, abs(expected))
@@ -1769,6 +1800,23 @@ def test_lesions_of_one_network_one_after_the_other(lesson):
         check_lesion(lesson, network, index)
     check_lesion(lesson, make_network(lesson, skip=True, seed=8), 4)
     check_lesion(lesson, randomise(network, seed=9), 4)
+
+
+@pytest.mark.task("2.5")
+def test_lesion_stays_as_it_is_when_another_one_is_made(lesson):
+    network = make_network(lesson, skip=True).eval()
+    x = torch.randn(2, 3, 16, 16)
+    call = "without_block(network, 4)"
+    with calling(f"{call}(images)"), torch.no_grad():
+        first = lesson.without_block(network, 4)
+        before = first(x)
+        lesson.without_block(network, 1)
+        after = first(x)
+    if not equal(before, after):
+        raise Wrong(
+            f"{call} returned a network that without_block(network, 1) changes later. Make a new "
+            "nn.Sequential in every call."
+        )
 
 
 @pytest.mark.task("2.5")

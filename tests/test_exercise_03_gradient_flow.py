@@ -20,6 +20,7 @@ from messages import (
     advice,
     calling,
     check_dry_run,
+    check_lets_errors_through,
     counted,
     draw,
     dtype,
@@ -1612,6 +1613,19 @@ def test_measuring_thaws_nothing(lesson, task):
 
 
 @of_tasks("3.1", "3.2", "3.4")
+def test_errors_of_the_model_come_through(lesson, task):
+    network = make_network(lesson)
+    failure = RuntimeError("from the model")
+
+    def fail(*_):
+        raise failure
+
+    network[2].register_forward_pre_hook(fail)
+    what = f"{call_of(task)} of a model that raises an error"
+    check_lets_errors_through(what, lambda: measure(lesson, task, network, given_to(task)), failure)
+
+
+@of_tasks("3.1", "3.2", "3.4")
 def test_measuring_again_gives_the_new_numbers(lesson, task):
     what = (
         f"{call_of(task)}, called again after the weights have changed and the first convolution "
@@ -2437,6 +2451,21 @@ def test_recording_goes_on_where_the_loss_is_not_finite(lesson):
                 f"expected {expected_row[layer]:.4g}.",
                 cause,
             )
+
+
+@pytest.mark.task("3.5")
+def test_recording_lets_errors_through(lesson):
+    network = make_network(lesson)
+    failure = RuntimeError("from the second batch")
+
+    def batches():
+        yield make_batch(seed=0)
+        raise failure
+
+    what = "record_training(model, batches, optimizer), where batches raises an error,"
+    check_lets_errors_through(
+        what, lambda: lesson.record_training(network, batches(), momentum(network)), failure
+    )
 
 
 def with_noise(batches):
