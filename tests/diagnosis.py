@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from messages import FIXED_POOLING, is_close
+from messages import FIXED_POOLING, dtype, is_close
 from what_ran import (
     EXTRAS,
+    KINDS,
     convolutions,
     describe,
     first,
@@ -174,7 +175,7 @@ BLOCK_MISTAKES = ADDITION_MISTAKES | {
 
 def name_block_mistake(got, x, ops, training):
     """The mistake, in words, that gives what the learner's block gave; None if none does."""
-    layers = other_padding(ops) or without_stride(ops, x, got)
+    layers = other_precision(ops) or other_padding(ops) or without_stride(ops, x, got)
     if layers:
         return layers
     with torch.no_grad():
@@ -188,7 +189,12 @@ def name_block_mistake(got, x, ops, training):
             if first(parts.conv1.stride) == 1 and first(parts.conv2.stride) > 1:
                 return "the stride is on the second 3x3 convolution; it belongs on the first"
             return other_settings(of_kind(ops, "conv2d"))
-        return matching(BLOCK_MISTAKES, parts, got) or weighted(parts, got) or extra(ops)
+        return (
+            matching(BLOCK_MISTAKES, parts, got)
+            or weighted(parts, got)
+            or extra(ops)
+            or without_inner_relu_and_more(parts, got)
+        )
 
 
 def other_mode_of_one(ops, training):
@@ -223,6 +229,24 @@ def weighted(parts, got):
         f"the output is relu({branch} * branch + {shortcut} * shortcut), "
         "expected relu(branch + shortcut)"
     )
+
+
+def without_inner_relu_and_more(parts, got):
+    """That the ReLU between the convolutions is missing and the addition is wrong, or None."""
+    parts.branch = parts.second_half(parts.after_norm1)
+    mistake = matching(ADDITION_MISTAKES, parts, got)
+    return mistake and f"the ReLU between the two convolutions is missing; and {mistake}"
+
+
+def other_precision(ops):
+    """That a layer computes with 16 bits, in words, or None."""
+    for op in ops:
+        if op.kind in KINDS and op.output.dtype in (torch.float16, torch.bfloat16):
+            return (
+                f"a {KINDS[op.kind]} computes in {dtype(op.output)} (autocast?); compute in the "
+                "input's own precision"
+            )
+    return None
 
 
 def other_padding(ops):
@@ -391,11 +415,24 @@ def wrong_counts(ops, oracle_ops, blocks):
     """How many blocks the stages have, in words, if that is wrong; or None."""
     own = stage_lengths(ops)
     oracle = stage_lengths(oracle_ops)
+    convs_per_block = sum(oracle) / sum(blocks)
+    missing = (sum(oracle) - sum(own)) / convs_per_block
+    if len(own) < len(oracle) and missing in blocks:
+        counts = f"{missing:g} of {sum(blocks)} blocks are missing"
+        return f"{counts}: {channels_of_stages(ops, oracle_ops)}"
     if len(own) != len(oracle) or own == oracle:
         return None
-    convs_per_block = sum(oracle) / sum(blocks)
     counts = [f"{convs / convs_per_block:g}" for convs in own]
     return f"the stages have {', '.join(counts)} blocks, expected {', '.join(map(str, blocks))}"
+
+
+def channels_of_stages(ops, oracle_ops):
+    """Which channels the convolutions of the stages output, and should, in words."""
+    widths = []
+    for network_ops in (ops, oracle_ops):
+        channels = dict.fromkeys(len(op.weight) for op in wide(network_ops)[1:])
+        widths.append(", ".join(map(str, channels)))
+    return f"the stages have {widths[0]} channels, expected {widths[1]}"
 
 
 def stage_lengths(ops):

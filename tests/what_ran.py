@@ -317,7 +317,7 @@ def check_tensors(own, oracle, what):
     owned = tensors(own)
     for name, expected in tensors(oracle).items():
         if name not in owned:
-            raise Wrong(f"{what}: {missing_tensor(own.kind, name, expected)}")
+            raise Wrong(f"{what}: {missing_tensor(own, oracle, name)}")
         if owned[name].shape != expected.shape:
             raise Wrong(
                 f"{what}: the {name} of a {own.kind} has the shape {shape(owned[name])}, "
@@ -325,12 +325,19 @@ def check_tensors(own, oracle, what):
             )
 
 
-def missing_tensor(kind, name, expected):
+def missing_tensor(own, oracle, name):
     """What to say of an op that has no tensor of that name."""
-    if kind == "linear":
+    if own.kind == "linear":
         return "its linear layer has no bias. Leave bias at its default, True."
-    if kind != "batch_norm":
-        return f"the {name} of a {kind} has the shape None, expected {shape(expected)}."
+    if own.kind != "batch_norm":
+        expected = getattr(oracle, name)
+        return f"the {name} of a {own.kind} has the shape None, expected {shape(expected)}."
+    if name.startswith("running") and oracle.training:
+        return (
+            f"in train mode a batch norm gets no {name}, so it keeps no running statistics for "
+            "eval mode. Leave track_running_stats at its default, True; F.batch_norm needs "
+            "running_mean and running_var in both modes."
+        )
     if name.startswith("running"):
         return (
             "a batch norm keeps no running statistics, so in eval mode, too, it takes the batch's. "
@@ -413,14 +420,36 @@ def not_the_models(value):
 
 def ran_twice(model, ops, op, value):
     """What to say of op, which has a tensor, value, that an op before it has, too."""
-    earlier = next(o for o in ops if any(own is value for own in tensors(o).values()))
+    runs = [o for o in ops if any(own is value for own in tensors(o).values())]
+    earlier = runs[0]
     places = sum(own is value for _, own in model.named_parameters(remove_duplicate=False))
     if places < 2 and earlier.kind == op.kind and torch.equal(earlier.input, op.input):
         return (
             f"ran one {KINDS[op.kind]} twice on the same input. Run it once in each call, and keep "
             "what it gives."
         )
-    return f"ran one {KINDS[op.kind]} twice. Each place needs a layer of its own."
+    kind = KINDS[op.kind]
+    if earlier.kind == op.kind and earlier.weight is not op.weight:
+        name = next(name for name, own in tensors(op).items() if own is value)
+        return f"has two {kind}s with the same {name}. Each needs its own."
+    sizes = [len(run.input) for run in runs]
+    batch_size = max(len(other.input) for other in ops if other.kind in KINDS)
+    if sum(sizes) == batch_size:
+        return (
+            f"ran one {kind} on parts of the batch, {sizes[0]} of {batch_size} images first. Run "
+            "it once, on the whole batch."
+        )
+    another_never = another_that_never_ran(model, ops, value)
+    return f"ran one {kind} twice. Each place needs a layer of its own{another_never}."
+
+
+def another_that_never_ran(model, ops, value):
+    """What to add if a parameter of the shape of value, which ran twice, never ran; or ""."""
+    ran = [id(tensor) for op in ops for tensor in tensors(op).values()]
+    for name, parameter in model.named_parameters():
+        if parameter.shape == value.shape and id(parameter) not in ran:
+            return f"; {name} never ran"
+    return ""
 
 
 def check_start(ops, what, may_be_zero=()):
@@ -438,8 +467,9 @@ def check_start(ops, what, may_be_zero=()):
             check_norm_start(op, what, may_be_zero)
         elif op.kind == "conv2d" and bool((op.weight == op.weight.flatten()[0]).all()):
             raise Wrong(
-                f"{what}: all weights of its {conv_name(op)} start with the same value, so its "
-                "channels can never come to differ. Leave them as torch makes them."
+                f"{what}: all weights of a {conv_name(op)} start with the same value, "
+                f"{op.weight.flatten()[0]:.4g}, expected random ones. Leave them as torch makes "
+                "them."
             )
 
 
