@@ -418,21 +418,15 @@ def wrong_counts(ops, oracle_ops, blocks):
     convs_per_block = sum(oracle) / sum(blocks)
     missing = (sum(oracle) - sum(own)) / convs_per_block
     if len(own) < len(oracle) and missing in blocks:
-        counts = f"{missing:g} of {sum(blocks)} blocks are missing"
-        return f"{counts}: {channels_of_stages(ops, oracle_ops)}"
+        channels = dict.fromkeys(str(len(op.weight)) for op in wide(ops)[1:])
+        return (
+            f"{missing:g} of {sum(blocks)} blocks are missing; the others output "
+            f"{', '.join(channels)} channels"
+        )
     if len(own) != len(oracle) or own == oracle:
         return None
     counts = [f"{convs / convs_per_block:g}" for convs in own]
     return f"the stages have {', '.join(counts)} blocks, expected {', '.join(map(str, blocks))}"
-
-
-def channels_of_stages(ops, oracle_ops):
-    """Which channels the convolutions of the stages output, and should, in words."""
-    widths = []
-    for network_ops in (ops, oracle_ops):
-        channels = dict.fromkeys(len(op.weight) for op in wide(network_ops)[1:])
-        widths.append(", ".join(map(str, channels)))
-    return f"the stages have {widths[0]} channels, expected {widths[1]}"
 
 
 def stage_lengths(ops):

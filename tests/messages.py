@@ -207,6 +207,12 @@ def likeliest(mistakes, agrees):
     mistakes: {the mistake: what it gives, or a function that computes that}. agrees(value) says
     whether the learner's code gave that value. Where several mistakes give it, none is named.
     """
+    causes = agreeing(mistakes, agrees)
+    return advice(causes[0]) if len(causes) == 1 else ""
+
+
+def agreeing(mistakes, agrees):
+    """All of the known mistakes that give what the learner's code gave; see likeliest."""
     causes = []
     for mistake, value in mistakes.items():
         with contextlib.suppress(Exception):  # a mistake that does not fit the output is not it
@@ -214,7 +220,7 @@ def likeliest(mistakes, agrees):
                 value = value()
             if agrees(value):
                 causes.append(mistake)
-    return advice(causes[0]) if len(causes) == 1 else ""
+    return causes
 
 
 def advice(cause):

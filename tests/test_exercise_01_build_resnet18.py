@@ -33,6 +33,7 @@ from messages import (
     Once,
     Wrong,
     advice,
+    agreeing,
     calling,
     check_close,
     check_dry_run,
@@ -1120,9 +1121,13 @@ OTHER_BATCHES = ((3, 8, 5), (3, 2, 1))  # their sizes; on how many images of eac
 
 def name_accuracy_mistake(lesson, sizes, correct, value):
     """The mistake that gives value, and on other batches what accuracy gives there, or None."""
-    other_value = call_accuracy(lesson, *OTHER_BATCHES).value
-    mistakes = agreeing(accuracy_mistakes(lesson, sizes, correct, value), value)
-    other_mistakes = agreeing(accuracy_mistakes(lesson, *OTHER_BATCHES, other_value), other_value)
+
+    def mistakes_on(sizes, correct, value):
+        mistakes = accuracy_mistakes(lesson, sizes, correct, value)
+        return agreeing(mistakes, lambda known: abs(value - known) < 1e-6)
+
+    other_mistakes = mistakes_on(*OTHER_BATCHES, call_accuracy(lesson, *OTHER_BATCHES).value)
+    mistakes = mistakes_on(sizes, correct, value)
     found = [mistake for mistake in mistakes if mistake in other_mistakes]
     if len(found) == 1:
         return found[0]
@@ -1132,18 +1137,6 @@ def name_accuracy_mistake(lesson, sizes, correct, value):
             "predictions and images over all batches, and divide once"
         )
     return None
-
-
-def agreeing(mistakes, value):
-    """Which of the known mistakes give this value; {mistake: its value, or a function}."""
-    found = []
-    for mistake, known in mistakes.items():
-        with contextlib.suppress(Exception):  # a mistake that does not fit the output is not it
-            if callable(known):
-                known = known()
-            if abs(value - known) < 1e-6:
-                found.append(mistake)
-    return found
 
 
 def depends_on_the_order(lesson):

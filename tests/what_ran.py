@@ -439,17 +439,7 @@ def ran_twice(model, ops, op, value):
             f"ran one {kind} on parts of the batch, {sizes[0]} of {batch_size} images first. Run "
             "it once, on the whole batch."
         )
-    another_never = another_that_never_ran(model, ops, value)
-    return f"ran one {kind} twice. Each place needs a layer of its own{another_never}."
-
-
-def another_that_never_ran(model, ops, value):
-    """What to add if a parameter of the shape of value, which ran twice, never ran; or ""."""
-    ran = [id(tensor) for op in ops for tensor in tensors(op).values()]
-    for name, parameter in model.named_parameters():
-        if parameter.shape == value.shape and id(parameter) not in ran:
-            return f"; {name} never ran"
-    return ""
+    return f"ran one {kind} twice. Each place needs a layer of its own."
 
 
 def check_start(ops, what, may_be_zero=()):

@@ -700,7 +700,7 @@ return correct / total""",
     wrong(
         "1.3",
         "s only channels",
-        "expected a projection: the size changes",
+        "expected a projection: the stride is",
         edit("if stride == 1 and in_channels == out_channels:", "if in_channels == out_channels:"),
     ),
     wrong(
@@ -2322,7 +2322,7 @@ return correct / total""",
     wrong(
         "1.4",
         "two guesses",
-        "among the two largest",
+        "among the 2 largest",
         hole(
             "accuracy",
             """model.eval()
@@ -2858,7 +2858,7 @@ return correct / total""",
     wrong(
         "1.4",
         "compared as bytes",
-        "labels above 255 need more than a byte",
+        "numbers above 255 need more than a byte",
         edit(
             "(predictions == labels)",
             "(predictions.to(torch.uint8) == labels.to(torch.uint8))",
@@ -3308,7 +3308,7 @@ return correct.item() / total""",
     wrong(
         "1.4",
         "a any label of the batch",
-        "a prediction counts if any label of the batch is the same",
+        "a prediction counts if another image has that label",
         hole(
             "accuracy",
             """model.eval()
@@ -3416,6 +3416,218 @@ with torch.no_grad():
     for images, labels in batches:
         hits = model(images).argmax(dim=1)[:, None] == labels[:, None]
         correct += (hits & (labels[:, None] == torch.arange(10))).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "a deep copy computes with the first one's layers",
+        "copy.deepcopy(BasicBlock(...)) computes with the layers",
+        edit(
+            "        self.bn2 = nn.BatchNorm2d(out_channels)",
+            """        self.bn2 = bn2 = nn.BatchNorm2d(out_channels)
+        self.last_norm = lambda features: bn2(features)""",
+        ),
+        edit("self.bn2(self.conv2(branch))", "self.last_norm(self.conv2(branch))"),
+    ),
+    wrong(
+        "1.1",
+        "one ReLU at the branch's end",
+        "the ReLU between the two convolutions is missing; and a ReLU is applied to the branch",
+        edit("branch = F.relu(self.bn1(self.conv1(x)))", "branch = self.bn1(self.conv1(x))"),
+        edit(
+            "branch = self.bn2(self.conv2(branch))", "branch = F.relu(self.bn2(self.conv2(branch)))"
+        ),
+    ),
+    wrong(
+        "1.1",
+        "a convolution with 16 bits",
+        "a convolution computes in bfloat16",
+        edit(
+            "branch = self.bn2(self.conv2(branch))",
+            """with torch.autocast(x.device.type, torch.bfloat16):
+            branch = self.bn2(self.conv2(branch)).float()""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "adds the first call's input",
+        "something is kept from call to call",
+        edit(
+            "return F.relu(branch + self.shortcut(x))",
+            """if x.shape != getattr(self, "kept", x[:0]).shape:
+            self.kept = x.detach()
+        return F.relu(branch + self.shortcut(self.kept))""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "statistics in eval mode only",
+        "in train mode a batch norm gets no running_mean",
+        edit(
+            "self.bn2(self.conv2(branch))",
+            """self.conv2(branch)
+        if self.training:
+            branch = F.batch_norm(branch, None, None, self.bn2.weight, self.bn2.bias, True)
+        else:
+            branch = self.bn2(branch)""",
+        ),
+    ),
+    wrong(
+        "1.1",
+        "batch norm by halves",
+        "ran one batch norm on parts of the batch",
+        edit(
+            "self.bn2(self.conv2(branch))",
+            "torch.cat([self.bn2(part) for part in self.conv2(branch).tensor_split(2)])",
+        ),
+    ),
+    wrong(
+        "1.2",
+        "the first stage is missing",
+        "2 of 8 blocks are missing; the others output 128, 256, 512 channels",
+        edit("in ((64, 1), (128, 2), (256, 2), (512, 2)):", "in ((128, 1), (256, 2), (512, 2)):"),
+    ),
+    wrong(
+        "1.2",
+        "tried out while it is made",
+        "runs its batch norms in train mode while it is made",
+        edit(
+            "        self.head = nn.Sequential(pool, nn.Flatten(), nn.Linear(512, num_classes))",
+            """        with torch.no_grad():
+            width = self.stages(self.stem(torch.ones(2, 3, 8, 8))).shape[1]
+        self.head = nn.Sequential(pool, nn.Flatten(), nn.Linear(width, num_classes))""",
+        ),
+    ),
+    wrong(
+        "1.3",
+        "a single position is not projected",
+        "Use its layers on inputs of every size",
+        definition(
+            "make_shortcut",
+            """class Projection(nn.Sequential):
+    def forward(self, x):
+        if x.shape[2:] == (1, 1) and x.shape[1] == self[1].num_features:
+            return x
+        return super().forward(x)
+
+
+def make_shortcut(in_channels, out_channels, stride):
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return Projection(projection, nn.BatchNorm2d(out_channels))""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "autocast of its own",
+        "autocast, half() and rounding make nearly equal ones equal",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        with torch.autocast("cpu", torch.bfloat16):
+            predictions = model(images).argmax(dim=1)
+        correct += (predictions == labels).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a failing batch is left out",
+        "Catch no errors: let them come through",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        try:
+            correct += (model(images).argmax(dim=1) == labels).sum().item()
+        except RuntimeError:
+            continue
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "counts and divides in float16",
+        "it computes in float16, which keeps three digits",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        correct += (model(images).argmax(dim=1) == labels).sum().half()
+        total += len(labels)
+return (correct / torch.tensor(total).half()).item()""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "a running mean of both",
+        "it depends on the order of the batches",
+        hole(
+            "accuracy",
+            """model.eval()
+mean = None
+with torch.no_grad():
+    for images, labels in batches:
+        share = (model(images).argmax(dim=1) == labels).double().mean().item()
+        mean = share if mean is None else (mean + share) / 2
+return mean""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "later batches on top of earlier ones",
+        "later batches overwrite what earlier ones have",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = {}
+with torch.no_grad():
+    for images, labels in batches:
+        for place, is_correct in enumerate(model(images).argmax(dim=1) == labels):
+            correct[place] = float(is_correct)
+return sum(correct.values()) / len(correct)""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "sorted before they are compared",
+        "a prediction counts if another image has that label",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        predictions = model(images).argmax(dim=1).sort().values
+        correct += (predictions == labels.sort().values).sum().item()
+        total += len(labels)
+return correct / total""",
+        ),
+    ),
+    wrong(
+        "1.4",
+        "classes above 9 are class 9",
+        "it counts on ten classes",
+        hole(
+            "accuracy",
+            """model.eval()
+correct = total = 0
+with torch.no_grad():
+    for images, labels in batches:
+        predictions = model(images).argmax(dim=1).clamp(max=9)
+        correct += (predictions == labels.clamp(max=9)).sum().item()
         total += len(labels)
 return correct / total""",
         ),
