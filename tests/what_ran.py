@@ -391,7 +391,7 @@ def check_each_used_once(model, ops, what):
     if len(runs) > 1 and min(runs.values()) > 1:
         raise Wrong(
             f"{what} ran each of its convolutions {runs.most_common()[-1][1]} times. Run it once "
-            "in each call, and keep what it gives."
+            "in each call, on the whole batch, and keep what it gives."
         )
     used = set()
     for op in ops:

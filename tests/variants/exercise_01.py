@@ -2815,7 +2815,7 @@ return correct / total""",
     wrong(
         "1.1",
         "one image uses the running statistics",
-        "uses its running statistics",
+        "in train mode a batch norm uses the running statistics",
         edit(
             "        branch = F.relu(self.bn1(self.conv1(x)))",
             """        if self.training and len(x) == 1:
@@ -2890,7 +2890,7 @@ return correct / total""",
     wrong(
         "1.2",
         "a forward in a closure",
-        "computes with the layers of the network that it is a copy of",
+        "computes with the layers of the one that it is a copy of",
         edit(
             "        self.head = nn.Sequential(pool,",
             """        stem, stages = self.stem, self.stages
