@@ -11,7 +11,15 @@ import numpy
 import pytest
 import torch
 import torch.nn.functional as F
-from diagnosis import BlockParts, extra, other_mode_of_one, repeated, wide, wrong_channels
+from diagnosis import (
+    BlockParts,
+    extra,
+    other_mode_of_one,
+    repeated,
+    weighted,
+    wide,
+    wrong_channels,
+)
 from messages import (
     Wrong,
     advice,
@@ -34,7 +42,14 @@ from messages import (
     shape,
 )
 from torch import equal, nn
-from unchanged import LAYOUTS, Everything, check_seeds_nothing, disturb, hash_in_another_process
+from unchanged import (
+    LAYOUTS,
+    Everything,
+    check_seeds_nothing,
+    disturb,
+    fresh_copy,
+    hash_in_another_process,
+)
 from what_ran import (
     check_made_in_train_mode,
     check_registered,
@@ -139,7 +154,13 @@ def run_block(block, x, what, case, training):
     try:
         output, ops = record(block, given, what)
     except Wrong as wrong:
-        raise wrong.because(wrong_addend(str(wrong), width, stride)) from None
+        cause = wrong_addend(str(wrong), width, stride)
+        if cause and only_uneven_sizes_fail(block, case, training):
+            cause = (
+                "what is added fits only where the stride divides height and width; of any others "
+                "self.shortcut(x) takes every stride-th pixel, too"
+            )
+        raise wrong.because(cause) from None
     check_tensor(output, shortcut, what)
     if output.dtype != x.dtype:
         raise Wrong(f"{what} returned {dtype(output)}, expected {dtype(x)}, the dtype of x.")
@@ -204,13 +225,41 @@ def wrong_addend(error, width, stride):
         return None
     if f"({width})" in error and "dimension 3" in error and stride > 1:
         return (
-            "x itself is added, or something of its shape; "
+            "x itself, or something as large, is added; "
             "add self.shortcut(x), which has the branch's shape"
         )
     return (
         "what is added does not have the branch's shape; self.shortcut(x) has, "
         "the shortcut of anything else may not"
     )
+
+
+def only_uneven_sizes_fail(block, case, training):
+    """Whether a residual block is right if its stride divides height and width, as here it fails.
+
+    block: one that is wrong for an image of this case's size.
+    """
+    in_channels, out_channels, stride, height, width = case
+    if height % stride == width % stride == 0:
+        return False
+    x = torch.randn(3, in_channels, 4 * stride, 6 * stride)
+    with contextlib.suppress(Exception), torch.no_grad():
+        output, ops = record(block, x, "Block")
+        shortcut = option_a(x, out_channels - in_channels, stride)
+        return is_close(output, F.relu(BlockParts(x, ops, training).branch + shortcut))
+    return False
+
+
+def is_random(block, x):
+    """Whether what a block gives depends on torch's random numbers."""
+    outputs = []
+    with contextlib.suppress(Exception):
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            outputs.append(copy.deepcopy(block)(x.repeat(16, 1, 1, 1)))
+        first, again, other = outputs
+        return equal(first, again) and not equal(first, other)
+    return False
 
 
 @pytest.mark.task("2.1")
@@ -241,13 +290,28 @@ def test_block_adds_the_shortcut_or_not(lesson, case, skip, training):
             mistakes = {KEPT: output}
         if is_close(output, F.relu(earlier_branch + shortcut if skip else earlier_branch)):
             mistakes = {KEPT: output}
+        random = is_random(block, x)
     cause = wrong_switch(lesson, case, training)
+    if random:
+        cause = extra(ops) or (
+            "it is random: the same x gives other numbers in another call. A block has neither "
+            "dropout nor drop_path"
+        )
     if other_mode_of_one(ops, training):
         cause = (
             "a batch norm of the branch runs in another mode than the block; call self.branch(x), "
             "and change no modes"
         )
     named = advice(cause) or likeliest(mistakes, functools.partial(is_close, output))
+    if not named and skip and output.isfinite().all():
+        parts = BlockParts(x, ops, training)
+        parts.shortcut = shortcut
+        named = advice(weighted(parts, output))
+    if not named and skip and only_uneven_sizes_fail(block, case, training):
+        named = advice(
+            "it is right where the stride divides height and width, and takes other pixels than "
+            "every stride-th one where it does not. Add self.shortcut(x)"
+        )
     if not named and skip and not calls_shortcut(block, x):
         named = advice(
             "self.shortcut(x) is never called; add that, and nothing else, to the branch"
@@ -432,6 +496,7 @@ def test_block_follows_its_switch(lesson, skip):
 @SKIPS
 def test_block_changes_nothing_in_eval_mode(lesson, skip):
     block, x, what = make_block(lesson, (4, 8, 2, 8, 8), skip, training=False)
+    unused = copy.deepcopy(block)
     before = Everything(block, x=x)
     with calling(what):
         block(x)
@@ -440,7 +505,15 @@ def test_block_changes_nothing_in_eval_mode(lesson, skip):
         with calling(f"{what}, then called with fewer and smaller images,"):
             block(x[:2, :, :5])
     except Wrong as wrong:
-        raise wrong.because(KEPT) from None
+        raise wrong.because(KEPT if runs(unused, x[:2, :, :5]) else None) from None
+
+
+def runs(layer, x):
+    """Whether a layer takes an input without an error."""
+    with contextlib.suppress(Exception):
+        layer(x)
+        return True
+    return False
 
 
 @pytest.mark.task("2.1")
@@ -477,9 +550,10 @@ def test_block_keeps_its_mode(lesson, skip, count):
     block.branch[1].eval()
     before = Everything(block)
     twin = copy.deepcopy(block)
+    if count == 1:
+        what += ", of which it gets 1,"
     with calling(what):
         output = block(x[:count])
-    before.check_modes(f"{what}, of which it gets {count}," if count == 1 else what)
     expected = twin.branch(x[:count])
     if skip:
         expected = expected + option_a(x[:count], 4, 2)
@@ -488,6 +562,7 @@ def test_block_keeps_its_mode(lesson, skip, count):
             f"{what}, in train mode but for its first batch norm, which is in eval mode, gives "
             "wrong numbers. Call self.branch(x), in which each layer goes by its own mode."
         )
+    before.check_modes(what)
 
 
 @pytest.mark.task("2.1")
@@ -521,17 +596,44 @@ def test_block_passes_gradients_through_branch_and_shortcut(lesson, case, skip, 
     if not is_close(output, F.relu(branch + shortcut if skip else branch)):
         return  # the tests of the numbers say more
     _, (got,) = run_backwards(block, x, [], what)
-
-    def by_hand(x):
-        _, branch, shortcut, _ = run_block(block, x, what, case, training=False)
-        return F.relu(branch + shortcut if skip else branch)
-
-    _, (expected,) = run_backwards(by_hand, x, [], what)
-    if got is None or not is_close(got, expected, 1e-4):
+    if got is None:
         raise Wrong(
-            f"{what} gives a wrong gradient for its input. Is the shortcut or the branch hidden "
-            "from autograd, by detach(), .data or no_grad()?"
+            f"{what}: no gradient comes back to its input. Is x hidden from autograd, by detach(), "
+            ".data or no_grad()?"
         )
+
+    def by_hand(join, x):
+        _, branch, shortcut, _ = run_block(block, x, what, case, training=False)
+        return join(branch, shortcut if skip else torch.zeros_like(shortcut))
+
+    def gradient(join):
+        _, (by_x,) = run_backwards(functools.partial(by_hand, join), x, [], what)
+        return by_x
+
+    if is_close(got, gradient(lambda branch, shortcut: F.relu(branch + shortcut)), 1e-4):
+        return
+    mistakes = {
+        words: functools.partial(gradient, join) for words, join in GRADIENT_MISTAKES.items()
+    }
+    named = likeliest(mistakes, lambda known: is_close(got, known, 1e-4))
+    raise Wrong(f"{what} gives a wrong gradient for its input.{named}")
+
+
+GRADIENT_MISTAKES = {  # what a block would be whose gradient the learner's has
+    "the shortcut is hidden from autograd, by detach(), .data or no_grad()": (
+        lambda branch, shortcut: F.relu(branch + shortcut.detach())
+    ),
+    "the branch, or a part of it, is hidden from autograd, by detach(), .data or no_grad()": (
+        lambda branch, shortcut: F.relu(branch.detach() + shortcut)
+    ),
+    "the last ReLU lets all gradients through; leave its backward pass to F.relu": (
+        lambda branch, shortcut: branch + shortcut
+    ),
+    "the last ReLU lets gradients through where the branch is above 0, and not where branch + "
+    "shortcut is; leave its backward pass to F.relu": (
+        lambda branch, shortcut: (branch + shortcut) * (branch > 0)
+    ),
+}
 
 
 @pytest.mark.task("2.1")
@@ -643,11 +745,22 @@ def build(lesson, depth, **settings):
     return network, call
 
 
+USED_UP = (
+    "something is kept from call to call: a default argument [] grows, for instance, or an "
+    "iterator is used up. Make everything anew in each call"
+)
+
+
 @pytest.mark.task("2.2")
 @SKIPS
 def test_network_is_new_in_every_call(lesson, skip):
     network, call = build(lesson, 14, skip=skip)
     another, _ = build(lesson, 14, skip=skip)
+    counts = [len(list(made.parameters())) for made in (network, another)]
+    if counts[0] != counts[1]:
+        raise Wrong(
+            f"{call}, called twice, gives {counts[0]} parameter tensors, then {counts[1]}.", USED_UP
+        )
     check_shares_nothing(network, another, call)
     twin, _ = build(lesson, 14, skip=not skip)
     check_shares_nothing(network, twin, "build_network(14, skip)")
@@ -670,12 +783,22 @@ def test_network_has_the_papers_parameters(lesson, depth, skip):
         if ops:
             check_registered(network, ops, call)
     hint = advice(wrong_stages(network, depth, 16))
+    if is_right_at_first(lesson, depth, skip):
+        hint = advice(USED_UP)
     hint = hint or likeliest(size_mistakes(depth), lambda known: count == known)
     hint = hint or advice(crash_cause)
     raise Wrong(
         f"{call} has {count:,} parameters, expected {PARAMETERS[depth]:,}, "
         f"plain or residual: a difference of {count - PARAMETERS[depth]:+,}.{hint}"
     )
+
+
+def is_right_at_first(lesson, depth, skip):
+    """Whether the first network that the learner's file builds has the paper's parameters."""
+    with contextlib.suppress(Exception):
+        network = fresh_copy(lesson).build_network(depth, skip=skip)
+        return PARAMETERS[depth] == sum(parameter.numel() for parameter in network.parameters())
+    return False
 
 
 def size_mistakes(depth):
@@ -750,6 +873,8 @@ def wrong_stages(network, depth, width):
         return None
     if n > 1 and channels == n * widths:
         return "the stages take turns, block by block; all blocks of a stage follow each other"
+    if not channels:
+        return f"it has no blocks, expected (depth - 2) / 6 = {n} in each stage"
     runs = [(number, len(list(run))) for number, run in itertools.groupby(channels)]
     stages = [set(channels[:n]), set(channels[n : 2 * n]), set(channels[2 * n :])]
     numbers = []
@@ -808,6 +933,9 @@ def test_network_computes_with_every_block_and_nothing_else(lesson, skip, traini
                     "it is the other way round: skip=True should give every Block a working "
                     "shortcut, skip=False should not"
                 )
+            other_eps = {op.eps for op in of_kind(ops, "batch_norm")} - {1e-5}
+            if other_eps:
+                cause = f"a batch norm has eps={min(other_eps):g}; leave it at torch's {1e-5:g}"
             raise Wrong(f"{what} gives wrong numbers.", cause)
 
 
@@ -852,7 +980,14 @@ def test_network_starts_as_torch_makes_it(lesson, depth, skip):
     check_made_in_train_mode(network, call)
     x = torch.randn(2, 3, 8, 8)
     _, ops = record(network.eval(), x, call)
-    check_start(ops, call)
+    try:
+        check_start(ops, call)
+    except Wrong as wrong:
+        has_run = "running" in str(wrong) and any(
+            bool(buffer) for name, buffer in network.named_buffers() if "tracked" in name
+        )
+        cause = "images went through the network in train mode before it was returned"
+        raise wrong.because(cause if has_run else None) from None
     _, ops = record(network.train(), x, call)
     for op in of_kind(ops, "batch_norm"):
         share = (op.running_mean / op.input.mean((0, 2, 3))).median().item()
@@ -930,6 +1065,9 @@ def test_plain_network_has_shortcuts_that_it_does_not_use(lesson):
 
 def check_parts(network, blocks, call):
     """Raise Wrong unless a network is nn.Sequential(stem, blocks, head) with so many blocks."""
+    expected = "nn.Sequential(stem, blocks, head)"
+    if not hasattr(type(network), "__len__"):
+        raise Wrong(f"{call} returned {in_words(network)}, expected {expected}.")
     with calling(f"stem, blocks, head = {call}"):
         parts = len(network)
     if parts != 3:
@@ -983,10 +1121,13 @@ class Fit:
         key = (kind, depth, seed)
         if not is_network or key not in self.combinations:
             first = "network" if is_network else in_words(network)
-            example = ", ".join(map(repr, self.combinations[0]))
+            alike = [other for other in self.combinations if other[:2] == key[:2]]
+            example = ", ".join(map(repr, (alike or self.combinations)[0]))
+            cause = f"the seed {seed!r} is not one of seeds; hand on each of seeds as it is"
             raise Wrong(
                 f"run_ablation called fit({first}, {kind!r}, {depth!r}, {seed!r}), expected "
-                f"fit(network, kind, depth, seed), for instance fit(network, {example})."
+                f"fit(network, kind, depth, seed), for instance fit(network, {example}).",
+                cause if alike and is_network else None,
             )
         if key in self.weights:
             raise Wrong(f"run_ablation called fit(network, {kind!r}, {depth}, {seed}) twice.")
@@ -996,7 +1137,7 @@ class Fit:
         check_can_be_trained(network)
         if any(bool((tensor == TRAINED).all()) for tensor in network.state_dict().values()):
             is_new = not any(network is other for other in self.networks)
-            copied = "What state_dict() returns is a network's own tensors, and no copy of them."
+            copied = "Neither what state_dict() returns nor a view of a tensor is a copy."
             raise Wrong(
                 f"run_ablation: the network for {key} starts from weights that fit has trained "
                 "before. Build a new network, with weights of its own, for every call of fit."
@@ -1152,7 +1293,11 @@ def test_ablation_keeps_whatever_fit_returns(lesson, history):
     with calling(call):
         histories = plain(lesson.run_ablation(fit, [8], [0]), call, dict)
     if len(calls) != 2:
-        raise Wrong(f"{call} called fit {len(calls)} times, expected once for each of 2 networks.")
+        message = f"{call} called fit {len(calls)} times, expected once for each of 2 networks."
+        calls.clear()
+        with contextlib.suppress(Exception):
+            fresh_copy(lesson).run_ablation(fit, [8], [0])
+        raise Wrong(message, "it keeps what an earlier call gave" if len(calls) == 2 else None)
     if sorted(map(str, calls)) != ["plain", "residual"]:
         raise Wrong(
             f"{call} called fit with the kinds {calls}, expected 'plain' and 'residual': the "
@@ -1250,11 +1395,13 @@ def test_ablation_initialises_both_kinds_to_the_same_weights(lesson):
         advice = "Call torch.manual_seed(seed) right before each network is built."
         if differing == [0]:
             advice = "With the other seeds they are the same: 'if seed' takes 0 for no seed."
-        elif equal(plain_weights[0], residual_weights[0]):
+        elif all_equal(plain_weights[:-2], residual_weights[:-2]):
             advice = (
-                "Their first layers are the same. Seed torch before the network is built, not "
-                "after it, and do to both kinds the same."
+                "Only their linear layers differ, which build_network draws. Seed torch right "
+                "before each network is built, of both kinds."
             )
+        elif equal(plain_weights[0], residual_weights[0]):
+            advice = "Their first layers are the same: do to both kinds the same."
         raise Wrong(
             f"{call}: plain and residual of depth {depth}, seed {seed} start from "
             f"different weights. {advice}"
@@ -1337,7 +1484,7 @@ def check_initialised(weights, what):
 
 
 def made_up(final):
-    """Histories of 34 to 37 epochs that end with these losses: {(kind, depth, seed): loss}.
+    """Histories of 35 to 38 epochs that end with these losses: {(kind, depth, seed): loss}.
 
     Their rows have all that real ones have. The loss falls and rises, and no two wrong ways of
     reading it agree.
@@ -1346,7 +1493,8 @@ def made_up(final):
     for run, (key, loss) in enumerate(final.items()):
         odd = run % 3 + run / 7  # other runs, other curves
         middle = [loss + 2.1 + odd] * (30 + run % 4)
-        losses = [9 + odd, loss * (0.7 + 0.03 * odd), *middle, loss + 1.3 + odd / 3, loss]
+        dip = [loss * (0.7 + 0.03 * odd), loss * (0.6 + 0.02 * odd)]
+        losses = [9 + odd, *dip, *middle, loss + 1.3 + odd / 3, loss]
         histories[key] = []
         for epoch, value in enumerate(losses, 1):
             row = {
@@ -1379,10 +1527,12 @@ def four_depths():
 
 ONE_SEED = {
     ("plain", 20, 0): 0.5,
+    ("plain", 32, 0): 0.6,
     ("plain", 44, 0): 0.7,
     ("plain", 56, 0): 2.0,
     ("residual", 20, 0): 0.4,
-    ("residual", 44, 0): 0.45,
+    ("residual", 32, 0): 0.45,
+    ("residual", 44, 0): 0.05,
     ("residual", 56, 0): 0.1,
 }
 ANOTHER_ORDER = {
@@ -1471,11 +1621,15 @@ def known_degradations(final, kind, value):
     other = "residual" if kind == "plain" else "plain"
     in_order = sorted(depths)
     as_text = sorted(depths, key=str)
-    means = [read(depth) for depth in depths]
+    means = [read(depth) for depth in in_order]
+    rises = [max(0, after - before) for before, after in itertools.pairwise(means)]
+    points = [(depth, loss) for (other_kind, depth, _), loss in final.items() if other_kind == kind]
+    slope, _ = statistics.linear_regression(*zip(*points))
     largest_difference = max(means) - min(means)
     ratio = read(deep) / read(shallow)
     seeds = {seed for _, _, seed in final}
     smallest = min(seeds)
+    both_gaps = [gap() + gap(kind=other), (gap() + gap(kind=other)) / 2]
     last_in_a_row = {}
     for place, keys in itertools.groupby(final, key=lambda key: key[:2]):
         last_in_a_row[place] = list(keys)
@@ -1507,6 +1661,9 @@ def known_degradations(final, kind, value):
             value, *[gap(functools.partial(mean_of_last, count)) for count in (2, 3, 4, 5, 10)]
         ),
         "a last loss of exactly 0 is taken for a missing one": gap(last_loss_but_0),
+        "a last loss of exactly 0 is left out of the mean": gap(
+            over_seeds=lambda runs: mean([loss for loss in runs if loss != 0] or [0])
+        ),
         "it is deep divided by shallow; take the difference": ratio,
         "it is the difference divided by the shallow loss; return the difference": nearest(
             value, ratio - 1, 100 * (ratio - 1)
@@ -1544,7 +1701,7 @@ def known_degradations(final, kind, value):
             - mean([final[key] for key in last_in_a_row[kind, shallow]])
         ),
         "it compares the largest and the smallest seed; a key is (kind, depth, seed)": (
-            loss_of_seed(max(seeds)) - loss_of_seed(min(seeds))
+            loss_of_seed(max(seeds)) - loss_of_seed(min(seeds)) if len(seeds) > 1 else math.nan
         ),
         "it is the loss of the deepest networks alone; subtract the loss of the shallowest": read(
             deep
@@ -1560,6 +1717,12 @@ def known_degradations(final, kind, value):
         "the other kind's degradation is subtracted; each kind stands for itself": (
             gap() - gap(kind=other)
         ),
+        "the residual networks' number has the plain ones in it, too; start each kind from 0": (
+            nearest(value, *both_gaps) if kind == "residual" else gap()
+        ),
+        "the plain networks' number has the residual ones in it, too; start each kind from 0": (
+            nearest(value, *both_gaps) if kind == "plain" else gap()
+        ),
         "both are the degradation of the plain networks": gap(kind="plain"),
         "both are the degradation of the residual networks": gap(kind="residual"),
         "it reads the test error; take the loss": gap(lambda rows: rows[-1]["test_error"]),
@@ -1569,6 +1732,13 @@ def known_degradations(final, kind, value):
         "it is the largest minus the smallest loss; take the deepest minus the shallowest": (
             largest_difference
         ),
+        "it is the largest loss minus that of the shallowest; take the deepest's": (
+            max(means) - means[0]
+        ),
+        "it sums only the rises from depth to depth; falls count, too, so take the deepest minus "
+        "the shallowest": sum(rises),
+        "it is the rise of a straight line through all depths; take the deepest minus the "
+        "shallowest alone": slope * (deep - shallow),
         "it is in percent; return nats": 100 * gap(),
         "its sign is lost; it should be below 0 where depth helps": abs(gap()),
         "it is 0 where depth helps; it should be below 0": max(0, gap()),
@@ -1629,7 +1799,12 @@ def test_degradation_by_hand(lesson, final, expected):
     if not wrong_kinds:
         return
     kind = wrong_kinds[0]
-    cause = wrong_ends(lesson, final, expected) or degradation_mistake(final, values)
+    cause = (
+        wrong_ends(lesson, final, expected)
+        or degradation_mistake(final, values)
+        or wrong_places(lesson, final, expected)
+        or wrong_factor(values, expected)
+    )
     digits = 4 if f"{values[kind]:.4g}" != f"{expected[kind]:.4g}" else 12
     raise Wrong(
         f"{what}[{kind!r}] is {values[kind]:.{digits}g}, expected {expected[kind]:.{digits}g}.",
@@ -1649,23 +1824,54 @@ def last_losses(final, kind):
     return "; ".join(parts)
 
 
+SMALL_DEPTHS = (8, 20, 26, 50)  # unevenly spaced, as a straight line must not fit
+
+
 def wrong_ends(lesson, final, expected):
     """That degradation is right where the depths are small ones in the same order, or None."""
     depths = sorted({depth for _, depth, _ in final})
-    small = dict(zip(depths, range(8, 80, 12)))
+    small = dict(zip(depths, SMALL_DEPTHS))
     histories = {
         (kind, small[depth], seed): history
         for (kind, depth, seed), history in made_up(final).items()
     }
+    if is_degradation(lesson, histories, expected):
+        return (
+            f"with {', '.join(map(str, small.values()))} in the place of the depths "
+            f"{', '.join(map(str, depths))} it is right; take the smallest and the largest "
+            "of the depths that are there"
+        )
+    return None
+
+
+def is_degradation(lesson, histories, expected):
+    """Whether degradation gives the expected numbers for these histories."""
     with contextlib.suppress(Exception):
         got = lesson.degradation(histories)
-        if all(is_near(float(got[kind]), value) for kind, value in expected.items()):
-            return (
-                f"with {', '.join(map(str, small.values()))} in the place of the depths "
-                f"{', '.join(map(str, depths))} it is right; take the smallest and the largest "
-                "of the depths that are there"
-            )
+        return all(is_near(float(got[kind]), value) for kind, value in expected.items())
+    return False
+
+
+def wrong_places(lesson, final, expected):
+    """That degradation is right where the keys are sorted, in words, or None."""
+    histories = dict(sorted(made_up(final).items()))
+    if is_degradation(lesson, histories, expected):
+        return (
+            "with the keys in order it is right; they come in any order, so go by what each key "
+            "says (itertools.groupby wants them sorted)"
+        )
     return None
+
+
+def wrong_factor(values, expected):
+    """That degradation gives a multiple of what it should, in words, or None."""
+    factors = [values[kind] / expected[kind] for kind in expected]
+    if not is_near(*factors) or not factors[0]:
+        return None
+    return (
+        f"it is {factors[0]:.6g} times what it should be, for both kinds: is a sum over the seeds "
+        "divided by another number than that of the seeds?"
+    )
 
 
 def degradation_mistake(final, values):
@@ -1695,11 +1901,13 @@ def check_degradation_again(lesson, final, expected, factor):
         got = lesson.degradation(histories)
     for kind, value in expected.items():
         nats = number(got[kind], "degradation(histories)", whole=False)
-        if not is_near(nats, factor * value):
-            raise Wrong(
-                "degradation(histories), called again with other histories, gives wrong "
-                "numbers. Keep nothing from call to call."
-            )
+        if is_near(nats, factor * value):
+            continue
+        again = "degradation(histories), called again with other histories, gives wrong numbers."
+        at_first = {kind: factor * value for kind, value in expected.items()}
+        if is_degradation(fresh_copy(lesson), histories, at_first):
+            raise Wrong(f"{again} Keep nothing from call to call.")
+        raise Wrong(again)
 
 
 @pytest.mark.task("2.4")
@@ -1956,7 +2164,9 @@ def check_lesion(lesson, network, index):
         with calling(f"{call}(images)"), torch.no_grad():
             got = lesioned(x)
     except Wrong as wrong:
-        cause = wrong_order(lesioned, original) or lesion_crash(str(wrong), index)
+        with torch.no_grad():
+            cause = wrong_place(lesioned, original, x, index)
+        cause = wrong_order(lesioned, original) or cause
         raise wrong.because(cause) from None
     with torch.no_grad():
         with calling("Block, in a network that still has every block,"):
@@ -2030,12 +2240,18 @@ def wrong_weights(lesioned, original, index):
 
 
 def wrong_place(lesioned, original, x, index):
-    """What is wrong with the size of what stands in a block's place, in words, or None."""
+    """What is wrong with what stands in a block's place, in words, or None."""
     stem, blocks, _ = original
-    features = blocks[:index](stem(x))
-    expected = blocks[index](features)
     with contextlib.suppress(Exception):
-        got = lesioned[1][index](features)
+        features = blocks[:index](stem(x))
+        expected = blocks[index](features)
+        part = list(lesioned[1].children())[index]
+        if not runs(part, features):
+            return (
+                f"what stands in block {index}'s place cannot take what the block gets; put the "
+                "block's own shortcut there"
+            )
+        got = part(features)
         if got.shape != expected.shape:
             return (
                 f"what stands in block {index}'s place outputs {shape(got)}, expected "
@@ -2056,16 +2272,6 @@ def check_form(lesioned, blocks, call):
     if count != blocks:
         place = ": a shortcut stands in the missing block's place" if count == blocks - 1 else ""
         raise Wrong(f"{call}: its second part has {count} parts, expected {blocks}{place}.")
-
-
-def lesion_crash(error, index):
-    """The likeliest mistake where a network without the block with this index does not run."""
-    if index not in (2, 4) or "but got" not in error:
-        return None
-    return (
-        f"what stands in the block's place does not change the shape. Block {index} halves the "
-        "size and doubles the channels; its shortcut does that, too, so put block.shortcut there"
-    )
 
 
 def known_lesions(network, x, index):

@@ -119,7 +119,7 @@ return {
     wrong(
         "2.1",
         "detach",
-        "gives a wrong gradient for its input. Is the shortcut or the branch",
+        "the shortcut is hidden from autograd",
         edit("out + self.shortcut(x)", "out + self.shortcut(x).detach()"),
     ),
     wrong(
@@ -321,7 +321,7 @@ def run""",
     wrong(
         "2.5",
         "identity",
-        "does not change the shape",
+        "place outputs (2, 4, 16, 16), expected (2, 8, 8, 8)",
         edit("block.shortcut if i == index", "nn.Identity() if i == index"),
     ),
     wrong(
@@ -2629,6 +2629,229 @@ first, *_, last = [part for part in kept[index].branch if isinstance(part, nn.Co
 sizes = (first.in_channels, last.out_channels)
 kept[index] = nn.Conv2d(*sizes, 1, first.stride, bias=False, dtype=first.weight.dtype)
 return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "the shortcut of the same tensor is kept",
+        "still uses the old x",
+        hole(
+            "Block.forward",
+            """out = self.branch(x)
+if self.skip:
+    if self.__dict__.get("last_input") is not x:
+        self.last_input = x
+        self.carried = self.shortcut(x)
+    out = out + self.carried
+return F.relu(out)""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "one network for both kinds, set back",
+        "is one that fit has had before, with other weights",
+        hole(
+            "run_ablation",
+            """histories = {}
+for seed, depth in itertools.product(seeds, depths):
+    torch.manual_seed(seed)
+    network = build_network(depth, skip=False).apply(initialise)
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+    for kind in ("plain", "residual"):
+        network.load_state_dict(start)
+        for block in network[1]:
+            block.skip = kind == "residual"
+        histories[kind, depth, seed] = fit(network, kind, depth, seed)
+return histories""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "a second try after a RuntimeError",
+        "Catch no errors",
+        edit(
+            "        histories[kind, depth, seed] = fit(network, kind, depth, seed)",
+            """        for _ in range(2):
+            with contextlib.suppress(RuntimeError):
+                histories[kind, depth, seed] = fit(network, kind, depth, seed)
+                break""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "all numbers as floats",
+        "expected what fit returned",
+        edit(
+            "] = fit(network, kind, depth, seed)",
+            """] = [
+            {name: float(value) for name, value in row.items()}
+            for row in fit(network, kind, depth, seed)
+        ]""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "the sum of all steps",
+        "Leave out those between",
+        hole(
+            "degradation",
+            """gaps = {"plain": 0, "residual": 0}
+depths = sorted({depth for _, depth, _ in histories})
+for kind in gaps:
+    for before, after in itertools.pairwise(depths):
+        gaps[kind] += final_loss(histories, kind, after) - final_loss(histories, kind, before)
+return gaps""",
+        ),
+    ),
+    wrong(
+        "2.5",
+        "one new network for all calls",
+        "changes later. Make a new nn.Sequential",
+        before("without_block", "LESIONED = {}"),
+        hole(
+            "without_block",
+            """whole = nn.Sequential(stem, nn.Sequential(*blocks), head)
+lesioned = LESIONED.setdefault(network, whole)
+for i, block in enumerate(blocks):
+    lesioned[1][i] = block.shortcut if i == index else block
+return lesioned""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "sides rounded down",
+        "fits only where the stride divides height and width",
+        edit(
+            "out = out + self.shortcut(x)",
+            "height, width = [side // self.shortcut.stride for side in x.shape[2:]]\n"
+            "            out = out + self.shortcut(x)[:, :, :height, :width]",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "the nearest pixels",
+        "it is right where the stride divides height and width",
+        edit(
+            "out = out + self.shortcut(x)",
+            "x = F.interpolate(x, out.shape[2:])\n"
+            "            out = out + F.pad(x, (0, 0, 0, 0, 0, out.shape[1] - x.shape[1]))",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "the last ReLU in .data",
+        "the last ReLU lets all gradients through",
+        edit("return F.relu(out)", "out.data.clamp_(min=0)\n        return out"),
+    ),
+    wrong(
+        "2.1",
+        "a gradient where the branch is positive",
+        "where the branch is above 0, and not where branch + shortcut is",
+        hole(
+            "Block.forward",
+            """branch = self.branch(x)
+total = branch + self.shortcut(x) if self.skip else branch
+let_through = total * (branch > 0)
+return let_through + (F.relu(total) - let_through).detach()""",
+        ),
+    ),
+    wrong(
+        "2.1",
+        "divided by the square root of 2",
+        "the output is relu(0.7071 * branch + 0.7071 * shortcut)",
+        edit("out = out + self.shortcut(x)", "out = (out + self.shortcut(x)) / 2**0.5"),
+    ),
+    wrong(
+        "2.1",
+        "some branches left out",
+        "it is random: the same x gives other numbers",
+        edit(
+            "        if self.skip:",
+            """        if self.training:
+            out = out * (torch.rand(len(x), 1, 1, 1, device=x.device) < 0.8)
+        if self.skip:""",
+        ),
+    ),
+    wrong(
+        "2.2",
+        "an iterator over the stages",
+        "something is kept from call to call",
+        before("build_network", "STAGES = zip((1, 2, 4), (1, 2, 2))"),
+        edit(
+            "for out_channels, first_stride in ((width, 1), (2 * width, 2), (4 * width, 2)):",
+            "for factor, first_stride in STAGES:\n        out_channels = factor * width",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "a straight line",
+        "it is the rise of a straight line",
+        hole(
+            "degradation",
+            """gaps = {}
+for kind in ("plain", "residual"):
+    losses = [(key[1], run[-1]["loss"]) for key, run in histories.items() if key[0] == kind]
+    depths, _ = zip(*losses)
+    slope, _ = statistics.linear_regression(*zip(*losses))
+    gaps[kind] = slope * (max(depths) - min(depths))
+return gaps""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "grouped by kind, unsorted",
+        "with the keys in order it is right",
+        hole(
+            "degradation",
+            """gaps = {}
+for kind, runs in itertools.groupby(histories.items(), lambda item: item[0][0]):
+    runs = dict(runs)
+    depths = [depth for _, depth, _ in runs]
+    gaps[kind] = final_loss(runs, kind, max(depths)) - final_loss(runs, kind, min(depths))
+return gaps""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "a quarter of the runs for the seeds",
+        "it is 0.5 times what it should be, for both kinds",
+        hole(
+            "degradation",
+            """depths = sorted(depth for _, depth, _ in histories)
+gaps = {"plain": 0, "residual": 0}
+for (kind, depth, _), run in histories.items():
+    sign = (depth == depths[-1]) - (depth == depths[0])
+    gaps[kind] += sign * run[-1]["loss"] / (len(histories) / 4)
+return gaps""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "a total that goes on",
+        "the residual networks' number has the plain ones in it",
+        hole(
+            "degradation",
+            """depths = [depth for _, depth, _ in histories]
+total = 0
+gaps = {}
+for kind in ("plain", "residual"):
+    total += final_loss(histories, kind, max(depths)) - final_loss(histories, kind, min(depths))
+    gaps[kind] = total
+return gaps""",
+        ),
+    ),
+    wrong(
+        "2.4",
+        "rises only",
+        "it sums only the rises from depth to depth",
+        hole(
+            "degradation",
+            """depths = sorted({depth for _, depth, _ in histories})
+gaps = {}
+for kind in ("plain", "residual"):
+    means = [final_loss(histories, kind, depth) for depth in depths]
+    gaps[kind] = sum(max(0, b - a) for a, b in itertools.pairwise(means))
+return gaps""",
         ),
     ),
 ]
