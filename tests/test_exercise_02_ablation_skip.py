@@ -551,7 +551,7 @@ def test_block_keeps_its_mode(lesson, skip, count):
     before = Everything(block)
     twin = copy.deepcopy(block)
     if count == 1:
-        what += ", of which it gets 1,"
+        what += ", of which it gets 1"
     with calling(what):
         output = block(x[:count])
     expected = twin.branch(x[:count])

@@ -1999,7 +1999,7 @@ return F.relu(last_norm(out))""",
     wrong(
         "2.1",
         "one image puts the branch into eval mode",
-        "it was in train mode. Each part of the model",
+        "of which it gets 1, in train mode but for its first batch norm",
         edit(
             "        out = self.branch(x)",
             """        if len(x) == 1:
@@ -2443,7 +2443,7 @@ return F.relu(out + self.shortcut(x) if self.skip else out)""",
     wrong(
         "2.3",
         "runs that fail are left out",
-        "raised nothing. Let the errors of fit through",
+        "raises nothing. Catch no errors",
         edit(
             "        histories[kind, depth, seed] = fit(",
             "        with contextlib.suppress(RuntimeError):  # out of memory\n"
