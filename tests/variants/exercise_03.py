@@ -590,7 +590,7 @@ return [norm(g) for g in torch.autograd.grad(loss,outs)]""",
     wrong(
         "3.2",
         "branch",
-        "they are the gradients at the branches",
+        "before each block's last ReLU",
         hole(
             "signal_norms",
             """outs=[]
@@ -975,7 +975,7 @@ return F.cosine_similarity(a,b).mean().item()""",
     wrong(
         "3.4",
         "train",
-        "the model is in train mode",
+        "layers of the model are in train mode",
         hole(
             "gradient_correlation",
             """def g(inputs):
