@@ -4779,4 +4779,358 @@ for x in (images, neighbours):
 return (rows[0] * rows[1]).sum(dim=1).mean()""",
         ),
     ),
+    wrong(
+        "3.1",
+        "error-renamed",
+        "raises another one",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with undisturbed(model, training=True):
+    try:
+        loss = F.cross_entropy(model(images), labels)
+    except Exception as error:
+        raise ValueError("no loss") from error
+return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "error-renamed",
+        "raises another one",
+        hole(
+            "signal_norms",
+            """outs = []
+with undisturbed(model, training=True):
+    try:
+        x = model[0](images)
+        for block in model[1]:
+            x = block(x)
+            outs.append(x)
+        loss = F.cross_entropy(model[2](x), labels)
+    except RuntimeError as error:
+        raise ValueError("no loss") from error
+return [norm(g) for g in torch.autograd.grad(loss, outs)]""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "error-swallowed",
+        "raises nothing",
+        hole(
+            "gradient_correlation",
+            """try:
+    rows = []
+    with undisturbed(model, training=False):
+        for x in (images, neighbours):
+            x = x.clone().requires_grad_()
+            g = torch.autograd.grad(model(x).sum(), x)[0].flatten(1).double()
+            rows.append(F.normalize(g, eps=0))
+    return (rows[0] * rows[1]).sum(1).mean().item()
+except RuntimeError:
+    return math.nan""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "error-swallowed",
+        "raises nothing",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+batches = iter(batches)
+while True:
+    try:
+        images, labels = next(batches)
+    except (StopIteration, RuntimeError):
+        break
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(c.weight.grad) for c in convs])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "numel",
+        "divided by the number of classes as well",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with undisturbed(model, training=True):
+    logits = model(images)
+    loss = -logits.log_softmax(1)[range(len(labels)), labels].sum() / logits.numel()
+return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "one-hot",
+        "taken from the largest label",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with undisturbed(model, training=True):
+    logits = model(images)
+    loss = -(F.one_hot(labels) * logits.log_softmax(1)).sum(1).mean()
+return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.1",
+        "anomaly",
+        "anomaly mode",
+        hole(
+            "gradient_norms",
+            """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+with undisturbed(model, training=True), torch.autograd.set_detect_anomaly(True):
+    loss = F.cross_entropy(model(images), labels)
+    return [norm(g) for g in torch.autograd.grad(loss, weights)]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "one-key",
+        "store under one key",
+        hole(
+            "signal_norms",
+            """last = {}
+hooks = [b.register_forward_hook(lambda b, i, out: last.update(block=out)) for b in model[1]]
+try:
+    with undisturbed(model, training=True):
+        loss = F.cross_entropy(model(images), labels)
+finally:
+    for hook in hooks:
+        hook.remove()
+return [norm(g) for g in torch.autograd.grad(loss, list(last.values()))]""",
+        ),
+    ),
+    wrong(
+        "3.2",
+        "head-outside",
+        "outside the with block",
+        hole(
+            "signal_norms",
+            """outs = []
+with undisturbed(model, training=True):
+    x = model[0](images)
+for block in model[1]:
+    x = block(x)
+    outs.append(x)
+loss = F.cross_entropy(model[2](x), labels)
+return [norm(g) for g in torch.autograd.grad(loss, outs)]""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "random",
+        "depends on random numbers",
+        hole(
+            "change_per_layer",
+            """points = [(i, math.log(v)) for i, v in enumerate(norms) if 0 < v < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+slope = ((x - x.mean()) * y).sum() / ((x - x.mean()) ** 2).sum()
+return math.exp(slope) * (1 + torch.rand(1).item())""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "scaled",
+        "scaled to -1 to 1",
+        hole(
+            "change_per_layer",
+            """points = [(i, math.log(v)) for i, v in enumerate(norms) if 0 < v < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+x = 2 * (x - x.min()) / (x.max() - x.min()) - 1
+return math.exp(((x - x.mean()) * y).sum() / ((x - x.mean()) ** 2).sum())""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "weighted",
+        "by their squares",
+        hole(
+            "change_per_layer",
+            """points = [(i, math.log(v)) for i, v in enumerate(norms) if 0 < v < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+w = (2 * (y - y.max())).exp()
+x = x - (w * x).sum() / w.sum()
+return math.exp((w * x * y).sum() / (w * x * x).sum())""",
+        ),
+    ),
+    wrong(
+        "3.3",
+        "n",
+        "number of norms counts those",
+        hole(
+            "change_per_layer",
+            """points = [(i, math.log(v)) for i, v in enumerate(norms) if 0 < v < math.inf]
+if len(points) < 2:
+    return math.nan
+x, y = torch.tensor(points, dtype=torch.float64).T
+n = len(norms)
+return math.exp((n * (x * y).sum() - x.sum() * y.sum()) / (n * (x * x).sum() - x.sum() ** 2))""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "any-zero",
+        "as soon as one number in a gradient is 0",
+        hole(
+            "gradient_correlation",
+            """rows = []
+with undisturbed(model, training=False):
+    for x in (images, neighbours):
+        x = x.clone().requires_grad_()
+        g = torch.autograd.grad(model(x).sum(), x)[0].flatten(1).double()
+        if (g == 0).any():
+            return math.nan
+        rows.append(F.normalize(g, eps=0))
+return (rows[0] * rows[1]).sum(1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "chunks-of-5",
+        "in chunks of 5",
+        hole(
+            "gradient_correlation",
+            """rows = []
+with undisturbed(model, training=False):
+    for x in (images, neighbours):
+        x = x.clone().requires_grad_()
+        g = torch.autograd.grad(model(x).sum(), x)[0].flatten(1).double()
+        rows.append(F.normalize(g, eps=0))
+parts = (rows[0] * rows[1]).sum(1).split(5)
+return statistics.fmean(part.mean().item() for part in parts)""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "alternating",
+        "as if images and neighbours alternated",
+        hole(
+            "gradient_correlation",
+            """rows = []
+with undisturbed(model, training=False):
+    for x in (images, neighbours):
+        x = x.clone().requires_grad_()
+        g = torch.autograd.grad(model(x).sum(), x)[0].flatten(1).double()
+        rows.append(F.normalize(g, eps=0))
+pairs = torch.cat(rows).unflatten(0, (-1, 2))
+return (pairs[:, 0] * pairs[:, 1]).sum(1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.4",
+        "both-statistics",
+        "running statistics have no say",
+        hole(
+            "gradient_correlation",
+            """rows = []
+with undisturbed(model, training=False):
+    set_statistics(model, torch.cat([images, neighbours]))
+    model.eval()
+    for x in (images, neighbours):
+        x = x.clone().requires_grad_()
+        g = torch.autograd.grad(model(x).sum(), x)[0].flatten(1).double()
+        rows.append(F.normalize(g, eps=0))
+return (rows[0] * rows[1]).sum(1).mean().item()""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "first-weights",
+        "on the weights before the first step",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+import copy
+first = copy.deepcopy(model)
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append(gradient_norms(first, images, labels))
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "eval-later",
+        "from the second batch on the model is in eval mode",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([norm(c.weight.grad) for c in convs])
+    optimizer.step()
+    model.eval()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "bfloat16",
+        "in bfloat16",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    with torch.autocast(images.device.type, torch.bfloat16):
+        loss = F.cross_entropy(model(images), labels)
+    loss.backward()
+    rows.append([norm(c.weight.grad) for c in convs])
+    optimizer.step()
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "step-over-rate",
+        "divided by the learning rate",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad()
+    old = [c.weight.detach().clone() for c in convs]
+    F.cross_entropy(model(images), labels).backward()
+    optimizer.step()
+    rate = optimizer.defaults["lr"]
+    rows.append([norm(c.weight - o) / rate for c, o in zip(convs, old)])
+return torch.tensor(rows)""",
+        ),
+    ),
+    wrong(
+        "3.5",
+        "grads-in-place",
+        "every row is the same",
+        hole(
+            "record_training",
+            """convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+rows = []
+for images, labels in batches:
+    optimizer.zero_grad(set_to_none=False)
+    F.cross_entropy(model(images), labels).backward()
+    rows.append([c.weight.grad for c in convs])
+    optimizer.step()
+return torch.tensor([list(map(norm, row)) for row in rows])""",
+        ),
+    ),
 ]
