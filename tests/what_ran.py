@@ -303,6 +303,11 @@ def check_settings(own, oracle, what):
     """Raise Wrong if a batch norm has another momentum or eps than the oracle's."""
     if own.kind != "batch_norm":
         return
+    if (own.momentum, own.eps) == (oracle.eps, oracle.momentum):
+        raise Wrong(
+            f"{what}: a batch norm has momentum={own.momentum} and eps={own.eps}, each in the "
+            "other's place. Give F.batch_norm both by name: momentum=, eps=."
+        )
     for name in ("momentum", "eps"):
         got = getattr(own, name)
         expected = getattr(oracle, name)
