@@ -6,10 +6,12 @@ import functools
 import itertools
 import json
 import math
+import time
 import weakref
 from collections import Counter
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 import torchvision
@@ -27,6 +29,7 @@ from diagnosis import (
     matching,
     other_mode_of_one,
     other_padding,
+    takes_stride,
     wrong_between,
     wrong_bottleneck,
     wrong_channels,
@@ -65,6 +68,7 @@ from unchanged import (
     check_seeds_nothing,
     check_settings_stay,
     disturb,
+    fresh_copy,
     hash_in_another_process,
 )
 from what_ran import (
@@ -304,8 +308,8 @@ def explain_block(twins, got, training):
         return extra(twins.ops) or (
             "it draws random numbers each time it is called; nothing in a bottleneck is random"
         )
-    if of_kind(twins.ops, "avg_pool2d"):
-        return "pixels are averaged; let make_shortcut's 1x1 convolution take the stride itself"
+    if of_kind(twins.ops, "avg_pool2d") and got.shape[2:] != twins.x.shape[2:]:
+        return averaged_pixels(bottleneck_convolutions(twins.ops, twins.channels))
     if other_padding(twins.ops):
         return other_padding(twins.ops)
     in_other_mode = bottleneck_parts(twins.x, twins.ops, not training)
@@ -319,6 +323,17 @@ def explain_block(twins, got, training):
         or wrong_bottleneck(twins.ops, twins.channels)
         or extra(twins.ops)
     )
+
+
+def averaged_pixels(parts):
+    """Where a bottleneck averages pixels, in words; its convolutions should take the stride."""
+    in_branch = not any(takes_stride(op) for op in parts.branch)
+    in_shortcut = not takes_stride(parts.projection)
+    if in_branch == in_shortcut:
+        return "pixels are averaged; leave the stride to the convolutions, and the pooling out"
+    if in_branch:
+        return "pixels are averaged in the branch; let the 3x3 convolution take the stride itself"
+    return "pixels are averaged; let make_shortcut's 1x1 convolution take the stride itself"
 
 
 def draws_random_numbers(twins):
@@ -643,9 +658,7 @@ def has_zero_weight(block):
 
 @pytest.mark.task("4.1")
 def test_bottlenecks_share_nothing(lesson):
-    with calling("Bottleneck(8, 4)"):
-        blocks = [lesson.Bottleneck(8, 4) for _ in range(3)]
-    check_share_nothing(blocks, "Bottleneck(8, 4), called three times,")
+    check_share_nothing(lesson, lambda file: file.Bottleneck(8, 4), "Bottleneck(8, 4)")
 
 
 def drawn_parameters(module):
@@ -654,11 +667,15 @@ def drawn_parameters(module):
     return [parameter for parameter in module.parameters() if not isinstance(parameter, lazy)]
 
 
-def check_share_nothing(modules, what):
+def check_share_nothing(lesson, make, call):
     """Raise Wrong if new modules share a parameter, or start from the same random weights.
 
-    The last two are compared: a seed that the first call sets after its work shows in these only.
+    make(file) makes one with the learner's file; call is that in words. The last two of three are
+    compared: a seed that the first call sets after its work shows in these only.
     """
+    with calling(call):
+        modules = [make(lesson) for _ in range(3)]
+    what = f"{call}, called three times,"
     first_one, second_one = [drawn_parameters(module) for module in modules[-2:]]
     ids = {id(parameter) for parameter in first_one}
     shared = [name for name, own in modules[-1].named_parameters() if id(own) in ids]
@@ -670,9 +687,23 @@ def check_share_nothing(modules, what):
         )
     drawn = [pair for pair in zip(first_one, second_one) if pair[0].ndim == 4]
     if drawn and all(equal(a, b) for a, b in drawn):
-        raise Wrong(
-            f"{what} gives the same random weights again.", "it seeds torch; leave that out"
-        )
+        raise Wrong(f"{what} gives the same random weights again.", same_draw(lesson, make))
+
+
+def same_draw(lesson, make):
+    """Why make(file) gives the same random weights in every call, in words, or None.
+
+    A fresh copy of the file gives others after another seed, unless it seeds torch.
+    """
+    draws = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        file = fresh_copy(lesson)
+        make(file)  # which may seed torch when its work is done
+        draws.append(drawn_parameters(make(file)))
+    if all_equal(*draws):
+        return "it seeds torch, or a generator of its own; leave that out"
+    return "it returns copies of what was made before; make new layers in every call"
 
 
 # Task 4.2
@@ -740,7 +771,22 @@ def name_network_mistake(model, depth, stem, classes):
     cause = wrong_layers(ops, oracle_ops, depth)
     if not cause and any(op.bias is None for op in of_kind(ops, "linear")):
         return "the linear layer has no bias"
-    return cause
+    return cause or surplus_norm(ops, oracle_ops)
+
+
+def surplus_norm(ops, oracle_ops):
+    """That a network has a batch norm too many, which follows no convolution; or None."""
+    norms = of_kind(ops, "batch_norm")
+    if len(norms) != len(of_kind(oracle_ops, "batch_norm")) + 1:
+        return None
+    in_place = [norm_after(ops, conv) for conv in of_kind(ops, "conv2d")]
+    for op in norms:
+        if not any(op is norm for norm in in_place):
+            return (
+                f"a batch norm of {op.input.shape[1]} channels follows no convolution; each "
+                "convolution has one, and nothing else has"
+            )
+    return None
 
 
 def check_layers(model, ops, what):
@@ -841,7 +887,11 @@ def test_network_computes_what_torchvisions_does(lesson, depth, stem, training, 
         pairs = pair_ops(ops, oracle_ops, what)
         index = first_difference(pairs)
         if index is None:
-            return multiple_of_mean(ops, oracle_ops) or wrong_head(got, expected, ops, oracle_ops)
+            return (
+                multiple_of_mean(ops, oracle_ops)
+                or wrong_mean(ops, oracle, x)
+                or wrong_head(got, expected, ops, oracle_ops)
+            )
         is_stem_counted = stem == "cifar"  # whose convolution is a 3x3 one, too
         place = place_of_convolution(index + (not is_stem_counted), depth)
         layers = wrong_layers(ops, oracle_ops, depth)
@@ -870,6 +920,32 @@ def multiple_of_mean(ops, oracle_ops):
     return (
         f"what reaches the linear layer is {factor:.3g} times the mean over all positions; divide "
         "by the number of positions that this image has"
+    )
+
+
+MEANS = {  # what may stand in the place of the mean over all positions: what that gives
+    "the maximum over the width of the means over the height": lambda y: y.mean(2).amax(2),
+    "the maximum over the height of the means over the width": lambda y: y.mean(3).amax(2),
+    "a mean over numbers of several channels (reshape does not swap dimensions)": (
+        lambda y: y.flatten(1).unflatten(1, (-1, y.shape[1])).mean(1)
+    ),
+}
+
+
+def wrong_mean(ops, oracle, x):
+    """What reaches the linear layer in the place of the mean, in words, or None."""
+    features = []
+    hook = oracle.layer4.register_forward_hook(lambda layer, inputs, y: features.append(y))
+    with torch.no_grad():
+        oracle(x)
+    hook.remove()
+    got = of_kind(ops, "linear")[0].input
+    found = [words for words, mean in MEANS.items() if is_close(got, mean(features[0]), 1e-3)]
+    if len(found) != 1:
+        return None
+    return (
+        f"what reaches the linear layer is, for each channel, {found[0]}; "
+        "take the mean over all positions"
     )
 
 
@@ -980,9 +1056,7 @@ def test_copy_of_a_network_computes_with_its_own_layers(lesson, depth):
 @pytest.mark.parametrize("depth", [18, 50])
 def test_new_network_starts_from_its_shortcuts(lesson, depth):
     call = f"build_resnet({depth}, width=16)"
-    with calling(call):
-        networks = [lesson.build_resnet(depth, width=16) for _ in range(3)]
-    check_share_nothing(networks, f"{call}, called three times,")
+    check_share_nothing(lesson, lambda file: file.build_resnet(depth, width=16), call)
     call = f"a new network of build_resnet({depth})"
     make = getattr(torchvision.models, f"resnet{depth}")
     oracle = make(num_classes=10, zero_init_residual=True)
@@ -1121,8 +1195,12 @@ def with_positions_of_input(layer, x, y):
 
 
 def with_linear_once(layer, x, y):
-    positions = y[0, 0].numel() if y.dim() == 4 else 1
+    positions = 1 if isinstance(layer, nn.Linear) else y[0, 0].numel()
     return layer.weight.numel() * positions
+
+
+def with_later_dimensions(layer, x, y):
+    return layer.weight.numel() * math.prod(y.shape[2:])
 
 
 def mac_mistakes(model, size, expected):
@@ -1218,6 +1296,8 @@ def mac_mistakes(model, size, expected):
         ),
         "a linear layer counts once, though it runs at every position of a sequence: "
         "take output.numel()": of(with_linear_once),
+        "a linear layer's positions are taken from the dimensions after the second, but its "
+        "numbers are the last dimension; take output.numel()": of(with_later_dimensions),
         "it counts batch norms, too": counting_norms,
         "it does not use shape": lambda: expected_macs(model, (3, 32, 32)),
         "it looks at the model's own layers only, not at those inside its parts: "
@@ -1440,14 +1520,7 @@ def test_counting_leaves_no_trace(lesson, training):
     try:
         before.check(what)
     except Wrong as wrong:
-        cause = None
-        all_alike = training and all(module.training for module in model.modules())
-        if all_alike and "in train mode; it was" in str(wrong):
-            cause = (
-                "model.train(mode) sets all parts below, too, so that all get the mode of the "
-                "model itself; set module.training of each"
-            )
-        raise wrong.because(cause) from None
+        raise wrong.because(wrong_modes(lesson, model, training, wrong)) from None
     watch.remove()
     if any(gradients for _, gradients in model.runs):
         raise Wrong("count_macs(model) runs the model with gradients. Say: with torch.no_grad():")
@@ -1464,6 +1537,28 @@ def test_counting_leaves_no_trace(lesson, training):
         with calling(what):
             lesson.count_macs(model)
         before.check_gradients_on(what)
+
+
+def wrong_modes(lesson, model, training, wrong):
+    """Why a model's modes or running statistics are not as they were, in words, or None."""
+    modes = {module.training for module in model.modules()}
+    if training and modes == {True} and "in train mode; it was" in str(wrong):
+        return (
+            "model.train(mode) sets all parts below, too, so that all get the mode of the "
+            "model itself; set module.training of each"
+        )
+    if training and modes == {False} and "in eval mode; it was" in str(wrong):
+        return (
+            "all of it stays in eval mode; note the mode of each module before model.eval(), and "
+            "put it back at the end"
+        )
+    with contextlib.suppress(Exception):
+        if "running_" in str(wrong) and lesson.count_macs(WithAuxiliaryHead(), (3, 9, 12)) == 7_560:
+            return (
+                "the model itself runs in eval mode, but a part of it does not; model.eval() "
+                "switches all parts, whatever mode the model itself is in"
+            )
+    return None
 
 
 @pytest.mark.task("4.3")
@@ -1631,7 +1726,11 @@ class Fit:
         zeros = sum(not norm.weight.any() for norm in norms)
         if norms and zeros != sum(BLOCKS[depth]):
             cause = None
-            if zeros == 0 and depth in STARTED_AT_ZERO:
+            if self.has_trained_weights(network):
+                cause = (
+                    "it has weights of a network that was trained before; draw new ones for each"
+                )
+            elif zeros == 0 and depth in STARTED_AT_ZERO:
                 cause = (
                     "as they did in an earlier call, it has been trained in that call; build each "
                     "network anew (state_dict() gives a network's tensors themselves)"
@@ -1643,6 +1742,15 @@ class Fit:
                 cause,
             )
         STARTED_AT_ZERO.add(depth)
+
+    def has_trained_weights(self, network):
+        """Whether a convolution of a network has the weights of one that was trained before."""
+        trained = []
+        for other in self.networks:
+            if other is not network:
+                trained += [weight for weight in other.parameters() if weight.ndim == 4]
+        own = [weight for weight in drawn_parameters(network) if weight.ndim == 4]
+        return any(equal(weight, other) for weight in own for other in trained)
 
 
 def row_of(depth, seed):
@@ -1698,15 +1806,21 @@ def empties_its_lists(lesson, depths, seeds):
 
 def check_rows(rows, weights, call):
     """Raise Wrong unless there is a row for each network that was trained."""
+    are_reversed = all(key[::-1] in weights for key in rows if type(key) is tuple)
     for key, row in rows.items():
         is_pair = type(key) is tuple and [type(part) for part in key] == [int, int]
         if not is_pair:
             raise Wrong(
                 f"{call}: one of its keys is {in_words(key)}, expected (depth, seed), two ints."
             )
+        is_fits = type(row) is dict and row == row_of(*key)
+        if key not in weights and not is_fits and not are_reversed:
+            raise Wrong(
+                f"{call}: it has a row for {key}, for which it did not call fit. Return a row for "
+                "each run that this process does, and for no other."
+            )
         if type(row) is not dict:
             raise Wrong(f"{call}: one of its rows is {in_words(row)}, expected what fit returned.")
-    are_reversed = all(key[::-1] in weights for key in rows)
     if are_reversed and not all(key in weights for key in rows):
         raise Wrong(f"{call}: its keys are (seed, depth), expected (depth, seed).")
     for key, row in rows.items():
@@ -1796,14 +1910,62 @@ def test_processes_share_the_sweep(lesson, world_size):
         differing = [key for key in weights if not all_equal(weights[key], weights_alone[key])]
         if not differing:
             continue
-        todo = "Call torch.manual_seed(seed) right before each network is built."
-        if depends_on_rank([weights for _, weights, _ in shares], weights_alone):
-            todo = "Only process 0 starts as it should: the seed must not depend on rank."
+        cause = None
         if len(differing) < len(weights) and {seed for _, seed in differing} == {0}:
             todo = "With the other seeds it does not: 'if seed' takes 0 for no seed."
+        elif depends_on_rank([weights for _, weights, _ in shares], weights_alone):
+            todo = "Only process 0 starts as it should: the seed must not depend on rank."
+        else:
+            todo = (
+                "Call torch.manual_seed(seed), build_resnet and network.apply(initialise) right "
+                "after one another, for each run."
+            )
+            cause = wrong_start(lesson, weights_alone, weights)
         raise Wrong(
-            f"{call}: {differing[0]} starts from other weights than in a run by one process. {todo}"
+            f"{call}: {differing[0]} starts from other weights than in a run by one process. "
+            f"{todo}",
+            cause,
         )
+
+
+def wrong_start(lesson, expected, weights):
+    """Why networks start from other weights than in another call, in words, or None."""
+    if runs_at_once(lesson):
+        return "runs go on at once, and draw from torch's one random generator; do one at a time"
+    for one, other in itertools.combinations(expected, 2):
+        if one[0] == other[0] and all_equal(expected[one], expected[other]):
+            return (
+                f"in one call {one} and {other} start from the same weights; each (depth, seed) "
+                "needs a network of its own, drawn from its own seed"
+            )
+    if all(all_equal(linear(weights[key]), linear(expected[key])) for key in weights):
+        return (
+            "the linear layer, which build_resnet draws, starts as it should, but the "
+            "convolutions, which initialise draws, do not; let nothing come between the two"
+        )
+    return None
+
+
+def linear(weights):
+    """The weights of a network's linear layer."""
+    return [weight for weight in weights if weight.ndim == 2]
+
+
+def runs_at_once(lesson):
+    """Whether train_depths calls fit before an earlier call of fit has ended, as threads do."""
+    running = []
+    counts = []
+
+    def fit(network, depth, seed):
+        running.append(seed)
+        counts.append(len(running))
+        time.sleep(0.05)
+        running.remove(seed)
+        return {}
+
+    with contextlib.suppress(Exception):
+        lesson.train_depths(fit, (10,), SWEPT_SEEDS, width=4)
+    return max(counts, default=0) > 1
 
 
 def depends_on_rank(shares, weights_alone):
@@ -1895,7 +2057,7 @@ def test_seeds_differ_and_repeat(lesson):
             f"train_depths does not train (depth, seed) {sorted(missing)}: "
             "every depth from every seed."
         )
-    check_repeats(weights, weights_again)
+    check_repeats(lesson, weights, weights_again)
     weights.update(weights_far)
     for one, other in itertools.combinations(SWEPT_SEEDS + FAR_SEEDS, 2):
         if all_equal(weights[10, one], weights[10, other]):
@@ -1905,13 +2067,14 @@ def test_seeds_differ_and_repeat(lesson):
             )
 
 
-def check_repeats(weights, weights_again):
+def check_repeats(lesson, weights, weights_again):
     """Raise Wrong unless a second call starts every network from the same weights."""
     for key in weights:
         if not all_equal(weights[key], weights_again[key]):
             raise Wrong(
                 f"train_depths: called twice, it starts {key} from different weights. "
-                "Seed torch for each."
+                "Seed torch for each.",
+                wrong_start(lesson, weights, weights_again),
             )
 
 
@@ -1921,7 +2084,7 @@ def test_weights_are_the_same_in_another_process(lesson, monkeypatch):
     _, weights, call = sweep(lesson, **some)
     _, weights_again, _ = sweep(lesson, **some)
     check_same_runs(weights_again, weights, f"{call}, called twice,")
-    check_repeats(weights, weights_again)
+    check_repeats(lesson, weights, weights_again)
     if hasattr(lesson, "hash"):  # a function of the learner's own
         return
     monkeypatch.setattr(lesson, "hash", hash_in_another_process, raising=False)
@@ -2007,14 +2170,14 @@ GAINS = [  # (multiply-adds, accuracy) of each network, and the gains of one aft
         id="four, out of order",
     ),
     pytest.param(
-        [(4e6, 0.9), (1e6, 0.8), (2e6, 0.95)],
-        [15_000.0, -2_500.0],
-        id="a loss",
-    ),
-    pytest.param(
         [(1e9, 0.5), (2e9, 0.6), (3e9, 0.6), (5e9, 0.5), (6e9, 0.55)],
         [10.0, 0.0, -5.0, 5.0],
         id="up and down",
+    ),
+    pytest.param(
+        [(4e6, 0.9), (1e6, 0.8), (2e6, 0.95)],
+        [15_000.0, -2_500.0],
+        id="a loss",
     ),
     pytest.param(
         [(4e9, 1.0), (1e9, 0.0), (3e9, 0.5)],
@@ -2066,7 +2229,7 @@ def test_gains_by_hand(lesson, points, expected):
             todo = "Neither the list nor the dicts in it may change."
         raise Wrong(f"{call} changes the rows that it is given. {todo}")
     if len(got) != len(expected):
-        cause = left_out(points, got)
+        cause = wrong_length(points, got)
         if len(lesson.marginal_gains(rows)) > len(got):
             cause = "numbers of an earlier call are among them; make a new list in each call"
         raise Wrong(
@@ -2077,6 +2240,12 @@ def test_gains_by_hand(lesson, points, expected):
     if same_gains(got, expected):
         return
     cause = likeliest(gain_mistakes(points, expected), functools.partial(same_gains, got))
+    if not cause and any(got == gains for gains in single_gains(points)):
+        cause = advice(
+            "it computes in float32, which has seven digits; take Python's floats, or float64"
+        )
+    if not cause and any(same_gains(got, gains) for gains in central_gains(points)):
+        cause = advice(NEIGHBOURS)
     if not cause and any(are_rounded(got, expected, places) for places in range(5)):
         cause = advice("the numbers are rounded; return them as they are")
     if not cause:
@@ -2140,8 +2309,8 @@ def gains_of(points):
     return [gain(before, after) for before, after in itertools.pairwise(points)]
 
 
-def left_out(points, got):
-    """Which networks a list of too few gains leaves out, in words, or None."""
+def wrong_length(points, got):
+    """Which gains are left out, or are too many, in words, or None."""
     ordered = sorted(points)
     no_worse = ordered[:1]
     better = ordered[:1]
@@ -2164,12 +2333,47 @@ def left_out(points, got):
             gains_of(sorted(of_equals.values())),
             gains_of(sorted(first_of_equals.values())),
         ],
+        "every second step is left out; pair each network with the next": [gains[::2]],
+        "the last step is left out": [gains[:-1]],
+        "the first step is left out": [gains[1:]],
+        NEIGHBOURS: central_gains(points),
     }
     causes = []
     for cause, lists in ways.items():
         if any(same_gains(got, known) for known in lists):
             causes.append(cause)
     return causes[0] if len(causes) == 1 else None
+
+
+NEIGHBOURS = (
+    "a number takes both neighbours of a network, as np.gradient does; "
+    "take one network and the next, as np.diff does"
+)
+
+
+def central_gains(points):
+    """Lists of gains from both neighbours of each network: all, without the first, or the last."""
+    macs, accuracies = numpy.array(sorted(points)).T
+    lists = []
+    if len(points) < 3:  # there are no two neighbours
+        return lists
+    for gains in (
+        numpy.gradient(100 * accuracies, macs / 1e9),
+        numpy.gradient(100 * accuracies) / numpy.gradient(macs / 1e9),
+    ):
+        lists += [gains, gains[1:], gains[:-1]]
+    return [gains.tolist() for gains in lists]
+
+
+def single_gains(points):
+    """Lists of gains as float32 gives them, in one order of the steps or another."""
+    macs, accuracies = torch.tensor(sorted(points), dtype=torch.float64).float().T
+    lists = []
+    for added in ((macs / 1e9).diff(), macs.diff() / 1e9):
+        for gained in ((100 * accuracies).diff(), 100 * accuracies.diff()):
+            lists.append((gained / added).tolist())
+        lists.append((100 * (accuracies.diff() / added)).tolist())
+    return lists
 
 
 def one_divisor(points, got):

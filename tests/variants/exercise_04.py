@@ -3594,7 +3594,7 @@ return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
     wrong(
         "4.4",
         "runs out of memory in silence",
-        "Catch no errors of fit: let them come through",
+        "Catch no errors: let them come through",
         edit(
             "        rows[depth, seed] = fit(network, depth, seed)\n",
             "        with contextlib.suppress(RuntimeError):\n"
@@ -3698,5 +3698,259 @@ return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
             "        gains.append(points / gmacs)\n",
             "        if points >= 0:\n            gains.append(points / gmacs)\n",
         ),
+    ),
+    wrong(
+        "4.1",
+        "groups in wide blocks",
+        "a convolution has groups=32",
+        edit(
+            "nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),\n"
+            "            nn.BatchNorm2d(channels),\n"
+            "            nn.ReLU(),\n"
+            "            nn.Conv2d(channels, out",
+            "nn.Conv2d(channels, channels, 3, stride, 1, 1, 1 + 31 * (channels > 63), False),\n"
+            "            nn.BatchNorm2d(channels),\n"
+            "            nn.ReLU(),\n"
+            "            nn.Conv2d(channels, out",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "zero when first run",
+        "in its first forward pass",
+        edit(
+            """        nn.init.zeros_(self.branch[-1].weight)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+            """        self.is_new = True
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
+""",
+        ),
+        hole(
+            "Bottleneck.forward",
+            """
+            if self.is_new:
+                self.branch[-1].weight.data.zero_()
+                self.is_new = False
+            return F.relu(self.branch(x) + self.shortcut(x))
+            """,
+        ),
+    ),
+    wrong(
+        "4.1",
+        "pooling after the 3x3 convolution",
+        "pixels are averaged in the branch",
+        hole(
+            "Bottleneck.forward",
+            """
+            branch = self.branch[:6](x)
+            if self.stride > 1:
+                branch = F.avg_pool2d(branch, self.stride, ceil_mode=True)
+            return F.relu(self.branch[6:](branch) + self.shortcut(x))
+            """,
+        ),
+        edit(
+            """        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride,""",
+            """        self.stride = stride
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, 1,""",
+        ),
+    ),
+    wrong(
+        "4.1",
+        "eps for momentum",
+        "each in the other's place",
+        edit(
+            "        nn.init.zeros_(self.branch[-1].weight)\n"
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n",
+            "        nn.init.zeros_(self.branch[-1].weight)\n"
+            "        self.branch[1] = nn.BatchNorm2d(channels, 0.1, 1e-5)\n"
+            "        self.shortcut = make_shortcut(in_channels, out_channels, stride)\n",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "copies of one network",
+        "it returns copies of what was made before",
+        before("build_resnet", "MADE = {}"),
+        edit(
+            "    return nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)",
+            "    network = nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)\n"
+            "    key = (depth, width, num_classes, stem)\n"
+            "    return copy.deepcopy(MADE.setdefault(key, network))",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "a batch norm before the head",
+        "a batch norm of 512 channels follows no convolution",
+        edit(
+            "nn.Sequential(make_stem(stem, width), nn.Sequential(*blocks), head)",
+            "nn.Sequential(\n"
+            "        make_stem(stem, width), *blocks, nn.BatchNorm2d(in_channels), head\n"
+            "    )",
+        ),
+    ),
+    wrong(
+        "4.2",
+        "a maximum of means",
+        "the maximum over the height of the means over the width",
+        edit(
+            "head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(),",
+            "head = nn.Sequential(\n"
+            "        nn.AdaptiveAvgPool2d((None, 1)), nn.AdaptiveMaxPool2d(1), nn.Flatten(),",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "errors of the model caught",
+        "Catch no errors: let them come through",
+        edit(
+            "        model(image)\n    for hook",
+            "        with contextlib.suppress(RuntimeError):\n"
+            "            model(image)\n"
+            "    for hook",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "modes noted too late",
+        "note the mode of each module before model.eval()",
+        edit(
+            "    modes = [(module, module.training)",
+            "    model.eval()\n    modes = [(module, module.training)",
+        ),
+    ),
+    wrong(
+        "4.3",
+        "eval mode for the model itself only",
+        "the model itself runs in eval mode, but a part of it does not",
+        edit("    model.eval()\n    with torch", "    model.training = False\n    with torch"),
+    ),
+    wrong(
+        "4.4",
+        "a second try",
+        "Catch no errors: let them come through",
+        edit(
+            "        rows[depth, seed] = fit(network, depth, seed)\n",
+            "        try:\n"
+            "            rows[depth, seed] = fit(network, depth, seed)\n"
+            "        except Exception:\n"
+            "            rows[depth, seed] = fit(network, depth, seed)\n",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "all networks are built first",
+        "which build_resnet draws, starts as it should",
+        hole(
+            "train_depths",
+            """
+            networks = {}
+            for depth, seed in itertools.product(depths, seeds):
+                torch.manual_seed(seed)
+                networks[depth, seed] = build_resnet(depth, width)
+            rows = {}
+            for depth, seed in list(networks)[rank::world_size]:
+                network = networks[depth, seed].apply(initialise)
+                rows[depth, seed] = fit(network, depth, seed)
+            return rows
+            """,
+        ),
+    ),
+    wrong(
+        "4.4",
+        "copies of the first network of a depth",
+        "in one call (10, 3) and (10, 5) start from the same weights",
+        edit(
+            "        network = build_resnet(depth, width).apply(initialise)\n        rows",
+            "        if not any(depth == done for done, _ in rows):\n"
+            "            first = build_resnet(depth, width).apply(initialise)\n"
+            "        network = copy.deepcopy(first)\n"
+            "        rows",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "two runs at once",
+        "runs go on at once",
+        hole(
+            "train_depths",
+            """
+            from multiprocessing.pool import ThreadPool
+
+            def train(key):
+                torch.manual_seed(key[1])
+                return fit(build_resnet(key[0], width).apply(initialise), *key)
+
+            runs = list(itertools.product(depths, seeds))[rank::world_size]
+            with ThreadPool(2) as pool:
+                return dict(zip(runs, pool.map(train, runs, chunksize=1)))
+            """,
+        ),
+    ),
+    wrong(
+        "4.4",
+        "an empty row for the others' runs",
+        "for which it did not call fit",
+        edit(
+            "    rows = {}\n    for depth, seed in runs[rank::world_size]:",
+            "    rows = {key: {} for key in runs}\n    for depth, seed in runs[rank::world_size]:",
+        ),
+    ),
+    wrong(
+        "4.4",
+        "layers of the network before",
+        "it has weights of a network that was trained before",
+        edit(
+            "        rows[depth, seed] = fit(network, depth, seed)\n",
+            "        if rows:\n"
+            "            network[1][0].load_state_dict(block)\n"
+            "        rows[depth, seed] = fit(network, depth, seed)\n"
+            "        block = network[1][0].state_dict()\n",
+        ),
+    ),
+    wrong(
+        "4.5",
+        "float32",
+        "it computes in float32",
+        hole(
+            "marginal_gains",
+            """
+            pairs = sorted((row["macs"], row["accuracy"]) for row in rows)
+            macs, accuracies = torch.tensor(pairs).T
+            return (100 * accuracies.diff() / (macs.diff() / 1e9)).tolist()
+            """,
+        ),
+    ),
+    wrong(
+        "4.5",
+        "a network and the next but one",
+        "a number takes both neighbours of a network",
+        hole(
+            "marginal_gains",
+            """
+            import numpy
+
+            pairs = sorted((row["macs"] / 1e9, 100 * row["accuracy"]) for row in rows)
+            if len(pairs) < 2:
+                return []
+            gmacs, points = numpy.array(pairs).T
+            return (numpy.gradient(points) / numpy.gradient(gmacs))[:-1].tolist()
+            """,
+        ),
+    ),
+    wrong(
+        "4.5",
+        "pairs without overlap",
+        "every second step is left out",
+        edit("itertools.pairwise(ordered)", "zip(ordered[::2], ordered[1::2])"),
     ),
 ]
