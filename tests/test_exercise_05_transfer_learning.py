@@ -18,6 +18,7 @@ from messages import (
     advice,
     calling,
     check_dry_run,
+    check_lets_errors_through,
     check_tensor,
     draw,
     dtype,
@@ -69,8 +70,9 @@ class AddsInTrainMode(nn.Module):
 
 
 def make_norm(channels):
-    """A batch norm; those of 256 channels are of a subclass of torch's."""
-    return OwnNorm(channels) if channels == 256 else nn.BatchNorm2d(channels)
+    """A batch norm of unusual settings; those of 256 channels are of a subclass of torch's."""
+    kind = OwnNorm if channels == 256 else nn.BatchNorm2d
+    return kind(channels, eps=0.03, momentum=0.2)
 
 
 @functools.cache
@@ -390,11 +392,11 @@ def test_head_starts_from_torchs_own_initialisation(lesson, kind):
     model = make_model()
     old_head = kind(512, CLASSES)
     model.fc = old_head
-    call = "replace_head(model, 600)"
+    call = "replace_head(model, 1000)"
     if kind is OwnHead:
         call += " of a model whose fc is of a subclass of nn.Linear"
     with calling(call):
-        lesson.replace_head(model, 600)
+        lesson.replace_head(model, 1000)
     with calling(f"model(images) after {call}"), torch.no_grad():
         model.eval()(make_images(2))
     cause = None
@@ -414,13 +416,18 @@ def test_head_starts_from_torchs_own_initialisation(lesson, kind):
         is_bounded = 0.9 * bound < largest <= bound * (1 + 1e-5)
         is_uniform = abs(deviation - bound / math.sqrt(3)) < 0.1 * bound
         if not (is_bounded and is_uniform):
+            if cause is None and abs(largest * math.sqrt(1000) - 1) < 0.02:
+                cause = (
+                    "the numbers are drawn up to 1 / sqrt(number of classes); leave nn.Linear's, "
+                    "which go by the number of features"
+                )
             raise Wrong(
                 f"{call}: the numbers of the head's {name} reach {largest:.3g}, with a standard "
                 f"deviation of {deviation:.3g}; nn.Linear's own are uniform up to {bound:.3g}. "
                 "Leave them as nn.Linear initialises them.",
                 cause,
             )
-    check_head_size(model.fc, old_head, 512, 600, call)
+    check_head_size(model.fc, old_head, 512, 1000, call)
     try:
         check_computes_linear(model.fc, 512, call)
     except Wrong as wrong:
@@ -722,6 +729,13 @@ def test_a_frozen_backbone_computes_the_same_in_train_mode(lesson, training):
 def norm_mistakes(model, images):
     """The logits in eval mode that the known wrong ways to freeze batch norms lead to."""
 
+    def with_torchs_eps():
+        other = make_model(training=False)
+        for norm in norms_of(other):
+            norm.eps = 1e-5
+        with torch.no_grad():
+            return other(images)
+
     def without(*names):
         other = make_model(training=False)
         with torch.no_grad():
@@ -741,6 +755,7 @@ def norm_mistakes(model, images):
         "the batch norms leave out their weight and bias": lambda: without("weight", "bias"),
         "the batch norms leave out their weight": lambda: without("weight"),
         "the batch norms leave out their bias": lambda: without("bias"),
+        "the batch norms have torch's usual eps; each keeps its own": with_torchs_eps,
     }
     if any(map(stays_awake, norms_of(model))):
         mistakes[
@@ -836,6 +851,31 @@ def test_statistics_stay_when_a_stage_runs_by_itself(lesson):
             )
 
 
+@pytest.mark.task("5.2")
+def test_other_modules_follow_the_mode_of_the_model(lesson):
+    model = make_model()
+    model.layer3.append(nn.Dropout(0.5))
+    model.avgpool = nn.Sequential(model.avgpool, nn.Dropout(0.5))
+    norms = norms_of(model)
+    others = {}
+    for name, module in model.named_modules():
+        if module not in norms:
+            others[f"model.{name}" if name else "the model itself"] = module
+    with calling("freeze_backbone(model) of a model with dropouts"):
+        lesson.freeze_backbone(model)
+    for training in (True, False, True):
+        what = f"model.{mode_name(training)}()"
+        with calling(f"{what} after freeze_backbone(model)"):
+            model.train() if training else model.eval()
+        for name, module in others.items():
+            if module.training != training:
+                raise Wrong(
+                    f"after freeze_backbone(model), {what} leaves {name} in "
+                    f"{mode_name(module.training)} mode. Only batch norms stay in eval mode; all "
+                    "else follows model.train() and model.eval() as before."
+                )
+
+
 # Task 5.3: extract_features
 
 
@@ -852,7 +892,7 @@ def hooked_features(model, batches):
     return torch.cat(features)
 
 
-def make_batches(sizes=(5, 6, 1), seed=3):
+def make_batches(sizes=(4, 4, 1, 3), seed=3):
     """Batches of these sizes: [(images, labels), ...]."""
     images = make_images(sum(sizes), seed)
     labels = (seed + torch.arange(sum(sizes))) % CLASSES
@@ -1041,6 +1081,31 @@ def test_features_are_those_of_eval_mode_whatever_modules_there_are(lesson):
     check_unchanged(before, what)
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param("extract_features", marks=pytest.mark.task("5.3")),
+        pytest.param("adapt_batchnorm", marks=pytest.mark.task("5.5")),
+    ],
+)
+def test_errors_of_the_model_come_through(lesson, task):
+    model = make_model()
+    batches = make_batches((2, 2, 2))
+    if task == "adapt_batchnorm":
+        batches = [images for images, _ in batches]
+    failure = RuntimeError("from the second batch")
+    runs = []
+
+    def fail_at_the_second(*_):
+        runs.append(1)
+        if len(runs) == 2:
+            raise failure
+
+    model.layer2.register_forward_pre_hook(fail_at_the_second)
+    what = f"{task}(model, batches), where the model raises an error,"
+    check_lets_errors_through(what, lambda: getattr(lesson, task)(model, iter(batches)), failure)
+
+
 class ReadsAsZeros(TorchFunctionMode):
     """Within it, who reads the numbers of a tensor on meta, which has none, gets zeros.
 
@@ -1161,16 +1226,18 @@ def features_mistakes(model, batches, expected):
     without_maxpool.maxpool = nn.Identity()
     without_maxpool.fc = nn.Identity()
     mirrored = hooked_features(model, [(images.flip(3), labels) for images, labels in batches])
+    of_batches = expected.split([len(labels) for _, labels in batches])
+    last_of_size = {len(of_batch): of_batch for of_batch in of_batches}
     return {
+        "the features of a batch are overwritten by those of the next one of its size; keep a copy "
+        "of each (clone())": torch.cat([last_of_size[len(of_batch)] for of_batch in of_batches]),
         "the features are a mean over each image and its mirror image; give the model each image "
         "once, as it is": (expected + mirrored) / 2,
         "model.maxpool is left out; run model(images), and catch the input of fc": torch.cat(
             [without_maxpool(images) for images, _ in batches]
         ).detach(),
         "the features are normalised; take them as they are": F.normalize(expected),
-        "the batches are in the reverse order": torch.cat(
-            expected.split([len(labels) for _, labels in batches])[::-1]
-        ),
+        "the batches are in the reverse order": torch.cat(of_batches[::-1]),
     }
 
 
@@ -1489,6 +1556,7 @@ def test_every_probe_is_its_own(lesson):
 
 # How near to the minimum: the share that may be left of the way from a layer of zeros.
 MIXED = {"count": 240, "spread": 1.5, "mislabelled": 0.2}
+TWO_CLASSES = {**MIXED, "classes": 2}
 SEPARABLE = {"count": 20, "width": 60}  # all labels are right long before the minimum
 NEAR = [
     (MIXED, 1.0, 1e-3, 0.016),
@@ -1498,6 +1566,7 @@ NEAR = [
     (MIXED, 0.1, None, 0.016),  # the default, 1e-3
     (MIXED, 0.1, 0.0, 0.03),  # the classes overlap, so there is a minimum without a penalty, too
     (SEPARABLE, 1.0, 1e-3, 0.01),
+    (TWO_CLASSES, 1.0, 3.0, 0.03),
 ]
 
 
@@ -1506,20 +1575,21 @@ NEAR = [
 def test_probe_comes_near_the_minimum(lesson, kind, size, penalty, share):
     features, labels = clusters(**kind)
     features = size * features
+    classes = kind.get("classes", 4)
     torch.manual_seed(draw(0))
     settings = {} if penalty is None else {"penalty": penalty}
-    probe, call = fit_probe(lesson, features, labels, 4, **settings)
+    probe, call = fit_probe(lesson, features, labels, classes, **settings)
     call += " without a penalty, which is 0.001 then" if penalty is None else f" with {penalty=}"
     penalty = 1e-3 if penalty is None else penalty
-    best = optimum(features, labels, 4, penalty)
+    best = optimum(features, labels, classes, penalty)
     got = objective(probe, features, labels, penalty)
     least = objective(best, features.double(), labels, penalty)
     shares = labels.bincount() / len(labels)
     at_zero = -(shares * shares.log()).sum().item()  # the least that the bias alone reaches
     if got <= least + share * (at_zero - least):
         return
-    mistakes = probe_mistakes(features, labels, 4, penalty, probe)
-    train_again = functools.partial(lesson.linear_probe, features, labels, 4, **settings)
+    mistakes = probe_mistakes(features, labels, classes, penalty, probe)
+    train_again = functools.partial(lesson.linear_probe, features, labels, classes, **settings)
     hint = likeliest_probe(probe, features, mistakes, train_again)
     raise Wrong(f"{call}: cross-entropy plus penalty is {got:.4f}, it could be {least:.4f}.{hint}")
 
@@ -1935,11 +2005,12 @@ def by_hand(model, batches, weights=None, **changes):
     return statistics
 
 
-def moving(model, batches, reset, rate=0.1):
-    """For each batch norm, the moving averages with some momentum.
+def moving(model, batches, reset, rate=None):
+    """For each batch norm, the moving averages with some momentum, its own for None.
 
     They start from the old statistics, or from a reset.
     """
+    rate = model.bn1.momentum if rate is None else rate
     statistics = []
     for norm, of_batches in zip(norms_of(model), batch_statistics(model, batches)):
         mean = norm.running_mean
@@ -2046,7 +2117,7 @@ def statistics_mistakes(model, batches):
         "model.modules() has those in blocks, too": only_children,
         "the statistics are not reset, so all batches of before count, too; "
         "call reset_running_stats()": not_reset,
-        "after the reset the momentum is still 0.1; "
+        f"after the reset the momentum is still {model.bn1.momentum}; "
         "set it to None for the mean over all batches": lambda: moving(model, batches, reset=True),
     }
     if count > 1:
@@ -2132,8 +2203,8 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
     for norm, old_norm in zip(norms, old_norms):
         if norm.momentum != old_norm.momentum:
             raise Wrong(
-                f"{what} leaves the momentum at {norms[0].momentum}. "
-                f"Put back what it was, {old_norms[0].momentum}."
+                f"{what} leaves the momentum at {norm.momentum}. "
+                f"Put back what it was, {old_norm.momentum}."
             )
     check_unchanged(before, what, "values")
 
@@ -2269,6 +2340,30 @@ def freeze_norms(model):
 def staying(module, mode=True):
     """What a module's train does when it stays in its mode."""
     return module
+
+
+@pytest.mark.task("5.5")
+def test_a_dropout_stays_in_eval_mode_during_adaptation(lesson):
+    model = make_model(training=False)
+    batches = list((5 + 2 * make_images()).split((6, 4, 2)))
+    expected = by_hand(model, batches)
+    plain_model = copy.deepcopy(model)
+    model.layer1.append(nn.Dropout(0.5).eval())
+    before = Everything(model)
+    what = "adapt_batchnorm(model, batches) of a model in eval mode, in which layer1 has a dropout,"
+    with calling(what):
+        lesson.adapt_batchnorm(model, iter(batches))
+    if not same_statistics(norms_of(model), expected):
+        hint = ""
+        with trying_again():
+            lesson.adapt_batchnorm(plain_model, iter(batches))
+        if same_statistics(norms_of(plain_model), expected):
+            hint = (
+                " The dropout becomes active: put only batch norms into train mode, for all else "
+                "stays in its own."
+            )
+        raise Wrong(f"{what} does not give the means over the batches.{hint}")
+    check_unchanged(before, what, "values")
 
 
 @pytest.mark.task("5.5")

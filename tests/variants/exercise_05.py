@@ -631,7 +631,7 @@ return model""",
     wrong(
         "5.5",
         "nomom",
-        "after the reset the momentum is still 0.1",
+        "after the reset the momentum is still 0.2",
         hole(
             "adapt_batchnorm",
             """norms, mode = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [(m, m.training) for m in model.modules()]
