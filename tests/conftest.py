@@ -403,7 +403,8 @@ def defined_again(path):
                 f"\nMind that line {node.lineno} defines {node.name} again, so that line "
                 f"{first[node.name]}'s is never used: give yours another name."
             )
-        first[node.name] = node.lineno
+        if not node.decorator_list:  # which may keep the function elsewhere
+            first[node.name] = node.lineno
     return ""
 
 

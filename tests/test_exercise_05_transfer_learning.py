@@ -190,6 +190,19 @@ def head_flags(model):
 # Task 5.1
 
 
+def call_replace_head(lesson, model, classes, call):
+    """What replace_head(model, classes) returns; call is the call in words."""
+    with calling(call):
+        got = lesson.replace_head(model, classes)
+    for name, parameter in model.named_parameters():
+        if parameter.is_inference():
+            raise Wrong(
+                f"{call} makes {name} inside torch.inference_mode, so that it cannot be trained. "
+                "Make the head outside of it."
+            )
+    return got
+
+
 @pytest.mark.task("5.1")
 @pytest.mark.parametrize(
     "block, width, classes, training",
@@ -207,8 +220,7 @@ def test_head_is_new_and_fits(lesson, block, width, classes, training):
     with without_head(model):
         before = Everything(model)
     call = f"replace_head(model, {classes})"
-    with calling(call):
-        got = lesson.replace_head(model, classes)
+    got = call_replace_head(lesson, model, classes, call)
     check_same_model(got, model, call)
     if not isinstance(getattr(model, "fc", None), nn.Module):
         raise Wrong(f"{call} leaves the model without a layer model.fc.")
@@ -346,6 +358,12 @@ def check_computes_linear(head, width, call):
             f"{call}: numbers of fc are NaN or infinite, as of a layer that was never initialised. "
             "Make it by nn.Linear(...), which does that."
         )
+    largest = max(weight.abs().max().item(), bias.abs().max().item())
+    if largest > 1e6:
+        raise Wrong(
+            f"{call}: numbers of fc reach {largest:.3g}, as of a layer that was never initialised. "
+            "Make it by nn.Linear(...), which does that."
+        )
     for training in (True, False):
         with calling(f"model(images) after {call}"), torch.no_grad():
             logits = head.train(training)(features)
@@ -363,8 +381,7 @@ def test_head_fits_a_model_of_another_width(lesson):
     model.avgpool = nn.AdaptiveAvgPool2d((1, 2))
     model.fc = nn.Linear(1024, CLASSES)
     call = "replace_head(model, 3) of a model whose fc takes 1,024 features"
-    with calling(call):
-        lesson.replace_head(model, 3)
+    call_replace_head(lesson, model, 3, call)
     try:
         with calling(f"model(images) after {call}"), torch.no_grad():
             model(make_images(2))
@@ -375,8 +392,7 @@ def test_head_fits_a_model_of_another_width(lesson):
 @pytest.mark.task("5.1")
 def test_head_learns_even_if_the_model_was_frozen(lesson):
     model = make_model().requires_grad_(False)
-    with calling("replace_head(model, 3)"):
-        lesson.replace_head(model, 3)
+    call_replace_head(lesson, model, 3, "replace_head(model, 3)")
     if not all(head_flags(model)):
         raise Wrong(
             "replace_head(model, 3) on a frozen model gives a head that requires no gradient. "
@@ -395,8 +411,7 @@ def test_head_starts_from_torchs_own_initialisation(lesson, kind):
     call = "replace_head(model, 1000)"
     if kind is OwnHead:
         call += " of a model whose fc is of a subclass of nn.Linear"
-    with calling(call):
-        lesson.replace_head(model, 1000)
+    call_replace_head(lesson, model, 1000, call)
     with calling(f"model(images) after {call}"), torch.no_grad():
         model.eval()(make_images(2))
     cause = None
@@ -440,8 +455,9 @@ def test_every_head_is_drawn_anew(lesson):
     for seed in (1, 2):
         model = make_model().eval()
         torch.manual_seed(seed)
-        with calling("replace_head(model, 3)"), torch.no_grad():
-            outputs.append(lesson.replace_head(model, 3)(make_images(2)))
+        call_replace_head(lesson, model, 3, "replace_head(model, 3)")
+        with calling("model(images) after replace_head(model, 3)"), torch.no_grad():
+            outputs.append(model(make_images(2)))
     other = make_model()
     with calling("replace_head(model, 3), a second time,"):
         lesson.replace_head(other, 3)
@@ -474,8 +490,7 @@ def test_head_lies_where_the_model_does(lesson):
 def test_head_leaves_the_model_in_float64(lesson):
     model = make_model().double()
     call = "replace_head(model, 3) of a model in float64"
-    with calling(call):
-        lesson.replace_head(model, 3)
+    call_replace_head(lesson, model, 3, call)
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float64 and not name.startswith("fc."):
             raise Wrong(f"{call} leaves {name} in {dtype(parameter)}. Only fc is to be replaced.")
@@ -486,8 +501,7 @@ def test_head_has_a_bias_even_if_the_old_one_had_none(lesson):
     model = make_model()
     model.fc = nn.Linear(512, CLASSES, bias=False)
     call = "replace_head(model, 3) of a model whose fc has no bias"
-    with calling(call):
-        lesson.replace_head(model, 3)
+    call_replace_head(lesson, model, 3, call)
     if len(list(model.fc.parameters())) != 2:
         raise Wrong(f"{call} gives a head without a bias. The new one has a bias in any case.")
 
@@ -932,6 +946,7 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
     if len(plain(got, what, tuple, list)) != 2:
         raise Wrong(f"{what} returned {len(got)} things, expected (features, labels).")
     features, labels = got
+    check_count(lesson, untouched, batches, features, expected, what)
     check_features_shape(features, expected, batches, what)
     check_kind(features, "features", torch.float32, what)
     check_kind(labels, "labels", torch.int64, what)
@@ -941,6 +956,11 @@ def test_features_are_what_the_pooling_puts_out(lesson, block, training):
         hint = hint or mode_cause(lesson, untouched, batches, expected)
         hint = hint or advice(rounded_features(features, expected))
         hint = hint or advice(other_images(lesson, untouched, batches, features))
+        if in_another_order(features, expected):
+            raise Wrong(
+                f"{what}: the features of each image are correct, but they are not in the order of "
+                f"the batches.{hint}"
+            )
         raise Wrong(
             f"{what}: the features are not what reaches fc when all of the model is in eval mode."
             f"{hint}"
@@ -1163,6 +1183,25 @@ def gradients_stay(what):
         torch.set_grad_enabled(were_on)
 
 
+def check_count(lesson, model, batches, features, expected, what):
+    """Raise Wrong if there are features of more images than there are."""
+    count, width = expected.shape
+    if type(features) is not torch.Tensor or features.shape[1:] != (width,):
+        return
+    if len(features) <= count:
+        return
+    cause = None
+    if is_close(features[:count], expected, 1e-3) and not features[count:].any():
+        cause = f"the last {len(features) - count} are all zeros; return one for each image"
+    elif is_close(features, expected.repeat_interleave(2, dim=0), 1e-3):
+        cause = "each image's are there twice"
+    with trying_again():
+        first, _ = fresh_copy(lesson).extract_features(copy.deepcopy(model), iter(batches))
+        if len(first) == count:
+            cause = "something of an earlier call remains, such as a list or a hook"
+    raise Wrong(f"{what}: there are {len(features)} features of {count} images.", cause)
+
+
 def check_features_shape(features, expected, batches, what):
     """Raise Wrong unless the features have the shape of the pooling's output, and no graph."""
     if isinstance(features, torch.Tensor) and features.shape[2:] == (1, 1):
@@ -1179,11 +1218,6 @@ def check_features_shape(features, expected, batches, what):
         raise Wrong(
             f"{what}: the features have the shape {size}; they are from before the pooling. "
             "Take what follows it."
-        )
-    if size[1:] == (width,) and size[0] > count:
-        raise Wrong(
-            f"{what}: there are {size[0]} features of {count} images. Does a list, or a hook, of "
-            "an earlier call remain?"
         )
     hint = ""
     if size[1:] == (width,):
@@ -1225,6 +1259,8 @@ def features_mistakes(model, batches, expected):
     without_maxpool = copy.deepcopy(model).eval()
     without_maxpool.maxpool = nn.Identity()
     without_maxpool.fc = nn.Identity()
+    with_maximum = copy.deepcopy(model)
+    with_maximum.avgpool = nn.AdaptiveMaxPool2d(1)
     mirrored = hooked_features(model, [(images.flip(3), labels) for images, labels in batches])
     of_batches = expected.split([len(labels) for _, labels in batches])
     last_of_size = {len(of_batch): of_batch for of_batch in of_batches}
@@ -1233,6 +1269,8 @@ def features_mistakes(model, batches, expected):
         "of each (clone())": torch.cat([last_of_size[len(of_batch)] for of_batch in of_batches]),
         "the features are a mean over each image and its mirror image; give the model each image "
         "once, as it is": (expected + mirrored) / 2,
+        "the maximum over all positions is taken, and model.avgpool takes the mean; catch the "
+        "input of fc": hooked_features(with_maximum, batches),
         "model.maxpool is left out; run model(images), and catch the input of fc": torch.cat(
             [without_maxpool(images) for images, _ in batches]
         ).detach(),
@@ -1253,12 +1291,18 @@ def mode_cause(lesson, model, batches, expected):
     return ""
 
 
+def in_another_order(features, expected):
+    """Whether each row is one of the expected rows, and no two are the same one."""
+    closest = torch.cdist(features, expected).argmin(dim=1)
+    return len(closest.unique()) == len(closest) and is_close(features, expected[closest], 1e-4)
+
+
 def rounded_features(features, expected):
     """That the features are correct but for a dtype of fewer digits on the way, in words; or None.
 
     What is too large for that dtype may be infinite.
     """
-    for kind in (torch.float16, torch.bfloat16):
+    for kind in (torch.bfloat16, torch.float16):  # float16 can hold most numbers of bfloat16
         limit = torch.finfo(torch.float16).max
         is_near = is_close(features.clamp(max=limit), expected.clamp(max=limit), 1e-2)
         if is_near and same_tensor(features.to(kind).float(), features):
@@ -1450,7 +1494,9 @@ def probe_mistakes(features, labels, classes, penalty, own):
         "times the sum of the squared weights; double it"
     )
     return {
-        "the penalty is left out": lambda: best(0.0),
+        "the penalty is left out, or has no gradient (.data, detach(), no_grad)": (
+            lambda: best(0.0)
+        ),
         default: lambda: best(1e-3),
         half: lambda: best(penalty / 2),
         f"{half}, and leave the bias out": lambda: best(penalty / 2, with_bias),
@@ -1519,6 +1565,12 @@ def likeliest_probe(probe, features, mistakes, train_again):
         logits = layer(features.to(dtype)).double()
         return (logits - logits.mean(dim=1, keepdim=True)).detach()
 
+    has_no_weights = (probe.weight == 0).all(dim=1)
+    if has_no_weights.sum() == 1:
+        label = has_no_weights.nonzero().item()
+        return advice(
+            f"class {label} has no weights of its own, only zeros; train those of each class"
+        )
     got = centred(probe)
     distances = {}
     for mistake, make in mistakes.items():
@@ -1530,7 +1582,8 @@ def likeliest_probe(probe, features, mistakes, train_again):
         if (got - centred(train_again())).norm() > 0.1 * got.norm():
             return (
                 "\nFrom other initial weights it ends at another probe: the training stops too "
-                "soon, or its loss has several minima, or its steps lead to none. The learning "
+                "soon, or an earlier state is returned than its last, or its loss has several "
+                "minima, or its steps lead to none. Look whether images are held out, the learning "
                 "rate is too large or too small, gradients are never cleared, or not before each "
                 "backward(), or a part of the loss has none (.data, detach())."
             )
@@ -1705,6 +1758,9 @@ def rate_mistakes(lr, factor):
         "the rates fall in equal steps to 0; multiply by factor each time, factor**i": (
             lambda i: lr * max(0, 1 - i * (1 - factor)) if factor < 0.8 else math.nan
         ),
+        "the rates fall in equal steps to lr * factor**5; multiply by factor each time": (
+            lambda i: lr + (lr * factor**5 - lr) * i / 5
+        ),
         "the factor is applied once too often: fc itself learns at lr": (
             lambda i: lr * factor ** (i + 1)
         ),
@@ -1826,11 +1882,27 @@ def why_in_no_group(model, name, known, others):
             " A tensor that shares its numbers is (.data, detach() or state_dict()): put in the "
             "parameter."
         )
-    frozen_ones = {name for name, own in model.named_parameters() if not own.requires_grad}
     missing = {name for name, (_, rate) in known.items() if rate is None}
+    if all(has_namesake(missing_name, known) for missing_name in missing):
+        return (
+            " Another block's parameter of that name is in one: the blocks of a stage have "
+            "parameters of the same names."
+        )
+    frozen_ones = {name for name, own in model.named_parameters() if not own.requires_grad}
     if missing == frozen_ones:
         return " What is frozen now may be thawed later: it belongs in a group, too."
     return ""
+
+
+def has_namesake(name, known):
+    """Whether a parameter of the same name, of another block of the stage, has a rate."""
+    stage, _, rest = name.partition(".")
+    for other, (_, rate) in known.items():
+        other_stage, _, other_rest = other.partition(".")
+        same_name = rest.partition(".")[2] == other_rest.partition(".")[2] != ""
+        if rate is not None and other_stage == stage and same_name:
+            return True
+    return False
 
 
 def why_in_two_groups(name, groups):
@@ -1862,6 +1934,22 @@ def groups_of(lesson, model, lr, factor, call):
             optimizer = torch.optim.SGD([dict(group)], lr=1.0)
         groups.append({**optimizer.param_groups[0], "lr": rate})
     return groups
+
+
+def frozen_cause(lesson, model, lr, factor):
+    """That all rates are correct if nothing is frozen, in words; or None."""
+    thawed = copy.deepcopy(model).requires_grad_(True)
+    parts = {id(parameter): part_of(name) for name, parameter in thawed.named_parameters()}
+    rates = []
+    with trying_again():
+        for group in lesson.parameter_groups(thawed, lr, factor):
+            for parameter in group["params"]:
+                rates.append((parts.pop(id(parameter)), float(group["lr"])))
+        if not parts and same_rates(rates, [lr * factor**part for part in range(6)]):
+            return (
+                "layer1 is frozen here, and the rates change with that; a frozen part counts, too"
+            )
+    return None
 
 
 def part_of(name):
@@ -1918,7 +2006,8 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
         expected = expected_rates[part]
         if not is_rate(rate, expected):
             mistakes = rate_mistakes(lr, factor)
-            hint = likeliest(mistakes, functools.partial(same_rates, known.values()))
+            hint = advice(frozen_cause(lesson, model, lr, factor))
+            hint = hint or likeliest(mistakes, functools.partial(same_rates, known.values()))
             hint = hint or advice(wrong_limits(known, expected_rates) or rates_by_block(known))
             hint = hint or advice(lower_limit(known, expected_rates))
             if not hint and are_rounded(known, expected_rates):
@@ -1940,13 +2029,22 @@ def test_every_parameter_has_one_rate(lesson, block, lr, factor):
 def test_groups_are_those_of_the_model_as_it_is_now(lesson):
     model = make_model()
     call = "parameter_groups(model, 0.1, 0.5), a second time, after model.fc was replaced,"
-    groups_of(lesson, model, 0.1, 0.5, call)
+    own = {id(parameter) for parameter in model.parameters()}
+    was_right = grouped_ids(groups_of(lesson, model, 0.1, 0.5, call)) == own
+    hint = " Keep nothing between calls." if was_right else ""
+    old_head = model.fc  # kept, so that no new parameter gets the id of an old one
     model.fc = nn.Linear(512, 3)
-    grouped = set()
-    for group in groups_of(lesson, model, 0.1, 0.5, call):
-        grouped |= {id(parameter) for parameter in group["params"]}
-    if grouped != {id(parameter) for parameter in model.parameters()}:
-        raise Wrong(f"{call} has not the parameters of the new fc. Keep nothing between calls.")
+    grouped = grouped_ids(groups_of(lesson, model, 0.1, 0.5, call))
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in grouped:
+            raise Wrong(f"{call}: {name} is in no group.{hint}")
+    if any(id(parameter) in grouped for parameter in old_head.parameters()):
+        raise Wrong(f"{call} still has parameters of the old fc.{hint}")
+
+
+def grouped_ids(groups):
+    """The ids of all tensors in these groups."""
+    return {id(parameter) for group in groups for parameter in group["params"]}
 
 
 @pytest.mark.task("5.4")
@@ -1957,7 +2055,7 @@ def test_frozen_parameters_are_in_groups_and_stay_frozen(lesson):
     call = "parameter_groups(model, 0.1, 0.5) of a model of which layer1 is frozen"
     groups = groups_of(lesson, model, 0.1, 0.5, call)
     check_unchanged(before, call)
-    grouped = {id(parameter) for group in groups for parameter in group["params"]}
+    grouped = grouped_ids(groups)
     for name, parameter in model.named_parameters():
         if id(parameter) not in grouped:
             raise Wrong(
@@ -1969,20 +2067,34 @@ def test_frozen_parameters_are_in_groups_and_stay_frozen(lesson):
 
 
 def variance(x):
-    return x.var(dim=1)
+    return x.var(dim=(1, 2))
 
 
-def batch_statistics(model, batches, spread=variance, training=True):
-    """For each batch norm: [(mean, variance) of its input for each batch], on a copy."""
+def deviation(x):
+    return x.std(dim=(1, 2))
+
+
+def within_images(x, correction):
+    """The mean of the images' own variances."""
+    return x.var(dim=2, correction=correction).mean(dim=1)
+
+
+def batch_statistics(model, batches, spread=variance, training=True, of_outputs=False):
+    """For each batch norm: [(mean, variance) of its input for each batch], on a copy.
+
+    spread: what is taken as the variance of (channels, images, positions).
+    of_outputs: whether both are those of its output.
+    """
     model = copy.deepcopy(model).train(training)
     statistics = {norm: [] for norm in norms_of(model)}
 
-    def note(norm, inputs):
-        x = inputs[0].detach().transpose(0, 1).flatten(1)
-        statistics[norm].append((x.mean(dim=1), spread(x)))
+    def note(norm, inputs, output):
+        x = output if of_outputs else inputs[0]
+        x = x.detach().transpose(0, 1).flatten(2)
+        statistics[norm].append((x.mean(dim=(1, 2)), spread(x)))
 
     for norm in statistics:
-        norm.register_forward_pre_hook(note)
+        norm.register_forward_hook(note)
     with torch.no_grad():
         for images in batches:
             model(images)
@@ -2081,6 +2193,13 @@ def statistics_mistakes(model, batches):
             for norm, (mean, variance) in pairs
         ]
 
+    def of_all_values():
+        statistics = []
+        for of_batches in batch_statistics(model, batches, spread=lambda x: x.flatten(1)):
+            values = torch.cat([x for _, x in of_batches], dim=1)
+            statistics.append([values.mean(dim=1), values.var(dim=1)])
+        return statistics
+
     def old_variances():
         pairs = zip(norms_of(model), by_hand(model, batches))
         return [[mean, norm.running_var] for norm, (mean, _) in pairs]
@@ -2100,16 +2219,19 @@ def statistics_mistakes(model, batches):
         "it is a moving average that still holds part of the old statistics: "
         "reset them, and set momentum to None": lambda: moving(model, batches, reset=False),
         "the variance divides by the count n; batch norm's running variance divides by n - 1": of(
-            batches, spread=lambda x: x.var(dim=1, correction=0)
+            batches, spread=lambda x: x.var(dim=(1, 2), correction=0)
         ),
         "it is the square of the mean standard deviation; take the mean of the variances": (
             lambda: [
-                [mean, deviation.square()]
-                for mean, deviation in by_hand(model, batches, spread=lambda x: x.std(dim=1))
+                [mean, mean_deviation.square()]
+                for mean, mean_deviation in by_hand(model, batches, spread=deviation)
             ]
         ),
         "it is the standard deviation; take its square, the variance": of(
-            batches, spread=lambda x: x.std(dim=1)
+            batches, spread=deviation
+        ),
+        "these are the statistics of what a batch norm gives; take those of what it gets": of(
+            batches, of_outputs=True
         ),
         "the numbers are those that reach a batch norm in eval mode; "
         "run the batches in train mode": of(batches, training=False),
@@ -2120,13 +2242,23 @@ def statistics_mistakes(model, batches):
         f"after the reset the momentum is still {model.bn1.momentum}; "
         "set it to None for the mean over all batches": lambda: moving(model, batches, reset=True),
     }
+    for correction, divisor in ((0, "their count"), (1, "one less than their count")):
+        mistakes[
+            "it is the mean of the variances within each image, which divide by "
+            f"{divisor}; take the variance over all images and positions of a batch"
+        ] = of(batches, spread=functools.partial(within_images, correction=correction))
     if count > 1:
+        mistakes[
+            "the numbers of all batches are put together; each batch has statistics of its own: "
+            "take their plain mean"
+        ] = of_all_values
         only_the_first = "only the first batch counts; take the mean over all"
         if max(sizes[1:]) < sizes[0]:
             only_the_first = "only the first batch counts, or smaller ones are left out; take all"
         mistakes |= {
             "only the last batch counts; take the mean over all: run each, reset the statistics "
-            "once, before the loop, and set momentum to None": of(batches[-1:]),
+            "once, before the loop, and set momentum to None; if you note each one's, "
+            "note a clone()": of(batches[-1:]),
             "the first batch counts twice; run each batch once": of([batches[0], *batches]),
             "the variance between the batches' means is added; take the plain mean of the "
             "batches' variances": with_spread_of_means,
@@ -2198,8 +2330,10 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
                 "one batch norm after the other is adapted, while others are in eval mode; put all "
                 "into train mode, and run each batch once"
             ] = functools.partial(one_by_one, old, batches)
-        cause = likeliest(mistakes, functools.partial(same_statistics, norms))
-        raise Wrong(f"{what}: {difference} in {names[norm]}.{cause}")
+        hint = likeliest(mistakes, functools.partial(same_statistics, norms))
+        hint = hint or advice(other_batches(lesson, old, batches))
+        hint = hint or advice(old_share(lesson, old, batches))
+        raise Wrong(f"{what}: {difference} in {names[norm]}.{hint}")
     for norm, old_norm in zip(norms, old_norms):
         if norm.momentum != old_norm.momentum:
             raise Wrong(
@@ -2207,6 +2341,34 @@ def test_statistics_are_the_means_over_the_batches(lesson, sizes, training):
                 f"Put back what it was, {old_norm.momentum}."
             )
     check_unchanged(before, what, "values")
+
+
+def other_batches(lesson, model, batches):
+    """That as many images reach the model as batches hold, but in other batches; or None."""
+    model = copy.deepcopy(model)
+    given = [len(images) for images in batches]
+    sizes = []
+    model.conv1.register_forward_pre_hook(lambda layer, inputs: sizes.append(len(inputs[0])))
+    with trying_again():
+        lesson.adapt_batchnorm(model, iter(batches))
+    if sum(sizes) != sum(given) or sizes == given:
+        return None
+    return f"the model gets batches of {', '.join(map(str, sizes))}; run each batch as it comes"
+
+
+def old_share(lesson, model, batches):
+    """That new statistics depend on old ones that no other layer sees, in words; or None."""
+    running_means = []
+    for change in (0, 1):
+        changed = copy.deepcopy(model)
+        last_norm = norms_of(changed)[-1]
+        last_norm.running_mean += change
+        with trying_again():
+            lesson.adapt_batchnorm(changed, iter(batches))
+            running_means.append(last_norm.running_mean)
+    if len(running_means) == 2 and not is_close(*running_means, 1e-3):
+        return "the old statistics still have a share in the new ones; reset them"
+    return None
 
 
 def check_all_have_moved(model, old_norms, what):
@@ -2321,6 +2483,11 @@ def test_frozen_batch_norms_are_adapted_and_stay_frozen(lesson):
                 "put it back."
             )
         raise Wrong(f"{what} does not give the means over the batches.{hint}")
+    if any(norm.training for norm in norms_of(model)):
+        raise Wrong(
+            f"{what} leaves them in train mode. The train(False) of such a batch norm does "
+            "nothing: put its attribute training back."
+        )
     model.train()
     if any(norm.training for norm in norms_of(model)):
         raise Wrong(
