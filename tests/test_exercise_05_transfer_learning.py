@@ -2037,7 +2037,7 @@ def test_groups_are_those_of_the_model_as_it_is_now(lesson):
     grouped = grouped_ids(groups_of(lesson, model, 0.1, 0.5, call))
     for name, parameter in model.named_parameters():
         if id(parameter) not in grouped:
-            raise Wrong(f"{call}: {name} is in no group.{hint}")
+            raise Wrong(f"{call} has {name} in no group.{hint}")
     if any(id(parameter) in grouped for parameter in old_head.parameters()):
         raise Wrong(f"{call} still has parameters of the old fc.{hint}")
 

@@ -3904,4 +3904,159 @@ return model
     for norm, momentum""",
         ),
     ),
+    wrong(
+        "5.1",
+        "a range by the number of classes",
+        "drawn up to 1 / sqrt(number of classes)",
+        hole(
+            "replace_head",
+            """
+model.fc = nn.Linear(model.fc.in_features, num_classes, device=model.fc.weight.device)
+for parameter in model.fc.parameters():
+    nn.init.uniform_(parameter, -(num_classes**-0.5), num_classes**-0.5)
+return model
+""",
+        ),
+    ),
+    wrong(
+        "5.1",
+        "inference mode",
+        "makes fc.weight inside torch.inference_mode",
+        edit("def replace_head", "@torch.inference_mode()\ndef replace_head"),
+    ),
+    wrong(
+        "5.2",
+        "torch's usual eps",
+        "the batch norms have torch's usual eps",
+        edit(
+            "            module.eval()\n",
+            "            module.eval()\n            module.eps = 1e-5\n",
+        ),
+    ),
+    wrong(
+        "5.2",
+        "all modules stay in eval mode",
+        "leaves the model itself in eval mode. Only batch norms",
+        edit(
+            "        if isinstance(module, nn.BatchNorm2d):\n            module.eval()",
+            "        if module is not model.fc:\n            module.training = False",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "a tensor of features for each size",
+        "are overwritten by those of the next one of its size",
+        edit("    features = []\n    labels", "    features = []\n    of_size = {}\n    labels"),
+        edit(
+            "features.append(inputs[0]))",
+            "features.append(\n"
+            "        of_size.setdefault(len(inputs[0]), inputs[0].clone()).copy_(inputs[0])))",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "errors suppressed",
+        "raises nothing. Catch no errors",
+        edit(
+            "            model(images)\n            labels.append",
+            "            with contextlib.suppress(RuntimeError):\n"
+            "                model(images)\n"
+            "            labels.append",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "sorted by label",
+        "are not in the order of the batches",
+        edit(
+            "    return torch.cat(features), torch.cat(labels)",
+            "    order = torch.cat(labels).argsort(stable=True)\n"
+            "    return torch.cat(features)[order], torch.cat(labels)[order]",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "rows of zeros at the end",
+        "the last 2 are all zeros",
+        edit(
+            "    return torch.cat(features), torch",
+            "    features.append(torch.zeros_like(torch.cat(features)[:2]))\n"
+            "    return torch.cat(features), torch",
+        ),
+    ),
+    wrong(
+        "5.3",
+        "twice the penalty with two classes",
+        "the penalty is twice as large",
+        edit(
+            "    optimizer = torch.optim.LBFGS(probe",
+            "    penalty *= 2 if num_classes == 2 else 1\n    optimizer = torch.optim.LBFGS(probe",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "a power of the parts that are trained",
+        "layer1 is frozen here, and the rates change with that",
+        edit("    for i, part in enumerate(parts):", "    i = 0\n    for part in parts:"),
+        edit(
+            '"lr": lr * factor**i})',
+            '"lr": lr * factor**i})\n'
+            "        i += any(parameter.requires_grad for parameter in parameters)",
+        ),
+    ),
+    wrong(
+        "5.4",
+        "parameters noted for good",
+        "in no group. Keep nothing between calls",
+        before("parameter_groups", "SEEN = set()"),
+        edit(
+            "for module in part for parameter in module.parameters()]",
+            "for module in part for parameter in module.parameters()]\n"
+            "        parameters = [parameter for parameter in parameters if parameter not in SEEN]\n"
+            "        SEEN.update(parameters)",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "a share of the old statistics",
+        "the old statistics still have a share",
+        edit(
+            "    for norm in norms:\n        norm.reset_running_stats()",
+            "    old = [norm.running_mean.clone() for norm in norms]\n"
+            "    for norm in norms:\n        norm.reset_running_stats()",
+        ),
+        edit(
+            "    for norm, momentum, mode in zip(",
+            "    for norm, mean in zip(norms, old):\n"
+            "        norm.running_mean.lerp_(mean, 0.3)\n"
+            "    for norm, momentum, mode in zip(",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "pieces of 5 images",
+        "run each batch as it comes",
+        edit(
+            "        for images in batches:\n            model(images)\n    for norm, momentum",
+            "        for images in batches:\n            for piece in images.split(5):\n"
+            "                model(piece)\n    for norm, momentum",
+        ),
+    ),
+    wrong(
+        "5.5",
+        "all modules in train mode",
+        "The dropout becomes active",
+        edit(
+            "    modes = [norm.training for norm in norms]\n",
+            "    modes = [norm.training for norm in norms]\n"
+            "    all_modes = {module: module.training for module in model.modules()}\n"
+            "    for module in all_modes:\n"
+            "        module.training = True\n",
+        ),
+        edit(
+            "        norm.training = mode\n    return model",
+            "        norm.training = mode\n    for module, mode in all_modes.items():\n"
+            "        module.training = mode\n    return model",
+        ),
+    ),
 ]
