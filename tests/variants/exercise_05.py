@@ -301,9 +301,10 @@ swap(model)
 return model""",
         ),
     ),
-    right(
+    wrong(
         "5.2",
         "notrain-all",
+        "leaves model.conv1 in eval mode. Only batch norms stay",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
@@ -721,7 +722,6 @@ mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = None
-model.train()
 for n in norms: n.training = True
 if True:
     for x in batches:
@@ -828,7 +828,6 @@ mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = 0.1
-model.train()
 for n in norms: n.training = True
 with torch.no_grad():
     for i, x in enumerate(batches):
@@ -1658,7 +1657,6 @@ def keep(n, i):
 hs = [n.register_forward_pre_hook(keep) for n in norms]
 kept = [m.momentum for m in norms]
 for n in norms: n.momentum = 0.0
-model.train()
 for n in norms: n.training = True
 with torch.no_grad():
     for x in batches: model(x)
@@ -2853,9 +2851,10 @@ return model""",
         ),
         before("freeze_backbone", "import types"),
     ),
-    right(
+    wrong(
         "5.2",
         "root train patched",
+        "leaves the model itself in train mode. Only batch norms stay",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
