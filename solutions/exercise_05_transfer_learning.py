@@ -178,9 +178,8 @@ def freeze_backbone(model):
     Afterwards the parameters of fc require gradients, and no others do. Batch norms behave as in
     eval mode from now on, even after model.train(), and even if a stage's parameters are trained
     again later: they use their running statistics, and no buffer of theirs changes (He et al. fix
-    them too when they fine-tune, appendix A). Other modules follow model.train() and model.eval()
-    as before. The model keeps all parameters and buffers, with their values. A second call is
-    allowed.
+    them too when they fine-tune, appendix A). The model keeps all parameters and buffers, with
+    their values. A second call is allowed.
     """
 
     # Task 5.2: gradients for the parameters of fc only; batch norms that stay in eval mode, even

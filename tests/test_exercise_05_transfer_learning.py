@@ -865,31 +865,6 @@ def test_statistics_stay_when_a_stage_runs_by_itself(lesson):
             )
 
 
-@pytest.mark.task("5.2")
-def test_other_modules_follow_the_mode_of_the_model(lesson):
-    model = make_model()
-    model.layer3.append(nn.Dropout(0.5))
-    model.avgpool = nn.Sequential(model.avgpool, nn.Dropout(0.5))
-    norms = norms_of(model)
-    others = {}
-    for name, module in model.named_modules():
-        if module not in norms:
-            others[f"model.{name}" if name else "the model itself"] = module
-    with calling("freeze_backbone(model) of a model with dropouts"):
-        lesson.freeze_backbone(model)
-    for training in (True, False, True):
-        what = f"model.{mode_name(training)}()"
-        with calling(f"{what} after freeze_backbone(model)"):
-            model.train() if training else model.eval()
-        for name, module in others.items():
-            if module.training != training:
-                raise Wrong(
-                    f"after freeze_backbone(model), {what} leaves {name} in "
-                    f"{mode_name(module.training)} mode. Only batch norms stay in eval mode; all "
-                    "else follows model.train() and model.eval() as before."
-                )
-
-
 # Task 5.3: extract_features
 
 
@@ -2507,30 +2482,6 @@ def freeze_norms(model):
 def staying(module, mode=True):
     """What a module's train does when it stays in its mode."""
     return module
-
-
-@pytest.mark.task("5.5")
-def test_a_dropout_stays_in_eval_mode_during_adaptation(lesson):
-    model = make_model(training=False)
-    batches = list((5 + 2 * make_images()).split((6, 4, 2)))
-    expected = by_hand(model, batches)
-    plain_model = copy.deepcopy(model)
-    model.layer1.append(nn.Dropout(0.5).eval())
-    before = Everything(model)
-    what = "adapt_batchnorm(model, batches) of a model in eval mode, in which layer1 has a dropout,"
-    with calling(what):
-        lesson.adapt_batchnorm(model, iter(batches))
-    if not same_statistics(norms_of(model), expected):
-        hint = ""
-        with trying_again():
-            lesson.adapt_batchnorm(plain_model, iter(batches))
-        if same_statistics(norms_of(plain_model), expected):
-            hint = (
-                " The dropout becomes active: put only batch norms into train mode, for all else "
-                "stays in its own."
-            )
-        raise Wrong(f"{what} does not give the means over the batches.{hint}")
-    check_unchanged(before, what, "values")
 
 
 @pytest.mark.task("5.5")

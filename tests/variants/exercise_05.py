@@ -301,10 +301,9 @@ swap(model)
 return model""",
         ),
     ),
-    wrong(
+    right(
         "5.2",
         "notrain-all",
-        "leaves model.conv1 in eval mode. Only batch norms stay",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
@@ -722,6 +721,7 @@ mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = None
+model.train()
 for n in norms: n.training = True
 if True:
     for x in batches:
@@ -828,6 +828,7 @@ mom = [n.momentum for n in norms]
 for n in norms:
     n.reset_running_stats()
     n.momentum = 0.1
+model.train()
 for n in norms: n.training = True
 with torch.no_grad():
     for i, x in enumerate(batches):
@@ -1657,6 +1658,7 @@ def keep(n, i):
 hs = [n.register_forward_pre_hook(keep) for n in norms]
 kept = [m.momentum for m in norms]
 for n in norms: n.momentum = 0.0
+model.train()
 for n in norms: n.training = True
 with torch.no_grad():
     for x in batches: model(x)
@@ -2851,10 +2853,9 @@ return model""",
         ),
         before("freeze_backbone", "import types"),
     ),
-    wrong(
+    right(
         "5.2",
         "root train patched",
-        "leaves the model itself in train mode. Only batch norms stay",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
@@ -3933,15 +3934,6 @@ return model
         ),
     ),
     wrong(
-        "5.2",
-        "all modules stay in eval mode",
-        "leaves the model itself in eval mode. Only batch norms",
-        edit(
-            "        if isinstance(module, nn.BatchNorm2d):\n            module.eval()",
-            "        if module is not model.fc:\n            module.training = False",
-        ),
-    ),
-    wrong(
         "5.3",
         "a tensor of features for each size",
         "are overwritten by those of the next one of its size",
@@ -4039,23 +4031,6 @@ return model
             "        for images in batches:\n            model(images)\n    for norm, momentum",
             "        for images in batches:\n            for piece in images.split(5):\n"
             "                model(piece)\n    for norm, momentum",
-        ),
-    ),
-    wrong(
-        "5.5",
-        "all modules in train mode",
-        "The dropout becomes active",
-        edit(
-            "    modes = [norm.training for norm in norms]\n",
-            "    modes = [norm.training for norm in norms]\n"
-            "    all_modes = {module: module.training for module in model.modules()}\n"
-            "    for module in all_modes:\n"
-            "        module.training = True\n",
-        ),
-        edit(
-            "        norm.training = mode\n    return model",
-            "        norm.training = mode\n    for module, mode in all_modes.items():\n"
-            "        module.training = mode\n    return model",
         ),
     ),
 ]
