@@ -483,12 +483,15 @@ def verdict(change):
 
 def findings(flows, depth):
     """In words, how the gradient changes: 'vanishes in "A" (×0.001), "B" (×1e-9); explodes ...'."""
-    kinds_by_verdict = {}
+    names_by_verdict = {}
     for kind, flow in flows.items():
         change = flow[depth]["change_towards_input"]
         name = f'"{kind}" ({change_in_all(change, depth)})'
-        kinds_by_verdict.setdefault(verdict(change), []).append(name)
-    return "; ".join(f"{word} in {', '.join(names)}" for word, names in kinds_by_verdict.items())
+        names_by_verdict.setdefault(verdict(change), []).append(name)
+    parts = []
+    for what_it_does, names in names_by_verdict.items():
+        parts.append(f"{what_it_does} in {', '.join(names)}")
+    return "; ".join(parts)
 
 
 def change_in_all(change, depth):
@@ -681,10 +684,12 @@ def draw_flow(axes, flow, colour):
 def draw_norms(axes, layers, norms, floor, **style):
     """A line through the norms; those that are exactly 0 are crosses at the height floor."""
     zeros = [layer for layer, value in zip(layers, norms) if value == 0]
-    axes.plot(zeros, [floor] * len(zeros), "x", color=style["color"], markersize=4)
+    heights = [floor] * len(zeros)
+    axes.plot(zeros, heights, "x", color=style["color"], markersize=4)
     if len(norms) - len(zeros) == 1:  # a single point makes no line
         style["marker"] = "o"
-    axes.plot(layers, [value or math.nan for value in norms], **style)
+    positive = [value or math.nan for value in norms]
+    axes.plot(layers, positive, **style)
 
 
 def label_depth(axes, depth, measured, floor, colour):
