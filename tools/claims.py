@@ -149,6 +149,30 @@ def deep_ratio(results, network):
     return results["at_initialisation"][network]["56"]["first_over_last"]
 
 
+def stage_factors(results, network):
+    """The factor per layer, towards the input, in each of the three stages, at 56 layers."""
+    features = results["at_initialisation"][network]["56"]["features"]
+    blocks = len(features) // 3
+    factors = []
+    for start in range(0, len(features), blocks):
+        stage = features[start : start + blocks]
+        layers = 2 * (blocks - 1)
+        factors.append((stage[0] / stage[-1]) ** (1 / layers))
+    return factors
+
+
+@claim("3", "plain: 0.38 to 0.44 per layer in the first stage (√(1/6) = 0.41), less in the last")
+def plain_shrinks_as_expected(results):
+    first, _, last = stage_factors(results, "plain")
+    return 0.38 <= first <= 0.44 and last < first
+
+
+@claim("3", "plain, He: the factor is nearer to 1 in the first stage than in the last")
+def last_stage_loses_most(results):
+    first, _, last = stage_factors(results, "plain, He")
+    return abs(first - 1) < abs(last - 1)
+
+
 @claim("3", "plain, torch's default: the gradient vanishes, by 0.7 or less per layer")
 def plain_vanishes(results):
     return factor(results, "plain") <= 0.7
