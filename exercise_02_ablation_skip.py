@@ -68,6 +68,7 @@ RATE_PER_IMAGE = 0.1 / 128
 WEIGHT_DECAY = 1e-4  # section 4.2
 MILESTONES = (0.5, 0.75)  # the shares of its steps at which the paper divides the rate by 10
 DEEPEST = 1202  # layers: the paper's deepest network
+KINDS = ("plain", "residual")  # networks without and with shortcuts
 BUDGETS = {
     # On a CPU the images are few and averaged down to 16x16: four networks in a few minutes.
     "cpu": {
@@ -275,16 +276,20 @@ def run(args):
     branches = measure_branches(networks, args.depths, data)
     numbers = {
         "degradation": gaps,
-        "accuracy_intact_and_without_each_block": lesions,
-        "branch_over_shortcut_of_each_block": branches,
-        "histories": {"-".join(map(str, key)): history for key, history in histories.items()},
+        "accuracy_intact_and_without_each_block": named(lesions),
+        "branch_over_shortcut_of_each_block": named(branches),
+        "histories": named(histories),
     }
     save_numbers(args, numbers)
     with printed_unless_dry_run(args):
-        describe(args, histories, gaps, lesions, data)
-        describe_branches(branches)
+        describe(args, histories, gaps, lesions, branches, data)
     save_figure(args, draw_figure(args, histories, gaps, lesions, branches, data))
     forget_finished(args, [run_label(*key) for key in histories])
+
+
+def named(results):
+    """{(kind, depth, ...): result} with names such as plain-20 in place of tuples, for JSON."""
+    return {"-".join(map(str, key)): result for key, result in results.items()}
 
 
 def run_label(kind, depth, seed):
@@ -342,7 +347,7 @@ def measure_lesions(networks, depths, data):
 
     After Veit et al., 2016. Where there are several seeds, the networks are those of the last one.
     The deepest plain network is left out: with many layers it may not have trained at all.
-    Returns {"plain-20": [intact, without block 0, without block 1, ...], ...} for the shallowest
+    Returns {(kind, depth): [intact, without block 0, without block 1, ...], ...} for the shallowest
     plain network and for the shallowest and the deepest residual network, from 0 to 1.
     """
     lesions = {}
@@ -357,23 +362,23 @@ def measure_lesions(networks, depths, data):
             tested.append(without_block(intact, index))
         with autocast(data.test_images.device):
             accuracies = [accuracy(network, test_batches(data)) for network in tested]
-        lesions[f"{kind}-{depth}"] = accuracies
+        lesions[kind, depth] = accuracies
     return lesions
 
 
 def measure_branches(networks, depths, data):
     """How large each block's branch is beside its shortcut, in two residual networks.
 
-    Returns {"residual-20": [ratio of block 0, ratio of block 1, ...], ...} for the shallowest and
-    the deepest: the Euclidean norm of the branch's output over that of the shortcut's, for a batch
-    of test images.
+    Returns {("residual", depth): [ratio of block 0, ratio of block 1, ...], ...} for the shallowest
+    and the deepest: the Euclidean norm of the branch's output over that of the shortcut's, for a
+    batch of test images.
     """
     images, _ = next(iter(test_batches(data)))
     ratios = {}
     for depth in (depths[0], depths[-1]):
         network = networks["residual", depth].eval()
         with torch.no_grad(), autocast(images.device):
-            ratios[f"residual-{depth}"] = branch_ratios(network, images)
+            ratios["residual", depth] = branch_ratios(network, images)
     return ratios
 
 
@@ -390,29 +395,25 @@ def branch_ratios(network, images):
     return ratios
 
 
-def describe(args, histories, gaps, lesions, data):
+def describe(args, histories, gaps, lesions, branches, data):
     """Print the table, and say in a few sentences what this run's numbers show."""
     print("network       training loss (nats)  test accuracy")
-    for kind in gaps:
-        for depth in args.depths:
-            loss = final_loss(histories, kind, depth)
-            error = final_error(histories, kind, depth)
-            name = f"{kind}-{depth}"
-            print(f"{name:12}  {loss:20.3f}  {percent(1 - error, digits=1):>13}")
+    for kind, depth in itertools.product(KINDS, args.depths):
+        loss = final_loss(histories, kind, depth)
+        error = final_error(histories, kind, depth)
+        name = f"{kind}-{depth}"
+        print(f"{name:12}  {loss:20.3f}  {percent(1 - error, digits=1):>13}")
     describe_degradation(args, histories, gaps, data)
-    for name, (intact, *without) in lesions.items():
+    for name, (intact, *without) in named(lesions).items():
         print(
             f"{name} classifies {percent(intact, digits=1)} of the test images correctly; without "
             f"one block {percent(sum(without) / len(without), digits=1)} on average, "
             f"{percent(min(without), digits=1)} at worst."
         )
+    describe_branches(branches)
     if args.seeds > 1:
-        print(f"(These are the networks of the last seed, {args.seed + args.seeds - 1}.)")
-
-
-def size_of(gap):
-    """The size of a difference in loss, in words."""
-    return "less than 0.01 nats" if abs(gap) < 0.01 else f"{abs(gap):.2f} nats"
+        last_seed = args.seed + args.seeds - 1
+        print(f"(Blocks and branches are those of the networks of the last seed, {last_seed}.)")
 
 
 def effect_on(what, gap):
@@ -422,21 +423,29 @@ def effect_on(what, gap):
     if abs(gap) < 0.01:
         return f"hardly changes {what}"
     verb = "raises" if gap > 0 else "lowers"
-    return f"{verb} {what} by {size_of(gap)}"
+    return f"{verb} {what} by {abs(gap):.2f} nats"
 
 
-def degradation_finding(gaps):
-    """Whether depth hurts plain networks, and residual ones less, in words."""
+def start_text(args):
+    """How residual networks start, in words, if otherwise than plain ones."""
+    return " and branches that start at 0" if args.start_at_identity else ""
+
+
+def degradation_finding(args, gaps):
+    """Whether this run shows degradation, and whether shortcuts prevent it, in words."""
     if gaps["plain"] <= 0.1:
         return (
             "This run does not show degradation: without shortcuts depth does not add more than "
             "0.1 nats."
         )
-    return (
+    finding = (
         "This is degradation: the deeper plain network fits even its training images worse, "
-        "so this is not overfitting. With shortcuts, and not one parameter more, depth "
-        f"{effect_on('the loss', gaps['residual'])}."
+        f"so this is not overfitting. With shortcuts{start_text(args)}, and not one parameter "
+        f"more, depth {effect_on('the loss', gaps['residual'])}."
     )
+    if gaps["residual"] >= gaps["plain"]:
+        finding += " So they do not prevent it here."
+    return finding
 
 
 def describe_degradation(args, histories, gaps, data):
@@ -444,20 +453,16 @@ def describe_degradation(args, histories, gaps, data):
     shallow = args.depths[0]
     deep = args.depths[-1]
     for kind, gap in gaps.items():
-        if not math.isfinite(gap):
-            print(f"{kind}: a network's loss is NaN or infinite at the end: training has diverged.")
-            continue
-        side = "above" if gap > 0 else "below"
         print(
-            f"{kind}: the training loss of {deep} layers ends {size_of(gap)} {side} that of "
-            f"{shallow} layers ({seeds_text(args)})."
+            f"{kind}: going from {shallow} to {deep} layers "
+            f"{effect_on('the final training loss', gap)} ({seeds_text(args)})."
         )
     if all(map(math.isfinite, gaps.values())):
-        print(degradation_finding(gaps))
+        print(degradation_finding(args, gaps))
     guessing_loss = math.log(len(data.classes))
     untrained = [
         f"{kind}-{depth}"
-        for kind, depth in itertools.product(gaps, args.depths)
+        for kind, depth in itertools.product(KINDS, args.depths)
         if final_loss(histories, kind, depth) > guessing_loss - 0.2
     ]
     if untrained:
@@ -474,7 +479,7 @@ def seeds_text(args):
 
 def describe_branches(branches):
     """Say how large the branches are beside the shortcuts."""
-    for name, ratios in branches.items():
+    for name, ratios in named(branches).items():
         print(
             f"{name}: a block's branch is {statistics.median(ratios):.2f} times as large as its "
             f"shortcut (median); from {min(ratios):.2f} to {max(ratios):.2f} times."
@@ -488,7 +493,7 @@ def final_error(histories, kind, depth):
 
 
 def draw_figure(args, histories, gaps, lesions, branches, data):
-    """Left: training loss and test error by epoch (the paper's figure 6). Right: single blocks."""
+    """Left: training loss and test error by epoch (compare figure 6). Right: single blocks."""
     figure = new_figure(14, 7)
     figure.get_layout_engine().set(w_pad=0.1)  # inches between the panels
     axes = figure.subplot_mosaic(
@@ -513,7 +518,7 @@ def draw_figure(args, histories, gaps, lesions, branches, data):
     figure.suptitle(
         f"Going from {args.depths[0]} to {args.depths[-1]} layers "
         f"{effect_on('the training loss', gaps['plain'])} without shortcuts,\n"
-        f"and {effect_on('it', gaps['residual'])} with them "
+        f"and {effect_on('it', gaps['residual'])} with them{start_text(args)} "
         f"({data.name}, {args.size}x{args.size} pixels, {seeds_text(args)}; dotted: guessing)"
     )
     return figure
@@ -553,7 +558,7 @@ def draw_curves(axes, histories, kind, quantity, colours, scale, top):
     heights = spread_labels(final_values, distance=0.08 * top)
     for depth, colour in colours.items():
         label_curve(axes, f"{depth} layers", epochs[-1], heights[depth], colour)
-    axes.set(xticks=epochs[:: 1 + len(epochs) // 6])
+    axes.locator_params("x", integer=True)
 
 
 def seeds_by_epochs(runs, quantity):
@@ -564,33 +569,21 @@ def seeds_by_epochs(runs, quantity):
     return torch.tensor(rows)
 
 
-def spread_labels(heights, distance):
-    """Heights for labels, {name: height}, raised where two would be nearer than the distance."""
-    spread = {}
-    lowest = distance / 2  # above the axis at 0
-    for name in sorted(heights, key=heights.get):
-        spread[name] = max(heights[name], lowest)
-        lowest = spread[name] + distance
-    return spread
-
-
 INTACT = -20  # where the figure shows the network with all blocks: left of the first one
 
 
 def draw_lesions(axes, lesions, colours):
     """Test accuracy without each block, by the block's place; at the left that of all blocks."""
-    last_accuracies = {name: 100 * accuracies[-1] for name, accuracies in lesions.items()}
-    heights = spread_labels(last_accuracies, distance=9)
+    means = {key: 100 * statistics.fmean(without) for key, (_, *without) in lesions.items()}
+    heights = spread_labels(means, distance=9)
     # The network with the most points first, so that they do not cover the others'.
-    for name, accuracies in reversed(lesions.items()):
-        kind, depth = name.split("-")
-        colour = colours[int(depth)]
+    for (kind, depth), accuracies in reversed(lesions.items()):
         marker = "s" if kind == "plain" else "o"
         places = places_of_blocks(len(accuracies) - 1)
         percentages = [100 * share for share in accuracies]
-        mean = statistics.fmean(percentages[1:])
-        axes.plot([INTACT, *places], percentages, marker, color=colour)
-        label_curve(axes, f"{name}, mean {mean:.0f} %", 100, heights[name], colour)
+        axes.plot([INTACT, *places], percentages, marker, color=colours[depth])
+        label = f"{kind}-{depth}, mean {means[kind, depth]:.0f} %"
+        label_curve(axes, label, 100, heights[kind, depth], colours[depth])
     axes.axvline(INTACT / 2, color=GREY, linewidth=1, linestyle=":")
     axes.set(
         title="one block taken out",
@@ -604,13 +597,12 @@ def draw_lesions(axes, lesions, colours):
 
 def draw_branches(axes, branches, colours):
     """How large each block's branch is beside its shortcut, by the block's place."""
-    last_ratios = {name: ratios[-1] for name, ratios in branches.items()}
+    last_ratios = {key: ratios[-1] for key, ratios in branches.items()}
     highest = max(itertools.chain(*branches.values()))
     heights = spread_labels(last_ratios, distance=0.09 * highest)
-    for name, ratios in branches.items():
-        colour = colours[int(name.removeprefix("residual-"))]
-        axes.plot(places_of_blocks(len(ratios)), ratios, "o-", color=colour)
-        label_curve(axes, name, 100, heights[name], colour)
+    for (kind, depth), ratios in branches.items():
+        axes.plot(places_of_blocks(len(ratios)), ratios, "o-", color=colours[depth])
+        label_curve(axes, f"{kind}-{depth}", 100, heights[kind, depth], colours[depth])
     axes.set(
         xlabel="place of the block (% of depth)",
         ylabel="size of branch / shortcut",
@@ -635,18 +627,6 @@ GREEN = "#009E73"
 PURPLE = "#CC79A7"
 ORANGE = "#E69F00"
 GREY = "#666666"
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
 SHAPES = (
     "disc",
     "ring",
@@ -660,7 +640,9 @@ SHAPES = (
     "pair",
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
-MISHAPS = {  # what torch says when it cannot go on, and what to do then
+MISHAPS = {  # what torch says when it cannot go on, and what to do then; the first that fits
+    "MPS backend out of memory": "The memory is full: close other programs, or run with "
+    "--device cpu",
     "out of memory": "The GPU's memory is full: close what else uses it, choose another GPU "
     "(CUDA_VISIBLE_DEVICES=1), or run with --device cpu",
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
@@ -733,8 +715,7 @@ def load_data(args):
     if cifar10 is not None:
         args.data = "cifar10"
         name = "CIFAR-10"
-        classes = CIFAR10_CLASSES
-        train_set, test_set = cifar10
+        classes, train_set, test_set = cifar10
     else:
         args.data = "shapes"
         name = "shapes"
@@ -763,10 +744,11 @@ def load_data(args):
 
 
 def read_cifar10(args):
-    """CIFAR-10 through torchvision, as two pairs (images, labels): training set and test set.
+    """CIFAR-10 through torchvision: the classes' names, and two pairs (images, labels).
 
-    None if it is not on disk and nobody has asked for the download. Ends the script with one
-    sentence if it can be neither read nor fetched.
+    The first pair is the training set, the second the test set. None if CIFAR-10 is not on disk and
+    nobody has asked for the download. Ends the script with one sentence if it can be neither read
+    nor fetched.
     """
     root = args.data_dir.resolve()
     if root.name == CIFAR10.base_folder:  # torchvision asks for the folder that holds this one
@@ -795,10 +777,11 @@ def read_cifar10(args):
         if (root / CIFAR10.filename).is_file():
             print(f"(--data cifar10 unpacks the {CIFAR10.filename} that is there.)")
         return None
-    return [
+    pairs = [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
         for part in (train_set, test_set)
     ]
+    return train_set.classes, *pairs
 
 
 def fetch_cifar10(root):
@@ -822,7 +805,7 @@ def fetch_cifar10(root):
         CIFAR10(folder, download=True)
         (root / CIFAR10.base_folder).mkdir(exist_ok=True)
         for path in Path(folder, CIFAR10.base_folder).iterdir():
-            replace_file(root / CIFAR10.base_folder / path.name, path)
+            replace_file(path, root / CIFAR10.base_folder / path.name)
     except MemoryError:
         raise
     except Exception as error:  # urllib and tarfile, too
@@ -880,14 +863,17 @@ def draw_shapes(count, seed, style="filled"):
     sign = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
     colour = background.mean((2, 3), keepdim=True) + contrast * sign
     if style == "outline":
-        depth = 1 - depth.abs()
-        colour = 0.3 * background
-        background = 0.7 + 0.3 * background
+        depth = 1 - depth.abs()  # a line of two pixels along the shape's edge
+        colour = 0.3 * background  # dark
+        background = 0.7 + 0.3 * background  # light
     coverage = (depth + 0.5).clamp(0, 1)[:, None]  # of each pixel, from 0 to 1
     images = (colour - background).mul_(coverage).add_(background)
-    low = images.amin((1, 2, 3), keepdim=True)
-    high = images.amax((1, 2, 3), keepdim=True)
-    images.sub_(low).mul_(uniform(0.6, 1, 1, 1, 1)).div_(high - low)
+    # Each image from 0 to a maximum between 0.6 and 1.
+    darkest = images.amin((1, 2, 3), keepdim=True)
+    brightest = images.amax((1, 2, 3), keepdim=True)
+    images.sub_(darkest)
+    images.mul_(uniform(0.6, 1, 1, 1, 1))
+    images.div_(brightest - darkest)
     del background
     images.add_(torch.randn(images.shape, generator=generator).mul_(0.05))
     return images.clamp_(0, 1).mul_(255).to(torch.uint8), labels
@@ -900,11 +886,12 @@ def shape_depths(u, v):
     """
     radius = torch.hypot(u, v)
     angle = torch.atan2(u, v)  # from straight down, where the star has a tip
-    box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
-    third = 2 * math.pi / 3
-    fifth = 2 * math.pi / 5
-    to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
-    from_notch = (angle / fifth % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at a tip
+    box = torch.maximum(u.abs(), v.abs())  # half the side of the square that the point lies on
+    third_turn = 2 * math.pi / 3
+    fifth_turn = 2 * math.pi / 5
+    # The angle from the middle of the triangle's nearest side.
+    to_side = (angle + third_turn / 2) % third_turn - third_turn / 2
+    from_notch = (angle / fifth_turn % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at one
     bar = 0.26 - torch.minimum(u.abs(), v.abs())
     bite = torch.hypot(u - 0.5, v) - 0.75
     half_disc = 1 - torch.hypot(u, v + 0.4)
@@ -955,7 +942,7 @@ def test_batches(data, size=500):
 def random_batches(data, batch_size, generator):
     """The training set once, in random order: (augmented uint8 images, labels).
 
-    The batches have batch_size images, or nearly so: they are as equal as they can be.
+    A batch has at most batch_size images. The images are divided as evenly as possible.
     """
     device = data.train_images.device
     count = len(data.train_labels)
@@ -1016,8 +1003,8 @@ def make_sgd(model, rate, weight_decay):
 def one_cycle(optimizer, steps):
     """A learning rate that rises in the first fifth of the steps, and then falls to nearly zero.
 
-    It starts at 1/25 of the optimizer's own, and rises to that. After Smith and Topin, 2017
-    (arXiv:1708.07120). Fewer than 6 steps are too few for it to fall that far.
+    It rises from 1/25 of the optimizer's learning rate to the whole. After Smith and Topin, 2017
+    (arXiv:1708.07120). With fewer than 6 steps it ends before it has fallen that far.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     total = max(6, steps)  # torch divides by zero for 5 steps
@@ -1044,15 +1031,17 @@ def train(
     after_epoch=None,
     smoothing=0,
 ):
-    """Train the model in place. Returns its history: a dict per epoch.
+    """Train the model in place. Returns its history, a list with a dict per epoch:
 
-    Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
-    logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model) returns, a dict. after_epoch runs in autocast(device), after the clock
-    has stopped. The schedule takes a step after each batch.
-    The seed sets the images' order and augmentation, alike on every device. label is what the
-    progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
-    et al., 2015); it raises the loss.
+        "epoch"     its number, from 1
+        "seconds"   that it took to train
+        "loss"      the mean cross-entropy in nats, the unit of the natural logarithm
+        "accuracy"  from 0 to 1; like the loss, of each augmented batch before its step
+
+    and what after_epoch(model), a function that runs in autocast(device), returns as a dict. The
+    schedule takes a step after each batch. The seed sets the images' order and augmentation, alike
+    on every device. label is what the progress bar says. smoothing is the share of each label that
+    is spread over all classes (Szegedy et al., 2015); it raises the loss.
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -1101,6 +1090,9 @@ def train(
     return history
 
 
+OF_THE_PROCESS = ("start", "has_kept")  # what args holds, but no setting of the run
+
+
 def percent(share, digits=0):
     """A share as text: percent(0.954, digits=1) is 95.4 %."""
     return f"{100 * share:.{digits}f} %"
@@ -1136,6 +1128,16 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
     )
 
 
+def spread_labels(heights, distance):
+    """Heights for labels, {name: height}, raised where two would be nearer than the distance."""
+    spread = {}
+    lowest = distance / 2  # above the axis at 0
+    for name in sorted(heights, key=heights.get):
+        spread[name] = max(heights[name], lowest)
+        lowest = spread[name] + distance
+    return spread
+
+
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
     """Yield a temporary path to write to. At the end that file replaces path, and path is printed.
@@ -1146,7 +1148,7 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        replace_file(path, unfinished)
+        replace_file(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # a virus scanner may hold the file
             unfinished.unlink(missing_ok=True)
@@ -1154,7 +1156,7 @@ def written_whole(path, quiet=False):
         print(f"Wrote {path}")
 
 
-def replace_file(path, new_file):
+def replace_file(new_file, path):
     """Put a new file in the place of path. Tries for a second: a virus scanner may hold a file."""
     for pause in (0.1, 0.3, 0.6):
         with contextlib.suppress(PermissionError):
@@ -1179,9 +1181,10 @@ def save_tensors(content, path):
 def save_numbers(args, numbers):
     """Write what a run has measured, and how, to OUT/exercise_0N.json.
 
-    Call it before the findings are printed: if nobody can read those any more, the numbers stay.
+    Call it before the findings are printed: where nobody reads these any more (... | head), the
+    numbers are safe.
     """
-    settings = {name: value for name, value in vars(args).items() if name != "start"}
+    settings = {name: value for name, value in vars(args).items() if name not in OF_THE_PROCESS}
     record = {
         "settings": settings,
         "versions": {
@@ -1228,12 +1231,13 @@ def finished_before(args, label, compute):
     if path.exists():
         with contextlib.suppress(Exception):  # the file may be damaged
             result = torch.load(path, map_location=args.device, weights_only=True)
-    if result is not None:
+    if result is None:
+        result = compute()
+        with written_whole(path, quiet=True) as unfinished:
+            save_tensors(result, unfinished)
+    else:
         print(f"{label}: finished before the run was interrupted")
-        return result
-    result = compute()
-    with written_whole(path, quiet=True) as unfinished:
-        save_tensors(result, unfinished)
+    args.has_kept = True  # for what is said after a Ctrl-C
     return result
 
 
@@ -1256,7 +1260,7 @@ def kept_path(args, label):
     settings["bfloat16"] = multiplies_bfloat16(args.device)
     settings["device_type"] = args.device.type
     # What does not change the result, or is part of the label. Of the device only the type counts.
-    for name in ("start", "out", "data_dir", "device", "seed", "seeds", "depths"):
+    for name in (*OF_THE_PROCESS, "out", "data_dir", "device", "seed", "seeds", "depths"):
         settings.pop(name, None)
     words = repr(sorted(settings.items()))
     checksum = zlib.crc32(words.encode())
@@ -1271,7 +1275,7 @@ def own_checksum():
 
 
 def own_file():
-    """This script's file; None in a notebook or console, which may run other code than it has."""
+    """This script's file; None in a notebook or console, where other code than its may run."""
     path = Path(globals().get("__file__", ""))
     return path if path.is_file() and not in_console() else None
 
@@ -1293,8 +1297,9 @@ def expanded_path(text):
 
 
 def parse_args(exercise, budgets, add_flags=None):
-    """The command line. budgets has the defaults for "cpu" and "gpu", and what each preset changes.
+    """The command line.
 
+    budgets is {"cpu": {setting: default, ...}, "gpu": {...}, and for each preset what it changes}.
     add_flags(add) adds the exercise's own flags; add is the parser's add_argument.
     """
     description = (__doc__ or "").partition("\n")[0]
@@ -1406,7 +1411,7 @@ def limit_threads(limit=Path("/sys/fs/cgroup/cpu.max")):
 
 
 def check_folders(args, parser):
-    """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
+    """Make OUT; end the script with one sentence if that fails, or --data-dir is a file."""
     if os.path.isfile(args.data_dir):  # false where one may not look
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
@@ -1487,7 +1492,7 @@ def main(run, exercise, budgets, add_flags=None):
             print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
         words = "Stopped: nothing is half-written."
-        if any(args.out.glob(f"{args.exercise}_unfinished/*")):
+        if getattr(args, "has_kept", False):
             words += " What is finished is kept: the same command goes on from there."
         sys.excepthook = lambda *_: print(f"\n{words}", file=sys.stderr)
         raise  # and not sys.exit: a shell's loop around this run then ends, too

@@ -101,6 +101,8 @@ PROBES = 100  # training images that norms at initialisation and losses are meas
 CORRELATION_SEEDS = 5  # networks of each kind and depth whose gradients are compared
 DISTANCE = 0.1  # between neighbouring inputs, in standard deviations of the 32x32 images' pixels
 RATE = 0.02  # low, so that 56 layers train without a warm-up, which would hide the first steps
+VANISHING = 0.9  # a factor per layer below this leaves less than 0.003 after 54 layers
+EXPLODING = 1.1  # above this, a gradient is more than 170 times as large after 54 layers
 
 
 # %% Your part
@@ -315,18 +317,18 @@ def measure_flows(args, data, depths):
 def measure_flow(network, probe):
     """The norms of a network's gradients, from the first layer to the last, and how they change.
 
-    "weights" and "features": the norms with respect to the convolutions' weights and to the blocks'
-    outputs. "first_over_last": the first of "weights" over the last. "change_towards_input": the
-    factor per layer of "features".
+    "weight_gradients" and "feature_gradients": the norms with respect to the convolutions' weights
+    and to the blocks' outputs. "first_over_last": the first of "weight_gradients" over the last.
+    "change_towards_input": the factor per layer of "feature_gradients".
     """
-    weights = [float(value) for value in gradient_norms(network, *probe)]
-    features = [float(value) for value in signal_norms(network, *probe)]
-    towards_input = features[::-1]
+    weight_gradients = [float(value) for value in gradient_norms(network, *probe)]
+    feature_gradients = [float(value) for value in signal_norms(network, *probe)]
+    towards_input = feature_gradients[::-1]
     change_per_block = float(change_per_layer(towards_input))
     return {
-        "weights": weights,
-        "features": features,
-        "first_over_last": ratio(weights[0], weights[-1]),
+        "weight_gradients": weight_gradients,
+        "feature_gradients": feature_gradients,
+        "first_over_last": ratio(weight_gradients[0], weight_gradients[-1]),
         "change_towards_input": change_per_block**0.5,  # a block has two layers
     }
 
@@ -426,33 +428,27 @@ def probe_loss(network, probe):
 # What the numbers show
 
 
-EVEN = (0.9, 1.1)  # a gradient whose factor per layer lies between neither vanishes nor explodes
-
-
-def verdict(change):
-    """What a factor per layer, towards the input, does to the gradient of a deep network.
-
-    0.9 per layer leaves 0.003 after 54 layers, 1.1 makes it 170 times as large.
-    """
+def effect_of(change):
+    """What a factor per layer, towards the input, does to the gradient of a deep network."""
     if math.isnan(change):
         return "is 0 or not finite"
-    if change < EVEN[0]:
+    if change < VANISHING:
         return "vanishes"
-    if change > EVEN[1]:
+    if change > EXPLODING:
         return "explodes"
     return "changes by at most 10 % per layer"
 
 
-def findings(flows, depth):
+def list_effects(flows, depth):
     """In words, how the gradient changes: 'vanishes in "A" (×0.001), "B" (×1e-9); explodes ...'."""
-    names_by_verdict = {}
+    names_by_effect = {}
     for kind, flow in flows.items():
         change = flow[depth]["change_towards_input"]
         name = f'"{kind}" ({change_in_all(change, depth)})'
-        names_by_verdict.setdefault(verdict(change), []).append(name)
+        names_by_effect.setdefault(effect_of(change), []).append(name)
     parts = []
-    for what_it_does, names in names_by_verdict.items():
-        parts.append(f"{what_it_does} in {', '.join(names)}")
+    for effect, names in names_by_effect.items():
+        parts.append(f"{effect} in {', '.join(names)}")
     return "; ".join(parts)
 
 
@@ -474,7 +470,7 @@ def describe_flows(flows, depth):
     print(
         f"At initialisation. Factor: what a gradient is multiplied by per layer, towards the input "
         f"({depth} layers).\nOther columns: the norm of the first convolution's weight gradient "
-        "divided by that of the last (nan: 0/0)."
+        "divided by that of the last (nan: the last is 0, or one is not finite)."
     )
     heads = [f"{number} layers".rjust(13) for number in depths]
     print(f"{'':16}{'factor':>8}{''.join(heads)}")
@@ -485,9 +481,9 @@ def describe_flows(flows, depth):
         describe_unusual(kind, flow)
     print(
         f"In {depth - 2} layers, from the last block to the first, the gradient "
-        f"{findings(flows, depth)}."
+        f"{list_effects(flows, depth)}."
     )
-    if flows["plain + BN"][depth]["change_towards_input"] >= EVEN[0]:
+    if flows["plain + BN"][depth]["change_towards_input"] >= VANISHING:
         print(
             "With batch norm the gradient of an untrained plain network does not vanish. So if it "
             "trains badly, vanishing gradients at the start are not the reason."
@@ -497,7 +493,7 @@ def describe_flows(flows, depth):
 def describe_unusual(kind, flow):
     """Print how many norms are 0, NaN or infinite, if any are."""
     for depth, measured in flow.items():
-        norms = measured["weights"] + measured["features"]
+        norms = measured["weight_gradients"] + measured["feature_gradients"]
         zeros, not_finite = count_unusual(norms)
         if zeros or not_finite:
             print(
@@ -514,9 +510,8 @@ def describe_correlations(correlations, depths):
     )
     print(" " * 16 + "".join(f"{depth:8}" for depth in depths))
     for kind, by_depth in correlations.items():
-        print(
-            f"{kind:16}" + "".join(f"{rounded(statistics.fmean(values)):>8}" for values in by_depth)
-        )
+        means = [rounded(statistics.fmean(values)) for values in by_depth]
+        print(f"{kind:16}" + "".join(f"{mean:>8}" for mean in means))
     plain = range_text(correlations["plain + BN"][-1])
     residual = range_text(correlations["residual + BN"][-1])
     print(
@@ -543,9 +538,9 @@ def describe_runs(runs):
         before, after = record["loss"]
         steps = len(record["norms"])
         print(
-            f"{kind}, {steps} steps: the first layer's gradient is {readable(start)} times "
-            f"the last layer's in the first step, {readable(end)} times in the last step; "
-            f"the loss goes from {before:.2f} to {after:.2f} nats."
+            f"{kind}, {steps} steps: the first convolution's gradient is {readable(start)} times "
+            f"the last one's in the first step, {readable(end)} times in the last step; the loss "
+            f"goes from {before:.2f} to {after:.2f} nats."
         )
         growth = record["weight_growth"]
         middle = len(growth) // 2
@@ -582,7 +577,7 @@ def draw_initialisation(flows, depth, source):
         draw_flow(axes, flows[kind], colour_of(kind))
         change = flows[kind][depth]["change_towards_input"]
         axes.set_title(
-            f"{kind} ({conditions(kind)})\n{verdict(change)}\n"
+            f"{kind} ({initialisation_of(kind)})\n{effect_of(change)}\n"
             f"fitted: ×{change:.2f} per layer, {change_in_all(change, depth)} in {depth - 2}",
             color=colour_of(kind),
             fontsize=12,
@@ -591,11 +586,11 @@ def draw_initialisation(flows, depth, source):
     grid[1, 0].set_ylabel("norm of the gradient (nats)")
     share_scale([axes for kind, axes in panels.items() if kind != "plain"])
     explain_lines(figure)
-    verdicts = [verdict(flow[depth]["change_towards_input"]) for flow in flows.values()]
+    effects = [effect_of(flow[depth]["change_towards_input"]) for flow in flows.values()]
     figure.suptitle(
         f"At initialisation, towards the input, the gradient vanishes in "
-        f"{verdicts.count('vanishes')} of {len(verdicts)} kinds of network, and explodes in "
-        f"{verdicts.count('explodes')}\n({source}; factors for {depth} layers; BN: batch norm)"
+        f"{effects.count('vanishes')} of {len(effects)} kinds of network, and explodes in "
+        f"{effects.count('explodes')}\n({source}; factors for {depth} layers; BN: batch norm)"
     )
     return figure
 
@@ -613,10 +608,10 @@ def colour_of(kind):
     return colours[kind]
 
 
-def conditions(kind):
+def initialisation_of(kind):
     """How a kind of network is initialised, and whether it has batch norm, in words."""
     _, batch_norm, initialisation = KINDS[kind]
-    words = f"{initialisation}'s weights"
+    words = f"{initialisation} initialisation"
     return f"{words}, batch norm" if batch_norm else words
 
 
@@ -624,16 +619,16 @@ def draw_flow(axes, flow, colour):
     """The norms of one kind of network by layer, for its depths."""
     norms = []
     for measured in flow.values():
-        norms += measured["weights"] + measured["features"]
+        norms += measured["weight_gradients"] + measured["feature_gradients"]
     floor = min((value for value in norms if 0 < value < math.inf), default=1) / 1000
     axes.set_yscale("log")
     axes.margins(y=0.12)  # room for the labels
     for depth, measured in flow.items():
-        weights = measured["weights"]
-        features = measured["features"]
-        ends = range(3, 2 * len(features) + 3, 2)  # the layers with which the blocks end
-        draw_norms(axes, range(1, len(weights) + 1), weights, floor, color=colour, linewidth=1)
-        draw_norms(axes, ends, features, floor, color=colour, linewidth=3)
+        thin = measured["weight_gradients"]
+        thick = measured["feature_gradients"]
+        ends = range(3, 2 * len(thick) + 3, 2)  # the layers with which the blocks end
+        draw_norms(axes, range(1, len(thin) + 1), thin, floor, color=colour, linewidth=1)
+        draw_norms(axes, ends, thick, floor, color=colour, linewidth=3)
         label_depth(axes, depth, measured, floor, colour)
     depths = ", ".join(str(depth) for depth in flow)
     label = f"layer, counted from the input (of {depths})"
@@ -646,21 +641,19 @@ def draw_flow(axes, flow, colour):
 def draw_norms(axes, layers, norms, floor, **style):
     """A line through the norms; those that are exactly 0 are crosses at the height floor."""
     zeros = [layer for layer, value in zip(layers, norms) if value == 0]
-    heights = [floor] * len(zeros)
-    axes.plot(zeros, heights, "x", color=style["color"], markersize=4)
+    axes.plot(zeros, [floor] * len(zeros), "x", color=style["color"], markersize=4)
     if len(norms) - len(zeros) == 1:  # a single point makes no line
         style["marker"] = "o"
-    positive = [value or math.nan for value in norms]
-    axes.plot(layers, positive, **style)
+    heights = [math.nan if value == 0 else value for value in norms]  # NaN leaves a gap
+    axes.plot(layers, heights, **style)
 
 
 def label_depth(axes, depth, measured, floor, colour):
     """Write a network's depth where its thick line ends, on the side away from the thin one."""
-    y = measured["features"][-1]
-    above = measured["weights"][-1] < y
-    if 0 in measured["features"]:  # most of them are crosses at the height floor
+    y = measured["feature_gradients"][-1]
+    above = measured["weight_gradients"][-1] <= y
+    if y == 0:  # the line ends in crosses
         y = floor
-        above = True
     axes.annotate(
         f"{depth}",
         (depth, y),
@@ -735,8 +728,8 @@ def draw_map(axes, kind, record, scale):
     start, end = ratios_at_start_and_end(record)
     axes.set(xlabel="training step", ylabel="layer, counted from the input")
     axes.set_title(
-        f"{kind}: the first layer's is {readable(start)} times\n"
-        f"the last layer's in the first step, {readable(end)} in the last",
+        f"{kind}: first convolution / last convolution:\n"
+        f"{readable(start)} in the first step, {readable(end)} in the last",
         color=colour_of(kind),
         fontsize=12,
     )
@@ -748,15 +741,15 @@ def draw_correlations(axes, correlations, depths):
     means = {}
     for kind, by_depth in correlations.items():
         means[kind] = [statistics.fmean(values) for values in by_depth]
-    y = -1
-    for kind in sorted(means, key=lambda kind: means[kind][-1]):
+    last_means = {kind: values[-1] for kind, values in means.items()}
+    heights = spread_labels(last_means, distance=0.07)
+    for kind in KINDS:
         colour = colour_of(kind)
         lowest = [min(values) for values in correlations[kind]]
         highest = [max(values) for values in correlations[kind]]
         axes.plot(depths, means[kind], "o-", color=colour, linewidth=2.5)
         axes.fill_between(depths, lowest, highest, color=colour, alpha=0.2)
-        y = max(means[kind][-1], y + 0.07)  # labels of equal values stand above each other
-        label_curve(axes, kind, depths[-1], y, colour)
+        label_curve(axes, kind, depths[-1], heights[kind], colour)
     plain = rounded(means["plain + BN"][-1])
     residual = rounded(means["residual + BN"][-1])
     axes.set(
@@ -781,18 +774,6 @@ GREEN = "#009E73"
 PURPLE = "#CC79A7"
 ORANGE = "#E69F00"
 GREY = "#666666"
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
 SHAPES = (
     "disc",
     "ring",
@@ -806,7 +787,9 @@ SHAPES = (
     "pair",
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
-MISHAPS = {  # what torch says when it cannot go on, and what to do then
+MISHAPS = {  # what torch says when it cannot go on, and what to do then; the first that fits
+    "MPS backend out of memory": "The memory is full: close other programs, or run with "
+    "--device cpu",
     "out of memory": "The GPU's memory is full: close what else uses it, choose another GPU "
     "(CUDA_VISIBLE_DEVICES=1), or run with --device cpu",
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
@@ -863,8 +846,7 @@ def load_data(args):
     if cifar10 is not None:
         args.data = "cifar10"
         name = "CIFAR-10"
-        classes = CIFAR10_CLASSES
-        train_set, test_set = cifar10
+        classes, train_set, test_set = cifar10
     else:
         args.data = "shapes"
         name = "shapes"
@@ -893,10 +875,11 @@ def load_data(args):
 
 
 def read_cifar10(args):
-    """CIFAR-10 through torchvision, as two pairs (images, labels): training set and test set.
+    """CIFAR-10 through torchvision: the classes' names, and two pairs (images, labels).
 
-    None if it is not on disk and nobody has asked for the download. Ends the script with one
-    sentence if it can be neither read nor fetched.
+    The first pair is the training set, the second the test set. None if CIFAR-10 is not on disk and
+    nobody has asked for the download. Ends the script with one sentence if it can be neither read
+    nor fetched.
     """
     root = args.data_dir.resolve()
     if root.name == CIFAR10.base_folder:  # torchvision asks for the folder that holds this one
@@ -925,10 +908,11 @@ def read_cifar10(args):
         if (root / CIFAR10.filename).is_file():
             print(f"(--data cifar10 unpacks the {CIFAR10.filename} that is there.)")
         return None
-    return [
+    pairs = [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
         for part in (train_set, test_set)
     ]
+    return train_set.classes, *pairs
 
 
 def fetch_cifar10(root):
@@ -952,7 +936,7 @@ def fetch_cifar10(root):
         CIFAR10(folder, download=True)
         (root / CIFAR10.base_folder).mkdir(exist_ok=True)
         for path in Path(folder, CIFAR10.base_folder).iterdir():
-            replace_file(root / CIFAR10.base_folder / path.name, path)
+            replace_file(path, root / CIFAR10.base_folder / path.name)
     except MemoryError:
         raise
     except Exception as error:  # urllib and tarfile, too
@@ -1010,14 +994,17 @@ def draw_shapes(count, seed, style="filled"):
     sign = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
     colour = background.mean((2, 3), keepdim=True) + contrast * sign
     if style == "outline":
-        depth = 1 - depth.abs()
-        colour = 0.3 * background
-        background = 0.7 + 0.3 * background
+        depth = 1 - depth.abs()  # a line of two pixels along the shape's edge
+        colour = 0.3 * background  # dark
+        background = 0.7 + 0.3 * background  # light
     coverage = (depth + 0.5).clamp(0, 1)[:, None]  # of each pixel, from 0 to 1
     images = (colour - background).mul_(coverage).add_(background)
-    low = images.amin((1, 2, 3), keepdim=True)
-    high = images.amax((1, 2, 3), keepdim=True)
-    images.sub_(low).mul_(uniform(0.6, 1, 1, 1, 1)).div_(high - low)
+    # Each image from 0 to a maximum between 0.6 and 1.
+    darkest = images.amin((1, 2, 3), keepdim=True)
+    brightest = images.amax((1, 2, 3), keepdim=True)
+    images.sub_(darkest)
+    images.mul_(uniform(0.6, 1, 1, 1, 1))
+    images.div_(brightest - darkest)
     del background
     images.add_(torch.randn(images.shape, generator=generator).mul_(0.05))
     return images.clamp_(0, 1).mul_(255).to(torch.uint8), labels
@@ -1030,11 +1017,12 @@ def shape_depths(u, v):
     """
     radius = torch.hypot(u, v)
     angle = torch.atan2(u, v)  # from straight down, where the star has a tip
-    box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
-    third = 2 * math.pi / 3
-    fifth = 2 * math.pi / 5
-    to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
-    from_notch = (angle / fifth % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at a tip
+    box = torch.maximum(u.abs(), v.abs())  # half the side of the square that the point lies on
+    third_turn = 2 * math.pi / 3
+    fifth_turn = 2 * math.pi / 5
+    # The angle from the middle of the triangle's nearest side.
+    to_side = (angle + third_turn / 2) % third_turn - third_turn / 2
+    from_notch = (angle / fifth_turn % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at one
     bar = 0.26 - torch.minimum(u.abs(), v.abs())
     bite = torch.hypot(u - 0.5, v) - 0.75
     half_disc = 1 - torch.hypot(u, v + 0.4)
@@ -1076,6 +1064,9 @@ def memory_format(device):
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
+OF_THE_PROCESS = ("start", "has_kept")  # what args holds, but no setting of the run
+
+
 def new_figure(width, height):
     """An empty figure of width x height inches in the course's style.
 
@@ -1106,6 +1097,16 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
     )
 
 
+def spread_labels(heights, distance):
+    """Heights for labels, {name: height}, raised where two would be nearer than the distance."""
+    spread = {}
+    lowest = distance / 2  # above the axis at 0
+    for name in sorted(heights, key=heights.get):
+        spread[name] = max(heights[name], lowest)
+        lowest = spread[name] + distance
+    return spread
+
+
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
     """Yield a temporary path to write to. At the end that file replaces path, and path is printed.
@@ -1116,7 +1117,7 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        replace_file(path, unfinished)
+        replace_file(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # a virus scanner may hold the file
             unfinished.unlink(missing_ok=True)
@@ -1124,7 +1125,7 @@ def written_whole(path, quiet=False):
         print(f"Wrote {path}")
 
 
-def replace_file(path, new_file):
+def replace_file(new_file, path):
     """Put a new file in the place of path. Tries for a second: a virus scanner may hold a file."""
     for pause in (0.1, 0.3, 0.6):
         with contextlib.suppress(PermissionError):
@@ -1142,9 +1143,10 @@ def unfinished_path(path):
 def save_numbers(args, numbers):
     """Write what a run has measured, and how, to OUT/exercise_0N.json.
 
-    Call it before the findings are printed: if nobody can read those any more, the numbers stay.
+    Call it before the findings are printed: where nobody reads these any more (... | head), the
+    numbers are safe.
     """
-    settings = {name: value for name, value in vars(args).items() if name != "start"}
+    settings = {name: value for name, value in vars(args).items() if name not in OF_THE_PROCESS}
     record = {
         "settings": settings,
         "versions": {
@@ -1179,7 +1181,7 @@ def save_figure(args, figure, suffix=""):
 
 
 def own_file():
-    """This script's file; None in a notebook or console, which may run other code than it has."""
+    """This script's file; None in a notebook or console, where other code than its may run."""
     path = Path(globals().get("__file__", ""))
     return path if path.is_file() and not in_console() else None
 
@@ -1201,8 +1203,9 @@ def expanded_path(text):
 
 
 def parse_args(exercise, budgets, add_flags=None):
-    """The command line. budgets has the defaults for "cpu" and "gpu", and what each preset changes.
+    """The command line.
 
+    budgets is {"cpu": {setting: default, ...}, "gpu": {...}, and for each preset what it changes}.
     add_flags(add) adds the exercise's own flags; add is the parser's add_argument.
     """
     description = (__doc__ or "").partition("\n")[0]
@@ -1314,7 +1317,7 @@ def limit_threads(limit=Path("/sys/fs/cgroup/cpu.max")):
 
 
 def check_folders(args, parser):
-    """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
+    """Make OUT; end the script with one sentence if that fails, or --data-dir is a file."""
     if os.path.isfile(args.data_dir):  # false where one may not look
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
@@ -1395,7 +1398,7 @@ def main(run, exercise, budgets, add_flags=None):
             print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
         words = "Stopped: nothing is half-written."
-        if any(args.out.glob(f"{args.exercise}_unfinished/*")):
+        if getattr(args, "has_kept", False):
             words += " What is finished is kept: the same command goes on from there."
         sys.excepthook = lambda *_: print(f"\n{words}", file=sys.stderr)
         raise  # and not sys.exit: a shell's loop around this run then ends, too

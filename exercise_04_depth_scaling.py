@@ -275,7 +275,7 @@ def run(args):
         args.seeds = 1
         args.threads = 1  # in steps as tiny as these, threads only wait for each other
     seeds = range(args.seed, args.seed + args.seeds)
-    with processes(args) as (rank, world_size):
+    with process_group(args) as (rank, world_size):
         data = load_data_in_turn(args, rank, world_size)
 
         def fit(network, depth, seed):
@@ -284,7 +284,8 @@ def run(args):
             row = finished_before(args, label, compute)
             return {"depth": depth, "seed": seed, **row}
 
-        if args.device.type == "cuda":  # most GPUs that are too small fail here, not after hours
+        if args.device.type == "cuda":
+            # Where the memory is too small for the largest network, fail now and not after hours.
             largest = build_resnet(max(LAYERS), args.width)
             training_memory(largest, data, args.batch_size)
         own_rows = train_depths(fit, list(LAYERS), seeds, args.width, rank, world_size)
@@ -317,10 +318,11 @@ def run_label(depth, seed):
 
 
 @contextlib.contextmanager
-def processes(args):
-    """Inside with: this process's number, from 0, and how many processes torchrun has started.
+def process_group(args):
+    """A context that yields this process's number, from 0, and how many torchrun has started.
 
-    Sets how many threads this process uses, and which GPU. Only process 0 prints.
+    Without torchrun these are 0 and 1. Sets how many threads this process uses, and which GPU. Only
+    process 0 prints.
     """
     # Without torchrun's mark, another program may have left RANK and the others behind.
     environment = os.environ if "TORCHELASTIC_RUN_ID" in os.environ else {}
@@ -369,9 +371,14 @@ def gather(own_rows, rank, world_size):
 def measure(args, network, data, seed, label):
     """Count what the network costs, and train it in place: a row of results, a dict.
 
-    "macs" are per image, "megabytes" those of a training step, "seconds" the median epoch's, and
-    "images_per_second" those of its training. "accuracy" is that on the test images after the last
-    epoch. In "history", "multiply_adds" is what the training has cost so far.
+    "macs"               multiply-adds per image
+    "parameters"         how many numbers they hold
+    "megabytes"          that a training step holds
+    "seconds"            to train for an epoch, the median
+    "images_per_second"  trained on in this time
+    "accuracy"           on the test images after the last epoch, from 0 to 1
+    "test_images"        how many there are
+    "history"            what train returns; "multiply_adds" is what training has cost so far
     """
     macs = int(count_macs(network, data.train_images.shape[1:]))  # yours may be a tensor
     megabytes = training_memory(network, data, args.batch_size)
@@ -419,22 +426,24 @@ def training_memory(network, data, batch_size):
     device = data.train_images.device
     network = copy.deepcopy(network).to(device)
     network.train()
-    parameter_bytes = {}  # by address
+    parameter_bytes = {}  # by address, as layers can share parameters
     for parameter in network.parameters():
         parameter_bytes[parameter.untyped_storage().data_ptr()] = parameter.nbytes
     saved_bytes = {}  # by address, as layers can save the same numbers
 
-    def record(tensor):
+    def note_bytes(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameter_bytes:
             saved_bytes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     images = normalise(data.train_images[:batch_size], data)
-    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor), autocast(device):
+    # torch gives every tensor that it saves for the backward pass to the first function.
+    hooks = torch.autograd.graph.saved_tensors_hooks(note_bytes, lambda tensor: tensor)
+    with hooks, autocast(device):
         logits = network(images)
-    total = 3 * sum(parameter_bytes.values()) + sum(saved_bytes.values())
     del logits  # its graph held all saved tensors until here, so that no two had the same address
+    total = 3 * sum(parameter_bytes.values()) + sum(saved_bytes.values())
     return total / 1e6
 
 
@@ -450,7 +459,7 @@ def summarise(depth, runs):
         "seconds": statistics.median(row["seconds"] for row in rows),
         "images_per_second": statistics.median(row["images_per_second"] for row in rows),
         "accuracy": statistics.mean(accuracies),
-        "standard_error": standard_error(accuracies, step=1 / rows[0]["test_images"]),
+        "standard_error": standard_error(accuracies, resolution=1 / rows[0]["test_images"]),
     }
 
 
@@ -471,17 +480,17 @@ def measure_gains(runs):
     gains = []
     # marginal_gains goes by multiply-adds, of which the deeper of two networks has more.
     for i, (smaller, larger) in enumerate(itertools.pairwise(networks)):
-        points = [
-            float(gains_of_seed[i]) for gains_of_seed in gains_by_seed
-        ]  # yours may be tensors
+        points_per_gmac = []
+        for gains_of_seed in gains_by_seed:
+            points_per_gmac.append(float(gains_of_seed[i]))  # yours may be tensors
         added_gmacs = (larger["macs"] - smaller["macs"]) / 1e9
-        step = 100 / larger["test_images"] / added_gmacs
+        resolution = 100 / larger["test_images"] / added_gmacs
         gains.append(
             {
                 "from": smaller["depth"],
                 "to": larger["depth"],
-                "points_per_gmac": statistics.mean(points),
-                "standard_error": standard_error(points, step),
+                "points_per_gmac": statistics.mean(points_per_gmac),
+                "standard_error": standard_error(points_per_gmac, resolution),
             }
         )
     return gains
@@ -494,8 +503,8 @@ def compare(runs, shallow, deep):
     points = []
     for shallow_row, deep_row in zip(shallow_rows, deep_rows, strict=True):
         points.append(100 * (deep_row["accuracy"] - shallow_row["accuracy"]))
-    step = 100 / deep_rows[0]["test_images"]
-    return statistics.mean(points), standard_error(points, step)
+    resolution = 100 / deep_rows[0]["test_images"]
+    return statistics.mean(points), standard_error(points, resolution)
 
 
 def clear_differences(runs):
@@ -528,11 +537,11 @@ def describe(args, table, runs, gains, world_size):
     if args.seeds > 1:
         print(
             f"±: one standard error over {args.seeds} seeds. A difference is called clear if it is "
-            f"more than {STANDARD_ERRORS} standard errors; between equals luck makes it so in "
-            f"{clear_by_luck(args.seeds)}."
+            f"more than {STANDARD_ERRORS} standard errors; between equally good networks luck does "
+            f"that in {chance_of_luck(args.seeds)}."
         )
     if world_size > 1:
-        print(f"The seconds were measured with {world_size} training runs side by side.")
+        print(f"The seconds were measured with up to {world_size} training runs side by side.")
     describe_differences(args, runs)
     rows = {row["depth"]: row for row in table}
     print(
@@ -550,8 +559,8 @@ def describe(args, table, runs, gains, world_size):
 
 def print_table(table, gains):
     """A line per network; with several seeds also its gain over the one before."""
-    smallest = table[0]["macs"]
-    unit = 10 ** math.ceil(math.log10(smallest))  # multiply-adds; the gains are given per so many
+    # The gains are given per so many added multiply-adds that they are easy to read.
+    unit = 10 ** math.ceil(math.log10(table[0]["macs"]))
     several_seeds = not math.isnan(gains[0]["standard_error"])
     head = "depth  parameters    MMACs  s/epoch  images/s  MB per step   test accuracy"
     if several_seeds:
@@ -582,7 +591,7 @@ def gain_text(gain, unit):
     points = gain["points_per_gmac"] * per_unit
     error = gain["standard_error"] * per_unit
     text = f"{points:+.1f} ± {error:.1f}"
-    if not is_clear(points, error):
+    if not is_clear(gain["points_per_gmac"], gain["standard_error"]):
         text += " (not clear)"
     return text
 
@@ -593,9 +602,10 @@ def describe_differences(args, runs):
     if args.seeds == 1:
         print("Run this with --seeds 5 to see which differences are clear.")
     else:
+        pairs = math.comb(len(LAYERS), 2)
         print(
-            "With so many pairs luck alone may well make one clear; and another initialisation or "
-            "learning rate may change the ranking (EXERCISES.md)."
+            f"That is {pairs} comparisons, so one may be clear by luck; and another initialisation "
+            "or learning rate may change the ranking (EXERCISES.md)."
         )
 
 
@@ -677,9 +687,9 @@ def draw_by_macs(axes, table, runs, gains, name):
     errors = [100 * row["standard_error"] for row in table]
     for i, (depth, colour) in enumerate(depth_colours().items()):
         axes.errorbar(megamacs[i], accuracies[i], errors[i], fmt="o", color=colour, capsize=4)
-        seeds = [100 * row["accuracy"] for row in rows_with(runs, "depth", depth)]
-        axes.plot([megamacs[i]] * len(seeds), seeds, "_", color=colour, markersize=12)
-        label_depth(axes, depth, megamacs[i], max(seeds), colour)
+        of_seeds = [100 * row["accuracy"] for row in rows_with(runs, "depth", depth)]
+        axes.plot([megamacs[i]] * len(of_seeds), of_seeds, "_", color=colour, markersize=12)
+        label_depth(axes, depth, megamacs[i], max(of_seeds), colour)
     for i, gain in enumerate(gains):
         if is_clear(gain["points_per_gmac"], gain["standard_error"]):
             axes.plot(megamacs[i : i + 2], accuracies[i : i + 2], GREY, linewidth=1, zorder=0)
@@ -709,14 +719,14 @@ def draw_published(axes):
 
 
 def label_depth(axes, depth, x, y, colour):
-    """Write a depth above the point (x, y), and to its side where something else is above it."""
-    sides = {18: "right", 34: "right", 50: "left"}
+    """Write a depth above the point (x, y); beside it where something else is above it."""
+    alignments = {18: "right", 34: "right", 50: "left"}  # "right": the text ends at the point
     axes.annotate(
         f"{depth}",
         (x, y),
         (0, 6),
         textcoords="offset points",
-        ha=sides.get(depth, "center"),
+        ha=alignments.get(depth, "center"),
         va="bottom",
         color=colour,
         weight="bold",
@@ -743,18 +753,6 @@ VERMILION = "#D55E00"
 GREEN = "#009E73"
 ORANGE = "#E69F00"
 GREY = "#666666"
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
 SHAPES = (
     "disc",
     "ring",
@@ -768,7 +766,9 @@ SHAPES = (
     "pair",
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
-MISHAPS = {  # what torch says when it cannot go on, and what to do then
+MISHAPS = {  # what torch says when it cannot go on, and what to do then; the first that fits
+    "MPS backend out of memory": "The memory is full: close other programs, or run with "
+    "--device cpu",
     "out of memory": "The GPU's memory is full: close what else uses it, choose another GPU "
     "(CUDA_VISIBLE_DEVICES=1), or run with --device cpu",
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
@@ -835,8 +835,7 @@ def load_data(args):
     if cifar10 is not None:
         args.data = "cifar10"
         name = "CIFAR-10"
-        classes = CIFAR10_CLASSES
-        train_set, test_set = cifar10
+        classes, train_set, test_set = cifar10
     else:
         args.data = "shapes"
         name = "shapes"
@@ -865,10 +864,11 @@ def load_data(args):
 
 
 def read_cifar10(args):
-    """CIFAR-10 through torchvision, as two pairs (images, labels): training set and test set.
+    """CIFAR-10 through torchvision: the classes' names, and two pairs (images, labels).
 
-    None if it is not on disk and nobody has asked for the download. Ends the script with one
-    sentence if it can be neither read nor fetched.
+    The first pair is the training set, the second the test set. None if CIFAR-10 is not on disk and
+    nobody has asked for the download. Ends the script with one sentence if it can be neither read
+    nor fetched.
     """
     root = args.data_dir.resolve()
     if root.name == CIFAR10.base_folder:  # torchvision asks for the folder that holds this one
@@ -897,10 +897,11 @@ def read_cifar10(args):
         if (root / CIFAR10.filename).is_file():
             print(f"(--data cifar10 unpacks the {CIFAR10.filename} that is there.)")
         return None
-    return [
+    pairs = [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
         for part in (train_set, test_set)
     ]
+    return train_set.classes, *pairs
 
 
 def fetch_cifar10(root):
@@ -924,7 +925,7 @@ def fetch_cifar10(root):
         CIFAR10(folder, download=True)
         (root / CIFAR10.base_folder).mkdir(exist_ok=True)
         for path in Path(folder, CIFAR10.base_folder).iterdir():
-            replace_file(root / CIFAR10.base_folder / path.name, path)
+            replace_file(path, root / CIFAR10.base_folder / path.name)
     except MemoryError:
         raise
     except Exception as error:  # urllib and tarfile, too
@@ -982,14 +983,17 @@ def draw_shapes(count, seed, style="filled"):
     sign = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
     colour = background.mean((2, 3), keepdim=True) + contrast * sign
     if style == "outline":
-        depth = 1 - depth.abs()
-        colour = 0.3 * background
-        background = 0.7 + 0.3 * background
+        depth = 1 - depth.abs()  # a line of two pixels along the shape's edge
+        colour = 0.3 * background  # dark
+        background = 0.7 + 0.3 * background  # light
     coverage = (depth + 0.5).clamp(0, 1)[:, None]  # of each pixel, from 0 to 1
     images = (colour - background).mul_(coverage).add_(background)
-    low = images.amin((1, 2, 3), keepdim=True)
-    high = images.amax((1, 2, 3), keepdim=True)
-    images.sub_(low).mul_(uniform(0.6, 1, 1, 1, 1)).div_(high - low)
+    # Each image from 0 to a maximum between 0.6 and 1.
+    darkest = images.amin((1, 2, 3), keepdim=True)
+    brightest = images.amax((1, 2, 3), keepdim=True)
+    images.sub_(darkest)
+    images.mul_(uniform(0.6, 1, 1, 1, 1))
+    images.div_(brightest - darkest)
     del background
     images.add_(torch.randn(images.shape, generator=generator).mul_(0.05))
     return images.clamp_(0, 1).mul_(255).to(torch.uint8), labels
@@ -1002,11 +1006,12 @@ def shape_depths(u, v):
     """
     radius = torch.hypot(u, v)
     angle = torch.atan2(u, v)  # from straight down, where the star has a tip
-    box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
-    third = 2 * math.pi / 3
-    fifth = 2 * math.pi / 5
-    to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
-    from_notch = (angle / fifth % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at a tip
+    box = torch.maximum(u.abs(), v.abs())  # half the side of the square that the point lies on
+    third_turn = 2 * math.pi / 3
+    fifth_turn = 2 * math.pi / 5
+    # The angle from the middle of the triangle's nearest side.
+    to_side = (angle + third_turn / 2) % third_turn - third_turn / 2
+    from_notch = (angle / fifth_turn % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at one
     bar = 0.26 - torch.minimum(u.abs(), v.abs())
     bite = torch.hypot(u - 0.5, v) - 0.75
     half_disc = 1 - torch.hypot(u, v + 0.4)
@@ -1057,7 +1062,7 @@ def test_batches(data, size=500):
 def random_batches(data, batch_size, generator):
     """The training set once, in random order: (augmented uint8 images, labels).
 
-    The batches have batch_size images, or nearly so: they are as equal as they can be.
+    A batch has at most batch_size images. The images are divided as evenly as possible.
     """
     device = data.train_images.device
     count = len(data.train_labels)
@@ -1118,8 +1123,8 @@ def make_sgd(model, rate, weight_decay):
 def one_cycle(optimizer, steps):
     """A learning rate that rises in the first fifth of the steps, and then falls to nearly zero.
 
-    It starts at 1/25 of the optimizer's own, and rises to that. After Smith and Topin, 2017
-    (arXiv:1708.07120). Fewer than 6 steps are too few for it to fall that far.
+    It rises from 1/25 of the optimizer's learning rate to the whole. After Smith and Topin, 2017
+    (arXiv:1708.07120). With fewer than 6 steps it ends before it has fallen that far.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     total = max(6, steps)  # torch divides by zero for 5 steps
@@ -1146,15 +1151,17 @@ def train(
     after_epoch=None,
     smoothing=0,
 ):
-    """Train the model in place. Returns its history: a dict per epoch.
+    """Train the model in place. Returns its history, a list with a dict per epoch:
 
-    Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
-    logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model) returns, a dict. after_epoch runs in autocast(device), after the clock
-    has stopped. The schedule takes a step after each batch.
-    The seed sets the images' order and augmentation, alike on every device. label is what the
-    progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
-    et al., 2015); it raises the loss.
+        "epoch"     its number, from 1
+        "seconds"   that it took to train
+        "loss"      the mean cross-entropy in nats, the unit of the natural logarithm
+        "accuracy"  from 0 to 1; like the loss, of each augmented batch before its step
+
+    and what after_epoch(model), a function that runs in autocast(device), returns as a dict. The
+    schedule takes a step after each batch. The seed sets the images' order and augmentation, alike
+    on every device. label is what the progress bar says. smoothing is the share of each label that
+    is spread over all classes (Szegedy et al., 2015); it raises the loss.
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -1207,15 +1214,15 @@ def train(
 STANDARD_ERRORS = 3
 
 
-def standard_error(values, step):
+def standard_error(values, resolution):
     """The standard error of the values' mean; NaN for a single value.
 
-    step is what a single test image changes in a value. The values can be equal by luck if there
-    are few test images, so their standard deviation counts as one step at least.
+    resolution is how much a value changes with one more correct test image. With few test images
+    the values can be equal by luck, so their standard deviation counts as at least that.
     """
     if len(values) == 1:
         return math.nan
-    return max(statistics.stdev(values), step) / math.sqrt(len(values))
+    return max(statistics.stdev(values), resolution) / math.sqrt(len(values))
 
 
 def is_clear(mean, error):
@@ -1223,16 +1230,19 @@ def is_clear(mean, error):
     return abs(mean) > STANDARD_ERRORS * error
 
 
-def clear_by_luck(seeds):
-    """In how many comparisons of two equals luck makes a clear difference, in words.
+def chance_of_luck(seeds):
+    """How often two that are equally good differ clearly by luck, in words.
 
     By Student's t distribution, for differences seed by seed and STANDARD_ERRORS = 3. seeds is at
     least 2.
     """
     if seeds > 5:
-        return "less than 1 of 25 comparisons"
-    one_of = {2: 5, 3: 10, 4: 17, 5: 25}
-    return f"1 of {one_of[seeds]} comparisons"
+        return "fewer than 1 in 25 comparisons"
+    one_in = {2: 5, 3: 10, 4: 17, 5: 25}
+    return f"about 1 in {one_in[seeds]} comparisons"
+
+
+OF_THE_PROCESS = ("start", "has_kept")  # what args holds, but no setting of the run
 
 
 def percent(share, digits=0):
@@ -1267,7 +1277,7 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        replace_file(path, unfinished)
+        replace_file(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # a virus scanner may hold the file
             unfinished.unlink(missing_ok=True)
@@ -1275,7 +1285,7 @@ def written_whole(path, quiet=False):
         print(f"Wrote {path}")
 
 
-def replace_file(path, new_file):
+def replace_file(new_file, path):
     """Put a new file in the place of path. Tries for a second: a virus scanner may hold a file."""
     for pause in (0.1, 0.3, 0.6):
         with contextlib.suppress(PermissionError):
@@ -1300,9 +1310,10 @@ def save_tensors(content, path):
 def save_numbers(args, numbers):
     """Write what a run has measured, and how, to OUT/exercise_0N.json.
 
-    Call it before the findings are printed: if nobody can read those any more, the numbers stay.
+    Call it before the findings are printed: where nobody reads these any more (... | head), the
+    numbers are safe.
     """
-    settings = {name: value for name, value in vars(args).items() if name != "start"}
+    settings = {name: value for name, value in vars(args).items() if name not in OF_THE_PROCESS}
     record = {
         "settings": settings,
         "versions": {
@@ -1349,12 +1360,13 @@ def finished_before(args, label, compute):
     if path.exists():
         with contextlib.suppress(Exception):  # the file may be damaged
             result = torch.load(path, map_location=args.device, weights_only=True)
-    if result is not None:
+    if result is None:
+        result = compute()
+        with written_whole(path, quiet=True) as unfinished:
+            save_tensors(result, unfinished)
+    else:
         print(f"{label}: finished before the run was interrupted")
-        return result
-    result = compute()
-    with written_whole(path, quiet=True) as unfinished:
-        save_tensors(result, unfinished)
+    args.has_kept = True  # for what is said after a Ctrl-C
     return result
 
 
@@ -1377,7 +1389,7 @@ def kept_path(args, label):
     settings["bfloat16"] = multiplies_bfloat16(args.device)
     settings["device_type"] = args.device.type
     # What does not change the result, or is part of the label. Of the device only the type counts.
-    for name in ("start", "out", "data_dir", "device", "seed", "seeds", "depths"):
+    for name in (*OF_THE_PROCESS, "out", "data_dir", "device", "seed", "seeds", "depths"):
         settings.pop(name, None)
     words = repr(sorted(settings.items()))
     checksum = zlib.crc32(words.encode())
@@ -1392,7 +1404,7 @@ def own_checksum():
 
 
 def own_file():
-    """This script's file; None in a notebook or console, which may run other code than it has."""
+    """This script's file; None in a notebook or console, where other code than its may run."""
     path = Path(globals().get("__file__", ""))
     return path if path.is_file() and not in_console() else None
 
@@ -1414,8 +1426,9 @@ def expanded_path(text):
 
 
 def parse_args(exercise, budgets, add_flags=None):
-    """The command line. budgets has the defaults for "cpu" and "gpu", and what each preset changes.
+    """The command line.
 
+    budgets is {"cpu": {setting: default, ...}, "gpu": {...}, and for each preset what it changes}.
     add_flags(add) adds the exercise's own flags; add is the parser's add_argument.
     """
     description = (__doc__ or "").partition("\n")[0]
@@ -1527,7 +1540,7 @@ def limit_threads(limit=Path("/sys/fs/cgroup/cpu.max")):
 
 
 def check_folders(args, parser):
-    """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
+    """Make OUT; end the script with one sentence if that fails, or --data-dir is a file."""
     if os.path.isfile(args.data_dir):  # false where one may not look
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
@@ -1608,7 +1621,7 @@ def main(run, exercise, budgets, add_flags=None):
             print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
         words = "Stopped: nothing is half-written."
-        if any(args.out.glob(f"{args.exercise}_unfinished/*")):
+        if getattr(args, "has_kept", False):
             words += " What is finished is kept: the same command goes on from there."
         sys.excepthook = lambda *_: print(f"\n{words}", file=sys.stderr)
         raise  # and not sys.exit: a shell's loop around this run then ends, too

@@ -77,8 +77,8 @@ except ImportError as error:
     )
 
 EXERCISE = "exercise_05_transfer_learning"
-# epochs and batch_size are those of pretraining. train_images are those of the source; on CIFAR-10
-# also the images from which labelled ones of the target are drawn.
+# epochs, batch_size and train_images are those of pretraining. With CIFAR-10, the target's labelled
+# images are other classes of the same train_images.
 BUDGETS = {
     # On a CPU the images are averaged down to 16x16, and the networks are a quarter as wide.
     "cpu": {
@@ -252,36 +252,29 @@ def run(args):
     is transferred, comes from the same images as the source, or from --images. The network that is
     adapted is the pretrained one; with --weights, one that was fine-tuned on the target.
     """
-    network = None if args.weights is None else load_weights(args.weights)
-    source = None
-    if is_small(network) or not args.images:
-        # A small network from a file, too, takes images that are normalised as the source's.
-        if args.weights:
-            args.epochs = 0  # nothing is pretrained
+    network = None
+    if args.weights:
+        network = load_weights(args.weights)
+        args.epochs = 0  # nothing is pretrained
+    # A small network from a file, too, takes images that are normalised as the source's.
+    needs_source = network is None or is_small(network)
+    if needs_source or not args.images:
         data = load_data(args)
+    if needs_source:
         source = make_source(args, data)
-    image_format = choose_format(args, source, network)
+        image_format = ImageFormat(args.size, args.size, source.mean, source.deviation)
+    else:
+        image_format = imagenet_format(args.device)
     if args.images:
         target = read_folders(args, image_format)
     else:
         target = make_target(args, data, image_format)
-    size = image_format.size
-    print(
-        f"Target: {target.name}, {len(target.train_labels):,} training images, "
-        f"{len(target.test_labels):,} test images of {len(target.classes)} classes, {size} px"
-    )
-    if args.images:
-        print(f"Classes: {textwrap.shorten(', '.join(target.classes), 300, placeholder=' ...')}")
+    print_target(args, target, image_format)
     labels_per_class = choose_labels_per_class(args, target)
     if network is None:
         network = pretrain(args, source)
-    elif is_small(network) and network.fc.out_features == len(source.classes):
-        source_accuracy = accuracy(network.to(args.device), test_batches(source))
-        with printed_unless_dry_run(args):
-            print(
-                f"With {args.weights}, the test accuracy on {source.name} is "
-                f"{percent(source_accuracy, digits=1)}"
-            )
+    elif needs_source:
+        print_source_accuracy(args, network, source)
     network.to(args.device)
     set_seeds_and_steps(args, image_format)
     accuracies, fine_tuned = compare_strategies(args, network, target, labels_per_class)
@@ -324,24 +317,28 @@ class ImageFormat:
     deviation: torch.Tensor
 
 
-def is_small(network):
-    """Whether a network is this script's; None stands for the one that is to be pretrained."""
-    return network is None or network.conv1.kernel_size == (3, 3)
-
-
-def choose_format(args, source, network):
-    """The format that a network takes; None stands for the network that is to be pretrained."""
-    if is_small(network):
-        return ImageFormat(args.size, args.size, source.mean, source.deviation)
+def imagenet_format(device):
+    """The format that torchvision's ResNet-18 takes."""
     transforms = ResNet18_Weights.IMAGENET1K_V1.transforms()
-    mean = 255 * torch.tensor(transforms.mean, device=args.device)
-    deviation = 255 * torch.tensor(transforms.std, device=args.device)
+    mean = 255 * torch.tensor(transforms.mean, device=device)
+    deviation = 255 * torch.tensor(transforms.std, device=device)
     return ImageFormat(
         size=transforms.crop_size[0],
         resize=transforms.resize_size[0],
         mean=mean.view(1, 3, 1, 1),
         deviation=deviation.view(1, 3, 1, 1),
     )
+
+
+def print_target(args, target, image_format):
+    """Say what the network is transferred to."""
+    print(
+        f"Target: {target.name}, {len(target.train_labels):,} training images, "
+        f"{len(target.test_labels):,} test images of {len(target.classes)} classes, "
+        f"{image_format.size} px, on {args.device}"
+    )
+    if args.images:
+        print(f"Classes: {textwrap.shorten(', '.join(target.classes), 300, placeholder=' ...')}")
 
 
 def make_data(args, name, classes, train_set, test_set, mean, deviation):
@@ -432,10 +429,11 @@ def image_batches(images, data):
 
 def labelled_batches(images, labels, data):
     """uint8 images with their labels: (normalised images, labels), batch by batch."""
-    start = 0
+    position = 0
     for batch in image_batches(images, data):
-        yield batch, labels[start : start + len(batch)]
-        start += len(batch)
+        end = position + len(batch)
+        yield batch, labels[position:end]
+        position = end
 
 
 # The pretrained network
@@ -471,6 +469,11 @@ class SmallResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
+def is_small(network):
+    """Whether a network has this script's small stem, or else torchvision's."""
+    return network.conv1.kernel_size == (3, 3)
+
+
 def pretrain(args, source):
     """A small ResNet trained on the source. Its weights go to OUT/exercise_05_source.pt."""
     if len(source.train_labels) == 0:
@@ -502,28 +505,45 @@ def pretrain(args, source):
     return network
 
 
+def print_source_accuracy(args, network, source):
+    """Say how well a network from a file does on the source, if it has as many classes."""
+    if network.fc.out_features != len(source.classes):
+        return
+    source_accuracy = accuracy(network.to(args.device), test_batches(source))
+    with printed_unless_dry_run(args):
+        print(
+            f"With {args.weights}, the test accuracy on {source.name} is "
+            f"{percent(source_accuracy, digits=1)}"
+        )
+
+
 # Transfer
 
 
 def set_seeds_and_steps(args, image_format):
     """Set args.seeds and args.steps where no flag has: fewer for large images without CUDA."""
-    is_fast = args.device.type == "cuda"
-    uses_defaults = args.seeds is None or args.steps is None
+    has_cuda = args.device.type == "cuda"
+    seeds = SEEDS
+    steps = STEPS["gpu" if has_cuda else "cpu"]
     if args.dry_run:
         args.seeds = 1
         args.steps = 1
-    elif image_format.size > 64 and not is_fast:
-        args.seeds = args.seeds or 1
-        args.steps = args.steps or SLOW_STEPS
-        if uses_defaults:
+    elif image_format.size > 64 and not has_cuda:
+        seeds = 1
+        steps = SLOW_STEPS
+        fewer = []
+        if args.seeds is None:
+            fewer.append(f"--seeds {seeds}")
+        if args.steps is None:
+            fewer.append(f"--steps {steps}")
+        if fewer:
             print(
-                "Images of this size take long without a CUDA GPU, so this run has --seeds "
-                f"{args.seeds} and --steps {args.steps}. With few of either, a small difference "
-                "may be luck."
+                "Images of this size take long without a CUDA GPU, so this run has "
+                f"{' and '.join(fewer)}. With few seeds a small difference may be luck; with few "
+                "steps fine-tuning is not finished, which favours the linear probe."
             )
-    else:
-        args.seeds = args.seeds or SEEDS
-        args.steps = args.steps or STEPS["gpu" if is_fast else "cpu"]
+    args.seeds = args.seeds or seeds
+    args.steps = args.steps or steps
 
 
 def choose_labels_per_class(args, target):
@@ -533,12 +553,13 @@ def choose_labels_per_class(args, target):
     rarest = target.classes[counts.index(fewest)]
     if fewest == 0:
         sys.exit(f"No training image is of the class {rarest}: raise --train-images")
-    most = min(LABELS_PER_CLASS[-1], fewest)
     if args.dry_run:
-        most = 1
-    elif most < LABELS_PER_CLASS[-1]:
+        return [1]
+    most = min(LABELS_PER_CLASS[-1], fewest)
+    if most < LABELS_PER_CLASS[-1]:
         print(f"At most {per_class(most)}: no more images of the class {rarest} were read")
-    fewer = [count for count in LABELS_PER_CLASS if 1.2 * count < most]  # not what is nearly most
+    # The usual numbers, but those that are nearly as large as the largest.
+    fewer = [count for count in LABELS_PER_CLASS if count < most / 1.2]
     return [*fewer, most]
 
 
@@ -752,21 +773,24 @@ def lead(accuracies, index, target, leader, follower):
     """
     pairs = zip(accuracies[leader][index], accuracies[follower][index])
     differences = [100 * (first - second) for first, second in pairs]
-    one_image = 100 / len(target.test_labels)
-    return statistics.fmean(differences), standard_error(differences, one_image)
+    resolution = 100 / len(target.test_labels)
+    return statistics.fmean(differences), standard_error(differences, resolution)
 
 
 def clearly_behind(accuracies, index, target):
-    """The strategies that another one is clearly ahead of, and the one that is furthest ahead.
+    """The strategies that are clearly behind another one, and by how much behind the furthest.
 
-    Returns {strategy: (the other one, mean, standard error)}; see lead.
+    Returns {strategy: (mean, standard error, the one that is furthest ahead)}; see lead.
     """
     behind = {}
-    for leader, follower in itertools.permutations(accuracies, 2):
-        mean, error = lead(accuracies, index, target, leader, follower)
-        _, largest, _ = behind.get(follower, ("", 0, 0))
-        if is_clear(mean, error) and mean > largest:
-            behind[follower] = (leader, mean, error)
+    for follower in accuracies:
+        clear_leads = []
+        for leader in accuracies:
+            mean, error = lead(accuracies, index, target, leader, follower)
+            if mean > 0 and is_clear(mean, error):
+                clear_leads.append((mean, error, leader))
+        if clear_leads:
+            behind[follower] = max(clear_leads)
     return behind
 
 
@@ -803,11 +827,13 @@ def describe_transfer(labels_per_class, accuracies, target):
         leaders = most_accurate(accuracies, index, target)
         print(f"With {per_class(count)}, the most accurate: {' or '.join(leaders)}.")
         behind = clearly_behind(accuracies, index, target)
-        for strategy, (leader, mean, error) in behind.items():
+        for strategy, (mean, error, leader) in behind.items():
             print(f"    {strategy}: {mean:.1f} ± {error:.1f} points behind {leader}")
+    comparisons = len(labels_per_class) * math.comb(len(accuracies), 2)
     print(
-        f"(Listed as behind: by more than {STANDARD_ERRORS} standard errors. Between two equals "
-        f"luck does that in {clear_by_luck(seeds)}, and four strategies make six comparisons.)"
+        f"(Listed as behind: by more than {STANDARD_ERRORS} standard errors. Between equally good "
+        f"strategies luck does that in {chance_of_luck(seeds)}. Here are {comparisons}: "
+        f"{len(accuracies)} strategies, two by two, with each number of labels.)"
     )
 
 
@@ -864,7 +890,7 @@ def draw_transfer(axes, labels_per_class, accuracies, target):
     colours = dict(zip(STRATEGIES, (PURPLE, GREEN, VERMILION, BLUE)))
     chance = 100 / len(target.classes)
     axes.plot(labels_per_class, [chance] * len(labels_per_class), ":", color=GREY)
-    ends = [(chance, f"chance, {chance:.2g} %", GREY)]
+    ends = {"chance": chance}
     for strategy, by_count in accuracies.items():
         colour = colours[strategy]
         means = [100 * statistics.fmean(per_seed) for per_seed in by_count]
@@ -872,8 +898,12 @@ def draw_transfer(axes, labels_per_class, accuracies, target):
         highest = [100 * max(per_seed) for per_seed in by_count]
         axes.plot(labels_per_class, means, "o-", color=colour, linewidth=2.5)
         axes.fill_between(labels_per_class, lowest, highest, color=colour, alpha=0.2)
-        ends.append((means[-1], strategy, colour))
-    label_ends(axes, labels_per_class[-1], ends)
+        ends[strategy] = means[-1]
+    heights = spread_labels(ends, distance=5.5)
+    for strategy, colour in colours.items():
+        label_curve(axes, strategy, labels_per_class[-1], heights[strategy], colour)
+    chance_label = f"chance, {chance:.2g} %"
+    label_curve(axes, chance_label, labels_per_class[-1], heights["chance"], GREY)
     seeds = count_seeds(accuracies)
     band = f" (band: range over {seeds} seeds)" if seeds > 1 else ""
     axes.set(
@@ -899,18 +929,6 @@ def transfer_title(labels_per_class, accuracies, target):
         with_most = " or ".join(most_accurate(accuracies, -1, target))
         title += f",\n{with_most} with {labels_per_class[-1]}"
     return title
-
-
-def label_ends(axes, x, ends):
-    """Name the curves that end at x: ends are (y in %, name, colour).
-
-    The names of curves that end close together stand below one another.
-    """
-    previous = math.inf
-    for y, name, colour in sorted(ends, reverse=True):
-        y = min(y, previous - 5.5)
-        label_curve(axes, name, x, y, colour)
-        previous = y
 
 
 def draw_adaptation(axes, accuracy_by_shift, domain):
@@ -1002,13 +1020,12 @@ def read_files(args, image_format, train_files, test_files, file_filter):
             train_images = read_images(train_files[name], image_format, train_limit, file_filter)
             test_images = read_images(test_files[name], image_format, test_limit, file_filter)
         else:
-            paths = train_files[name]
-            test_count = min(test_limit, max(1, round(TEST_SHARE * len(paths))))
+            test_count = count_test_images(train_files[name], test_limit)
             limit = train_limit + test_count
-            images = read_images(paths, image_format, limit, file_filter)
+            images = read_images(train_files[name], image_format, limit, file_filter)
             if len(images) < limit:  # some may have been skipped
-                test_count = min(test_count, max(1, round(TEST_SHARE * len(images))))
-            train_images = images[test_count:][:train_limit]
+                test_count = count_test_images(images, test_count)
+            train_images = images[test_count : test_count + train_limit]
             test_images = images[:test_count]
         if not train_images or not test_images:
             sys.exit(
@@ -1032,6 +1049,11 @@ def read_files(args, image_format, train_files, test_files, file_filter):
     return make_data(args, name, classes, train_set, test_set, mean, deviation)
 
 
+def count_test_images(images, limit):
+    """How many of a class's images to keep for testing: TEST_SHARE of them, from 1 to limit."""
+    return min(limit, max(1, round(TEST_SHARE * len(images))))
+
+
 class FileFilter:
     """Which files and folders of yours are read, and how many are skipped, by the reason why."""
 
@@ -1040,11 +1062,11 @@ class FileFilter:
         out = Path(os.path.realpath(out))
         self.results = {out, out.parent} if out.name == "dry_run" else {out}
         self.seen = {images, *images.parents}  # to which a link may lead back
-        self.first = {}
-        self.count = Counter()
+        self.first_skipped = {}  # {kind of reason: (path, reason)}
+        self.skipped = Counter()  # {kind of reason: how many paths}
 
-    def takes(self, path):
-        """Whether to read a path; notes it as read, or counts it as skipped.
+    def accept(self, path):
+        """Whether to read a path. Notes it as read, or counts it as skipped.
 
         Not if it is hidden, holds this script's results, or was read before, as through a link.
         """
@@ -1063,13 +1085,13 @@ class FileFilter:
     def skip(self, path, why, kind=None):
         """Count a path; kind stands for reasons that differ in details only."""
         kind = kind or why
-        self.first.setdefault(kind, (path, why))
-        self.count[kind] += 1
+        self.first_skipped.setdefault(kind, (path, why))
+        self.skipped[kind] += 1
 
     def show_skipped(self):
         """Print a line for each kind."""
-        for kind, (path, why) in self.first.items():
-            others = self.count[kind] - 1
+        for kind, (path, why) in self.first_skipped.items():
+            others = self.skipped[kind] - 1
             more = f" and {others} more" if others else ""
             print(f"Skipped {path}{more}: {why}")
 
@@ -1211,7 +1233,7 @@ def list_folders(folder, file_filter):
     except OSError as error:
         sys.exit(f"--images {folder}: cannot be read ({error.strerror})")
     folders.sort(key=lambda path: path.name)
-    return [path for path in folders if file_filter.takes(path)]
+    return [path for path in folders if file_filter.accept(path)]
 
 
 def list_files(class_folders, seed, file_filter):
@@ -1233,7 +1255,7 @@ def list_images(class_folder, file_filter):
     images = []
     for root, folders, files in os.walk(class_folder, onerror=skip, followlinks=True):
         below = [Path(root, name) for name in sorted(folders)]
-        folders[:] = [path.name for path in below if file_filter.takes(path)]
+        folders[:] = [path.name for path in below if file_filter.accept(path)]
         for name in sorted(files):
             path = Path(root, name)
             suffix = path.suffix.lower()
@@ -1242,7 +1264,7 @@ def list_images(class_folder, file_filter):
                 file_filter.skip(path, f"not one of {' '.join(IMG_EXTENSIONS)}", kind)
             elif not os.path.isfile(path):
                 file_filter.skip(path, "not a file, or a link to nothing")
-            elif file_filter.takes(path):
+            elif file_filter.accept(path):
                 images.append(path)
     return images
 
@@ -1307,10 +1329,26 @@ def load_weights(name):
     if name == "imagenet":
         return download_resnet18()
     state = find_state(read_state(name))
+    try:
+        network = network_with(state)
+    except ValueError as why:
+        sys.exit(
+            f"--weights {name}: fits neither torchvision's resnet18 nor this script's network: "
+            f"{why}"
+        )
+    check_finite(network, name)
+    return network
+
+
+def network_with(state):
+    """The network with the weights in a state_dict; a head that does not fit is left out.
+
+    (Every transfer replaces the head.) Raises ValueError, which says why, if no network fits.
+    """
     num_classes = 1
     if has_linear_head(state):
         num_classes = len(state["fc.bias"])
-    else:  # every transfer replaces the head, so it may be any
+    else:
         state = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
     try:
         stem = state["conv1.weight"]
@@ -1319,18 +1357,14 @@ def load_weights(name):
         else:
             network = resnet18(num_classes=num_classes)
         missing, unexpected = network.load_state_dict(state, strict=False)
-        outside_head = [key for key in missing + unexpected if not key.startswith("fc.")]
-        if not outside_head:
-            check_finite(network, name)
-            return network
-        why = f"only one of the two has {outside_head[0]}"
     except KeyError as error:
-        why = f"it has no {error.args[0]}"
+        raise ValueError(f"it has no {error.args[0]}") from error
     except (RuntimeError, TypeError, AttributeError) as error:
-        why = str(error).splitlines()[-1].strip()
-    sys.exit(
-        f"--weights {name}: fits neither torchvision's resnet18 nor this script's network: {why}"
-    )
+        raise ValueError(str(error).splitlines()[-1].strip()) from error
+    for key in missing + unexpected:
+        if not key.startswith("fc."):
+            raise ValueError(f"only one of the two has {key}")
+    return network
 
 
 def check_finite(network, name):
@@ -1358,18 +1392,23 @@ def find_state(content):
     """
     if not isinstance(content, dict):
         return {}
-    for name in content:
-        prefix, place, rest = str(name).partition("layer4.0.conv1.weight")
-        if place and not rest:
-            length = len(prefix)
-            return {
-                str(key)[length:]: content[key] for key in content if str(key).startswith(prefix)
-            }
+    for name in map(str, content):
+        if name.endswith("layer4.0.conv1.weight"):
+            return without_prefix(content, name.removesuffix("layer4.0.conv1.weight"))
     for part in content.values():
         state = find_state(part)
         if state:
             return state
     return {}
+
+
+def without_prefix(content, prefix):
+    """The entries whose names begin with a prefix, with the rest of these names."""
+    entries = {}
+    for name, value in content.items():
+        if str(name).startswith(prefix):
+            entries[str(name).removeprefix(prefix)] = value
+    return entries
 
 
 def download_resnet18():
@@ -1428,18 +1467,6 @@ VERMILION = "#D55E00"
 GREEN = "#009E73"
 PURPLE = "#CC79A7"
 GREY = "#666666"
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
 SHAPES = (
     "disc",
     "ring",
@@ -1453,7 +1480,9 @@ SHAPES = (
     "pair",
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
-MISHAPS = {  # what torch says when it cannot go on, and what to do then
+MISHAPS = {  # what torch says when it cannot go on, and what to do then; the first that fits
+    "MPS backend out of memory": "The memory is full: close other programs, or run with "
+    "--device cpu",
     "out of memory": "The GPU's memory is full: close what else uses it, choose another GPU "
     "(CUDA_VISIBLE_DEVICES=1), or run with --device cpu",
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
@@ -1520,8 +1549,7 @@ def load_data(args):
     if cifar10 is not None:
         args.data = "cifar10"
         name = "CIFAR-10"
-        classes = CIFAR10_CLASSES
-        train_set, test_set = cifar10
+        classes, train_set, test_set = cifar10
     else:
         args.data = "shapes"
         name = "shapes"
@@ -1550,10 +1578,11 @@ def load_data(args):
 
 
 def read_cifar10(args):
-    """CIFAR-10 through torchvision, as two pairs (images, labels): training set and test set.
+    """CIFAR-10 through torchvision: the classes' names, and two pairs (images, labels).
 
-    None if it is not on disk and nobody has asked for the download. Ends the script with one
-    sentence if it can be neither read nor fetched.
+    The first pair is the training set, the second the test set. None if CIFAR-10 is not on disk and
+    nobody has asked for the download. Ends the script with one sentence if it can be neither read
+    nor fetched.
     """
     root = args.data_dir.resolve()
     if root.name == CIFAR10.base_folder:  # torchvision asks for the folder that holds this one
@@ -1582,10 +1611,11 @@ def read_cifar10(args):
         if (root / CIFAR10.filename).is_file():
             print(f"(--data cifar10 unpacks the {CIFAR10.filename} that is there.)")
         return None
-    return [
+    pairs = [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
         for part in (train_set, test_set)
     ]
+    return train_set.classes, *pairs
 
 
 def fetch_cifar10(root):
@@ -1609,7 +1639,7 @@ def fetch_cifar10(root):
         CIFAR10(folder, download=True)
         (root / CIFAR10.base_folder).mkdir(exist_ok=True)
         for path in Path(folder, CIFAR10.base_folder).iterdir():
-            replace_file(root / CIFAR10.base_folder / path.name, path)
+            replace_file(path, root / CIFAR10.base_folder / path.name)
     except MemoryError:
         raise
     except Exception as error:  # urllib and tarfile, too
@@ -1667,14 +1697,17 @@ def draw_shapes(count, seed, style="filled"):
     sign = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
     colour = background.mean((2, 3), keepdim=True) + contrast * sign
     if style == "outline":
-        depth = 1 - depth.abs()
-        colour = 0.3 * background
-        background = 0.7 + 0.3 * background
+        depth = 1 - depth.abs()  # a line of two pixels along the shape's edge
+        colour = 0.3 * background  # dark
+        background = 0.7 + 0.3 * background  # light
     coverage = (depth + 0.5).clamp(0, 1)[:, None]  # of each pixel, from 0 to 1
     images = (colour - background).mul_(coverage).add_(background)
-    low = images.amin((1, 2, 3), keepdim=True)
-    high = images.amax((1, 2, 3), keepdim=True)
-    images.sub_(low).mul_(uniform(0.6, 1, 1, 1, 1)).div_(high - low)
+    # Each image from 0 to a maximum between 0.6 and 1.
+    darkest = images.amin((1, 2, 3), keepdim=True)
+    brightest = images.amax((1, 2, 3), keepdim=True)
+    images.sub_(darkest)
+    images.mul_(uniform(0.6, 1, 1, 1, 1))
+    images.div_(brightest - darkest)
     del background
     images.add_(torch.randn(images.shape, generator=generator).mul_(0.05))
     return images.clamp_(0, 1).mul_(255).to(torch.uint8), labels
@@ -1687,11 +1720,12 @@ def shape_depths(u, v):
     """
     radius = torch.hypot(u, v)
     angle = torch.atan2(u, v)  # from straight down, where the star has a tip
-    box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
-    third = 2 * math.pi / 3
-    fifth = 2 * math.pi / 5
-    to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
-    from_notch = (angle / fifth % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at a tip
+    box = torch.maximum(u.abs(), v.abs())  # half the side of the square that the point lies on
+    third_turn = 2 * math.pi / 3
+    fifth_turn = 2 * math.pi / 5
+    # The angle from the middle of the triangle's nearest side.
+    to_side = (angle + third_turn / 2) % third_turn - third_turn / 2
+    from_notch = (angle / fifth_turn % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at one
     bar = 0.26 - torch.minimum(u.abs(), v.abs())
     bite = torch.hypot(u - 0.5, v) - 0.75
     half_disc = 1 - torch.hypot(u, v + 0.4)
@@ -1733,7 +1767,7 @@ def test_batches(data, size=500):
 def random_batches(data, batch_size, generator):
     """The training set once, in random order: (augmented uint8 images, labels).
 
-    The batches have batch_size images, or nearly so: they are as equal as they can be.
+    A batch has at most batch_size images. The images are divided as evenly as possible.
     """
     device = data.train_images.device
     count = len(data.train_labels)
@@ -1794,8 +1828,8 @@ def make_sgd(model, rate, weight_decay):
 def one_cycle(optimizer, steps):
     """A learning rate that rises in the first fifth of the steps, and then falls to nearly zero.
 
-    It starts at 1/25 of the optimizer's own, and rises to that. After Smith and Topin, 2017
-    (arXiv:1708.07120). Fewer than 6 steps are too few for it to fall that far.
+    It rises from 1/25 of the optimizer's learning rate to the whole. After Smith and Topin, 2017
+    (arXiv:1708.07120). With fewer than 6 steps it ends before it has fallen that far.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     total = max(6, steps)  # torch divides by zero for 5 steps
@@ -1822,15 +1856,17 @@ def train(
     after_epoch=None,
     smoothing=0,
 ):
-    """Train the model in place. Returns its history: a dict per epoch.
+    """Train the model in place. Returns its history, a list with a dict per epoch:
 
-    Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
-    logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model) returns, a dict. after_epoch runs in autocast(device), after the clock
-    has stopped. The schedule takes a step after each batch.
-    The seed sets the images' order and augmentation, alike on every device. label is what the
-    progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
-    et al., 2015); it raises the loss.
+        "epoch"     its number, from 1
+        "seconds"   that it took to train
+        "loss"      the mean cross-entropy in nats, the unit of the natural logarithm
+        "accuracy"  from 0 to 1; like the loss, of each augmented batch before its step
+
+    and what after_epoch(model), a function that runs in autocast(device), returns as a dict. The
+    schedule takes a step after each batch. The seed sets the images' order and augmentation, alike
+    on every device. label is what the progress bar says. smoothing is the share of each label that
+    is spread over all classes (Szegedy et al., 2015); it raises the loss.
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -1883,15 +1919,15 @@ def train(
 STANDARD_ERRORS = 3
 
 
-def standard_error(values, step):
+def standard_error(values, resolution):
     """The standard error of the values' mean; NaN for a single value.
 
-    step is what a single test image changes in a value. The values can be equal by luck if there
-    are few test images, so their standard deviation counts as one step at least.
+    resolution is how much a value changes with one more correct test image. With few test images
+    the values can be equal by luck, so their standard deviation counts as at least that.
     """
     if len(values) == 1:
         return math.nan
-    return max(statistics.stdev(values), step) / math.sqrt(len(values))
+    return max(statistics.stdev(values), resolution) / math.sqrt(len(values))
 
 
 def is_clear(mean, error):
@@ -1899,16 +1935,19 @@ def is_clear(mean, error):
     return abs(mean) > STANDARD_ERRORS * error
 
 
-def clear_by_luck(seeds):
-    """In how many comparisons of two equals luck makes a clear difference, in words.
+def chance_of_luck(seeds):
+    """How often two that are equally good differ clearly by luck, in words.
 
     By Student's t distribution, for differences seed by seed and STANDARD_ERRORS = 3. seeds is at
     least 2.
     """
     if seeds > 5:
-        return "less than 1 of 25 comparisons"
-    one_of = {2: 5, 3: 10, 4: 17, 5: 25}
-    return f"1 of {one_of[seeds]} comparisons"
+        return "fewer than 1 in 25 comparisons"
+    one_in = {2: 5, 3: 10, 4: 17, 5: 25}
+    return f"about 1 in {one_in[seeds]} comparisons"
+
+
+OF_THE_PROCESS = ("start", "has_kept")  # what args holds, but no setting of the run
 
 
 def percent(share, digits=0):
@@ -1946,6 +1985,16 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
     )
 
 
+def spread_labels(heights, distance):
+    """Heights for labels, {name: height}, raised where two would be nearer than the distance."""
+    spread = {}
+    lowest = distance / 2  # above the axis at 0
+    for name in sorted(heights, key=heights.get):
+        spread[name] = max(heights[name], lowest)
+        lowest = spread[name] + distance
+    return spread
+
+
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
     """Yield a temporary path to write to. At the end that file replaces path, and path is printed.
@@ -1956,7 +2005,7 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        replace_file(path, unfinished)
+        replace_file(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # a virus scanner may hold the file
             unfinished.unlink(missing_ok=True)
@@ -1964,7 +2013,7 @@ def written_whole(path, quiet=False):
         print(f"Wrote {path}")
 
 
-def replace_file(path, new_file):
+def replace_file(new_file, path):
     """Put a new file in the place of path. Tries for a second: a virus scanner may hold a file."""
     for pause in (0.1, 0.3, 0.6):
         with contextlib.suppress(PermissionError):
@@ -1989,9 +2038,10 @@ def save_tensors(content, path):
 def save_numbers(args, numbers):
     """Write what a run has measured, and how, to OUT/exercise_0N.json.
 
-    Call it before the findings are printed: if nobody can read those any more, the numbers stay.
+    Call it before the findings are printed: where nobody reads these any more (... | head), the
+    numbers are safe.
     """
-    settings = {name: value for name, value in vars(args).items() if name != "start"}
+    settings = {name: value for name, value in vars(args).items() if name not in OF_THE_PROCESS}
     record = {
         "settings": settings,
         "versions": {
@@ -2026,7 +2076,7 @@ def save_figure(args, figure, suffix=""):
 
 
 def own_file():
-    """This script's file; None in a notebook or console, which may run other code than it has."""
+    """This script's file; None in a notebook or console, where other code than its may run."""
     path = Path(globals().get("__file__", ""))
     return path if path.is_file() and not in_console() else None
 
@@ -2048,8 +2098,9 @@ def expanded_path(text):
 
 
 def parse_args(exercise, budgets, add_flags=None):
-    """The command line. budgets has the defaults for "cpu" and "gpu", and what each preset changes.
+    """The command line.
 
+    budgets is {"cpu": {setting: default, ...}, "gpu": {...}, and for each preset what it changes}.
     add_flags(add) adds the exercise's own flags; add is the parser's add_argument.
     """
     description = (__doc__ or "").partition("\n")[0]
@@ -2161,7 +2212,7 @@ def limit_threads(limit=Path("/sys/fs/cgroup/cpu.max")):
 
 
 def check_folders(args, parser):
-    """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
+    """Make OUT; end the script with one sentence if that fails, or --data-dir is a file."""
     if os.path.isfile(args.data_dir):  # false where one may not look
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
@@ -2242,7 +2293,7 @@ def main(run, exercise, budgets, add_flags=None):
             print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
         words = "Stopped: nothing is half-written."
-        if any(args.out.glob(f"{args.exercise}_unfinished/*")):
+        if getattr(args, "has_kept", False):
             words += " What is finished is kept: the same command goes on from there."
         sys.excepthook = lambda *_: print(f"\n{words}", file=sys.stderr)
         raise  # and not sys.exit: a shell's loop around this run then ends, too

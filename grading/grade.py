@@ -26,8 +26,6 @@ import reports
 import review
 import sandbox
 import submissions
-
-# reports has put tests/ on the path.
 from course import FILES, MOST_DRAWS, SOLUTIONS
 from tqdm import tqdm
 
@@ -37,18 +35,18 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 def grade(learner, places, exercise, options, room):
     """Keep the verdict on one exercise of one learner, and return it."""
-    verdict = {"learner": learner, "exercise": exercise, "file": FILES[exercise], "key": ""}
-    verdict |= {"tests": {}, "look": [], "shape": {}}
+    verdict = {"learner": learner, "exercise": exercise, "file": FILES[exercise]}
+    verdict.update(tests={}, look=[], shape={})
     name = hashlib.sha256(learner.encode("utf-8", "surrogateescape")).hexdigest()[:20]
     kept = options.out / "verdicts" / f"exercise_0{exercise}" / f"{name}.json"
     try:
-        known = json.loads(kept.read_text()) if kept.exists() else verdict
+        known = json.loads(kept.read_text()) if kept.exists() else None
         with tempfile.TemporaryDirectory(dir=room.folder) as scratch:
             verdict = fill_in(verdict, known, places, options, room, Path(scratch))
         reports.write(kept, json.dumps(verdict))
     except Exception as error:  # of whatever kind: nobody's file may end the others' grading
         kept.unlink(missing_ok=True)
-        verdict["status"] = f"not judged: {error or type(error).__name__}"
+        verdict["status"] = f"not judged: {str(error) or type(error).__name__}"
     return verdict
 
 
@@ -63,7 +61,7 @@ def fill_in(verdict, known, places, options, room, scratch):
     if data is None:
         return {**verdict, "status": f"missing{also}"}
     key = hashlib.sha256(options.fingerprint + also.encode() + data).hexdigest()
-    if known["key"] == key:
+    if known and known.get("key") == key:
         return known
     (scratch / "submission").mkdir()
     (scratch / "submission" / name).write_bytes(data)
@@ -71,16 +69,21 @@ def fill_in(verdict, known, places, options, room, scratch):
     if not output:
         raise OSError(errors[-300:] or "the judge was stopped")
     tests = json.loads(output)
-    messages = [test["message"] for test in tests.values()]
-    reasons = [text for text in messages if re.match("stopped: |.* cannot be imported", text)]
-    status = (reasons or ["ok"])[0] + also
     stub = (ROOT / name).read_bytes()
     try:
         verdict["look"] = review.look_at(data, stub, verdict["exercise"])
         verdict["shape"] = review.shape(data, stub)
     except Exception as error:  # of whatever kind
         verdict["look"] = [f"cannot be searched ({type(error).__name__})"]
-    return {**verdict, "status": status, "tests": tests, "key": key}
+    return {**verdict, "status": status_of(tests) + also, "tests": tests, "key": key}
+
+
+def status_of(tests):
+    """Why the first test that did not run did not, or "ok"."""
+    for test in tests.values():
+        if re.match("stopped: |.* cannot be imported", test["message"]):
+            return test["message"]
+    return "ok"
 
 
 def grade_all(learners, options, room):
@@ -138,7 +141,7 @@ def read_options():
     add("--exercises", nargs="+", choices=FILES, default=list(FILES), metavar="N")
     add("--points", type=Path, metavar="FILE", help="a table with the columns task and points")
     add("--jobs", type=int, default=CORES, metavar="N", help="how many at once")
-    add("--seed", type=int, help="which random inputs (default: drawn once for GRADES)")
+    add("--seed", type=int, help="which random inputs (default: as last time in GRADES)")
     add("--seconds", type=float, default=30, help="for one test (default: 30)")
     add("--container", metavar="IMAGE", help="run submissions in Docker or Podman")
     add("--no-sandbox", action="store_true", help="run submissions with all that you may do")
@@ -153,16 +156,18 @@ def read_options():
         parser.error(f"--seconds {options.seconds:g}: must be more than 0")
     if options.seed is not None and not 0 <= options.seed <= MOST_DRAWS:
         parser.error(f"--seed {options.seed}: must be from 0 to {MOST_DRAWS:,}")
-    drawn = options.out / "seed.txt"
+    last_seed = options.out / "seed.txt"
     try:
         options.points = reports.read_points(options.points)
         if options.seed is None:
-            options.seed = int(drawn.read_text()) if drawn.exists() else secrets.randbelow(10**6)
-        reports.write(drawn, str(options.seed))
+            is_first = not last_seed.exists()
+            options.seed = secrets.randbelow(10**6) if is_first else int(last_seed.read_text())
+        reports.write(last_seed, str(options.seed))
     except (OSError, ValueError) as error:
         parser.error(str(error))
     versions = [sys.version, version("torch"), version("pytest")]
-    parts = [repr([options.seed, options.seconds, versions]).encode()]
+    way = [options.no_sandbox, options.container]
+    parts = [repr([options.seed, options.seconds, *way, *versions]).encode()]
     for pattern in ("tests/*.py", "grading/*.*", "exercise_0*.py", "pyproject.toml"):
         parts += [path.read_bytes() for path in sorted(ROOT.glob(pattern))]
     options.fingerprint = hashlib.sha256(b"".join(parts)).digest()
@@ -190,8 +195,8 @@ def main():
         (learner,) = learners
         print(reports.report(learner, people[learner]))
         reports.write(options.out / "results.json", reports.gradescope(people[learner]))
-    print(f"nobody's work: {', '.join(strays) or 'nothing'}")
-    print(f"{len(people)} learners: {options.out / 'grades.csv'}, overview.html, review.txt")
+    print(f"Files of no learner: {', '.join(strays) or 'none'}")
+    print(f"Learners: {len(people)}. See {options.out / 'grades.csv'}, overview.html, review.txt")
     if failed:
         names = ", ".join(sorted({verdict["learner"] for verdict in failed}))
         raise SystemExit(

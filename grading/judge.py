@@ -26,7 +26,7 @@ COURSE = os.environ["COURSE"]
 MOST_PROCESSES = 64
 MOST_MEMORY = 2**32  # bytes of all processes together; sandbox.sh limits each one
 TASK_LIMIT = 4  # times the seconds that a test may compute
-KILLS = 3  # a task whose process is killed that often, and by nobody here, kills itself
+TRIES = 3  # for a task whose process something else kills; then its own code must have done it
 LONGEST = 3000  # characters of a message
 LARGEST = 2**20  # bytes of all messages of a task
 
@@ -47,7 +47,7 @@ class Judge:
 
     def run_task(self, task, items):
         """Run a task's tests in a process of their own."""
-        for _ in range(KILLS):
+        for _ in range(TRIES):
             out_of_memory = times_out_of_memory()
             worker = Worker(lambda pipe: self.work(items, pipe))
             why = worker.listen(TASK_LIMIT * items[0].config.getoption("seconds"))
@@ -55,7 +55,8 @@ class Judge:
             enter_home()
             if HOME != "/tmp/home" and shutil.disk_usage(HOME).free < 2**25:  # it is everybody's
                 give_up("the disk is full")
-            if why or status not in (-signal.SIGKILL, -signal.SIGTERM):
+            killed_by_others = not why and status in (-signal.SIGKILL, -signal.SIGTERM)
+            if not killed_by_others:
                 break
             if times_out_of_memory() != out_of_memory:
                 give_up("the machine ran out of memory")

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 LIST = Path(__file__).with_name("look_at.txt").read_text("utf-8")
-PATTERNS = re.findall(r"(?m)^([^#\n].*) \[(.*)\]$", LIST)
+PATTERNS = re.findall(r"(?m)^([^#\n].*) \[(.*)\](?: but in exercise (\d))?$", LIST)
 CHANGES = re.compile(r"(get|set|del)attr(__)?$")  # by name
 ALIKE = 0.92  # the share of their tasks' code that two scripts have in common
 LEAST = 100  # words of code; less is alike by chance
@@ -97,9 +97,10 @@ def remarks(data, exercise):
     """[(line, a term and why it may be worth a look), ...], in the order of the lines."""
     found = set()
     for line, term in terms(parse(data)):
-        reasons = [reason for pattern, reason in PATTERNS if re.fullmatch(pattern, term)]
-        if reasons and not (exercise == "5" and "networks" in reasons[0]):
-            found.add((line, f"{term[:60]} ({reasons[0]})"))
+        for pattern, reason, allowed_in in PATTERNS:
+            if re.fullmatch(pattern, term) and exercise != allowed_in:
+                found.add((line, f"{term[:60]} ({reason})"))
+                break
     return sorted(found)
 
 
@@ -144,7 +145,7 @@ def alike(shapes):
         if sum(words.values()) <= LEAST:
             continue
         for group in groups:
-            if common_share(words, shapes[group[0]]) > ALIKE:
+            if similarity(words, shapes[group[0]]) > ALIKE:
                 group.append(learner)
                 break
         else:
@@ -152,7 +153,7 @@ def alike(shapes):
     return [group for group in groups if len(group) > 1]
 
 
-def common_share(words, others):
-    """The share of the longer one of two shapes that both have."""
-    common = sum((Counter(words) & Counter(others)).values())
-    return common / max(sum(words.values()), sum(others.values()))
+def similarity(first, second):
+    """From 0 to 1: how many words two shapes have in common, of those of the larger one."""
+    common = sum((Counter(first) & Counter(second)).values())
+    return common / max(sum(first.values()), sum(second.values()))

@@ -104,7 +104,7 @@ def scripts_in(path, name, date, scratch, depth=0):
                 sizes = [member.file_size for member in members]
                 sizes += [path.stat().st_size for path in Path(scratch).rglob("*")]
                 if sum(sizes) > 20 * LARGEST:
-                    raise ValueError("it holds more than 20 MB of scripts")
+                    raise ValueError("with all else handed in, it holds more than 20 MB")
                 archive.extractall(folder, members)
         except Exception as error:  # zlib, lzma and others raise their own
             if isinstance(error, OSError) and error.errno not in LEARNERS_FAULTS:

@@ -278,7 +278,7 @@ def describe(history, confusion, data):
         "last epoch."
     )
     if last["test_accuracy"] < 2 * chance and math.isfinite(last["loss"]):
-        print("That is low: train for more --epochs, or on more --train-images.")
+        print("That is low: try more --epochs, or more --train-images (at most 50,000).")
     label, prediction, share = most_confused(confusion)
     if share > 0:
         print(
@@ -287,9 +287,15 @@ def describe(history, confusion, data):
         )
 
 
+def shares_of_labels(confusion):
+    """For each label the share of its images that has each prediction, from 0 to 1."""
+    counts = confusion.sum(dim=1, keepdim=True)
+    return confusion / counts.clamp(min=1)
+
+
 def most_confused(confusion):
     """The mistake with the largest share of a class's images: (label, prediction, share)."""
-    shares = confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
+    shares = shares_of_labels(confusion)
     shares.fill_diagonal_(0)
     label, prediction = divmod(shares.argmax().item(), len(shares))
     return label, prediction, shares[label, prediction].item()
@@ -317,12 +323,8 @@ def draw_loss(axes, history, guessing_loss):
     axes.plot(epochs, [row["loss"] for row in history], "o-", color=BLUE)
     axes.plot(epochs, [guessing_loss] * len(epochs), ":", color=GREY)
     label_curve(axes, f"guessing, {guessing_loss:.2f}", epochs[-1], guessing_loss, GREY)
-    axes.set(
-        xlabel="epoch",
-        ylabel="training loss (nats)",
-        ylim=(0, None),
-        xticks=epochs[:: 1 + len(epochs) // 12],
-    )
+    axes.set(xlabel="epoch", ylabel="training loss (nats)", ylim=(0, None))
+    axes.locator_params("x", integer=True)
 
 
 def draw_accuracy(axes, history, chance):
@@ -333,17 +335,12 @@ def draw_accuracy(axes, history, chance):
     axes.plot(epochs, training, "o-", color=BLUE)
     axes.plot(epochs, test, "o-", color=VERMILION)
     axes.plot(epochs, [100 * chance] * len(epochs), ":", color=GREY)
-    offset = 8 if test[-1] > training[-1] else -8  # in points: keeps the two labels apart
-    last = epochs[-1]
-    label_curve(axes, f"training, {training[-1]:.1f} %", last, training[-1], BLUE, (8, -offset))
-    label_curve(axes, f"test, {test[-1]:.1f} %", last, test[-1], VERMILION, (8, offset))
-    label_curve(axes, f"chance, {percent(chance)}", last, 100 * chance, GREY)
-    axes.set(
-        xlabel="epoch",
-        ylabel="accuracy (%)",
-        ylim=(0, 102),
-        xticks=epochs[:: 1 + len(epochs) // 12],
-    )
+    ends = {"training": training[-1], "test": test[-1], "chance": 100 * chance}
+    heights = spread_labels(ends, distance=6)
+    for name, colour in (("training", BLUE), ("test", VERMILION), ("chance", GREY)):
+        label_curve(axes, f"{name}, {ends[name]:.1f} %", epochs[-1], heights[name], colour)
+    axes.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
+    axes.locator_params("x", integer=True)
 
 
 def draw_confusion(axes, confusion, classes):
@@ -351,7 +348,7 @@ def draw_confusion(axes, confusion, classes):
 
     The title names the most frequent mistake, if there is one.
     """
-    percentages = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
+    percentages = 100 * shares_of_labels(confusion)
     axes.imshow(percentages.numpy(), cmap="Blues", vmin=0, vmax=100)
     for label, row in enumerate(percentages.tolist()):
         for prediction, value in enumerate(row):
@@ -364,7 +361,7 @@ def draw_confusion(axes, confusion, classes):
     finding = "no mistakes"
     label, prediction, share = most_confused(confusion)
     if share > 0:
-        finding = f"{percent(share)} of {classes[label]} classified as {classes[prediction]}"
+        finding = f"{classes[label]} classified as {classes[prediction]}: {percent(share)}"
     axes.set(
         xlabel="prediction",
         ylabel="label",
@@ -398,18 +395,6 @@ def draw_examples(figure, predictions, data):
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
 GREY = "#666666"
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
 SHAPES = (
     "disc",
     "ring",
@@ -423,7 +408,9 @@ SHAPES = (
     "pair",
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
-MISHAPS = {  # what torch says when it cannot go on, and what to do then
+MISHAPS = {  # what torch says when it cannot go on, and what to do then; the first that fits
+    "MPS backend out of memory": "The memory is full: close other programs, or run with "
+    "--device cpu",
     "out of memory": "The GPU's memory is full: close what else uses it, choose another GPU "
     "(CUDA_VISIBLE_DEVICES=1), or run with --device cpu",
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
@@ -466,8 +453,7 @@ def load_data(args):
     if cifar10 is not None:
         args.data = "cifar10"
         name = "CIFAR-10"
-        classes = CIFAR10_CLASSES
-        train_set, test_set = cifar10
+        classes, train_set, test_set = cifar10
     else:
         args.data = "shapes"
         name = "shapes"
@@ -496,10 +482,11 @@ def load_data(args):
 
 
 def read_cifar10(args):
-    """CIFAR-10 through torchvision, as two pairs (images, labels): training set and test set.
+    """CIFAR-10 through torchvision: the classes' names, and two pairs (images, labels).
 
-    None if it is not on disk and nobody has asked for the download. Ends the script with one
-    sentence if it can be neither read nor fetched.
+    The first pair is the training set, the second the test set. None if CIFAR-10 is not on disk and
+    nobody has asked for the download. Ends the script with one sentence if it can be neither read
+    nor fetched.
     """
     root = args.data_dir.resolve()
     if root.name == CIFAR10.base_folder:  # torchvision asks for the folder that holds this one
@@ -528,10 +515,11 @@ def read_cifar10(args):
         if (root / CIFAR10.filename).is_file():
             print(f"(--data cifar10 unpacks the {CIFAR10.filename} that is there.)")
         return None
-    return [
+    pairs = [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
         for part in (train_set, test_set)
     ]
+    return train_set.classes, *pairs
 
 
 def fetch_cifar10(root):
@@ -555,7 +543,7 @@ def fetch_cifar10(root):
         CIFAR10(folder, download=True)
         (root / CIFAR10.base_folder).mkdir(exist_ok=True)
         for path in Path(folder, CIFAR10.base_folder).iterdir():
-            replace_file(root / CIFAR10.base_folder / path.name, path)
+            replace_file(path, root / CIFAR10.base_folder / path.name)
     except MemoryError:
         raise
     except Exception as error:  # urllib and tarfile, too
@@ -613,14 +601,17 @@ def draw_shapes(count, seed, style="filled"):
     sign = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
     colour = background.mean((2, 3), keepdim=True) + contrast * sign
     if style == "outline":
-        depth = 1 - depth.abs()
-        colour = 0.3 * background
-        background = 0.7 + 0.3 * background
+        depth = 1 - depth.abs()  # a line of two pixels along the shape's edge
+        colour = 0.3 * background  # dark
+        background = 0.7 + 0.3 * background  # light
     coverage = (depth + 0.5).clamp(0, 1)[:, None]  # of each pixel, from 0 to 1
     images = (colour - background).mul_(coverage).add_(background)
-    low = images.amin((1, 2, 3), keepdim=True)
-    high = images.amax((1, 2, 3), keepdim=True)
-    images.sub_(low).mul_(uniform(0.6, 1, 1, 1, 1)).div_(high - low)
+    # Each image from 0 to a maximum between 0.6 and 1.
+    darkest = images.amin((1, 2, 3), keepdim=True)
+    brightest = images.amax((1, 2, 3), keepdim=True)
+    images.sub_(darkest)
+    images.mul_(uniform(0.6, 1, 1, 1, 1))
+    images.div_(brightest - darkest)
     del background
     images.add_(torch.randn(images.shape, generator=generator).mul_(0.05))
     return images.clamp_(0, 1).mul_(255).to(torch.uint8), labels
@@ -633,11 +624,12 @@ def shape_depths(u, v):
     """
     radius = torch.hypot(u, v)
     angle = torch.atan2(u, v)  # from straight down, where the star has a tip
-    box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
-    third = 2 * math.pi / 3
-    fifth = 2 * math.pi / 5
-    to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
-    from_notch = (angle / fifth % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at a tip
+    box = torch.maximum(u.abs(), v.abs())  # half the side of the square that the point lies on
+    third_turn = 2 * math.pi / 3
+    fifth_turn = 2 * math.pi / 5
+    # The angle from the middle of the triangle's nearest side.
+    to_side = (angle + third_turn / 2) % third_turn - third_turn / 2
+    from_notch = (angle / fifth_turn % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at one
     bar = 0.26 - torch.minimum(u.abs(), v.abs())
     bite = torch.hypot(u - 0.5, v) - 0.75
     half_disc = 1 - torch.hypot(u, v + 0.4)
@@ -679,7 +671,7 @@ def test_batches(data, size=500):
 def random_batches(data, batch_size, generator):
     """The training set once, in random order: (augmented uint8 images, labels).
 
-    The batches have batch_size images, or nearly so: they are as equal as they can be.
+    A batch has at most batch_size images. The images are divided as evenly as possible.
     """
     device = data.train_images.device
     count = len(data.train_labels)
@@ -740,8 +732,8 @@ def make_sgd(model, rate, weight_decay):
 def one_cycle(optimizer, steps):
     """A learning rate that rises in the first fifth of the steps, and then falls to nearly zero.
 
-    It starts at 1/25 of the optimizer's own, and rises to that. After Smith and Topin, 2017
-    (arXiv:1708.07120). Fewer than 6 steps are too few for it to fall that far.
+    It rises from 1/25 of the optimizer's learning rate to the whole. After Smith and Topin, 2017
+    (arXiv:1708.07120). With fewer than 6 steps it ends before it has fallen that far.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     total = max(6, steps)  # torch divides by zero for 5 steps
@@ -768,15 +760,17 @@ def train(
     after_epoch=None,
     smoothing=0,
 ):
-    """Train the model in place. Returns its history: a dict per epoch.
+    """Train the model in place. Returns its history, a list with a dict per epoch:
 
-    Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
-    logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model) returns, a dict. after_epoch runs in autocast(device), after the clock
-    has stopped. The schedule takes a step after each batch.
-    The seed sets the images' order and augmentation, alike on every device. label is what the
-    progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
-    et al., 2015); it raises the loss.
+        "epoch"     its number, from 1
+        "seconds"   that it took to train
+        "loss"      the mean cross-entropy in nats, the unit of the natural logarithm
+        "accuracy"  from 0 to 1; like the loss, of each augmented batch before its step
+
+    and what after_epoch(model), a function that runs in autocast(device), returns as a dict. The
+    schedule takes a step after each batch. The seed sets the images' order and augmentation, alike
+    on every device. label is what the progress bar says. smoothing is the share of each label that
+    is spread over all classes (Szegedy et al., 2015); it raises the loss.
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -825,6 +819,9 @@ def train(
     return history
 
 
+OF_THE_PROCESS = ("start", "has_kept")  # what args holds, but no setting of the run
+
+
 def percent(share, digits=0):
     """A share as text: percent(0.954, digits=1) is 95.4 %."""
     return f"{100 * share:.{digits}f} %"
@@ -860,6 +857,16 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
     )
 
 
+def spread_labels(heights, distance):
+    """Heights for labels, {name: height}, raised where two would be nearer than the distance."""
+    spread = {}
+    lowest = distance / 2  # above the axis at 0
+    for name in sorted(heights, key=heights.get):
+        spread[name] = max(heights[name], lowest)
+        lowest = spread[name] + distance
+    return spread
+
+
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
     """Yield a temporary path to write to. At the end that file replaces path, and path is printed.
@@ -870,7 +877,7 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        replace_file(path, unfinished)
+        replace_file(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # a virus scanner may hold the file
             unfinished.unlink(missing_ok=True)
@@ -878,7 +885,7 @@ def written_whole(path, quiet=False):
         print(f"Wrote {path}")
 
 
-def replace_file(path, new_file):
+def replace_file(new_file, path):
     """Put a new file in the place of path. Tries for a second: a virus scanner may hold a file."""
     for pause in (0.1, 0.3, 0.6):
         with contextlib.suppress(PermissionError):
@@ -896,9 +903,10 @@ def unfinished_path(path):
 def save_numbers(args, numbers):
     """Write what a run has measured, and how, to OUT/exercise_0N.json.
 
-    Call it before the findings are printed: if nobody can read those any more, the numbers stay.
+    Call it before the findings are printed: where nobody reads these any more (... | head), the
+    numbers are safe.
     """
-    settings = {name: value for name, value in vars(args).items() if name != "start"}
+    settings = {name: value for name, value in vars(args).items() if name not in OF_THE_PROCESS}
     record = {
         "settings": settings,
         "versions": {
@@ -933,7 +941,7 @@ def save_figure(args, figure, suffix=""):
 
 
 def own_file():
-    """This script's file; None in a notebook or console, which may run other code than it has."""
+    """This script's file; None in a notebook or console, where other code than its may run."""
     path = Path(globals().get("__file__", ""))
     return path if path.is_file() and not in_console() else None
 
@@ -955,8 +963,9 @@ def expanded_path(text):
 
 
 def parse_args(exercise, budgets, add_flags=None):
-    """The command line. budgets has the defaults for "cpu" and "gpu", and what each preset changes.
+    """The command line.
 
+    budgets is {"cpu": {setting: default, ...}, "gpu": {...}, and for each preset what it changes}.
     add_flags(add) adds the exercise's own flags; add is the parser's add_argument.
     """
     description = (__doc__ or "").partition("\n")[0]
@@ -1068,7 +1077,7 @@ def limit_threads(limit=Path("/sys/fs/cgroup/cpu.max")):
 
 
 def check_folders(args, parser):
-    """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
+    """Make OUT; end the script with one sentence if that fails, or --data-dir is a file."""
     if os.path.isfile(args.data_dir):  # false where one may not look
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
@@ -1149,7 +1158,7 @@ def main(run, exercise, budgets, add_flags=None):
             print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
         words = "Stopped: nothing is half-written."
-        if any(args.out.glob(f"{args.exercise}_unfinished/*")):
+        if getattr(args, "has_kept", False):
             words += " What is finished is kept: the same command goes on from there."
         sys.excepthook = lambda *_: print(f"\n{words}", file=sys.stderr)
         raise  # and not sys.exit: a shell's loop around this run then ends, too

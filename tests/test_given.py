@@ -410,15 +410,15 @@ def test_accuracy_counts_every_image_once():
 
 
 def test_the_standard_error_is_that_of_the_mean():
-    assert given.standard_error([1.0, 2.0, 6.0], step=0.1) == pytest.approx((7 / 3) ** 0.5)
-    error = given.standard_error([2.0], step=0.1)
+    assert given.standard_error([1.0, 2.0, 6.0], resolution=0.1) == pytest.approx((7 / 3) ** 0.5)
+    error = given.standard_error([2.0], resolution=0.1)
     assert not given.is_clear(2.0, error)
 
 
 def test_equal_differences_are_known_to_within_one_test_image():
-    step = 10  # percentage points: ten test images
-    assert not given.is_clear(20, given.standard_error([20, 20], step))
-    assert given.is_clear(50, given.standard_error([50, 50, 50], step))
+    resolution = 10  # percentage points: ten test images
+    assert not given.is_clear(20, given.standard_error([20, 20], resolution))
+    assert given.is_clear(50, given.standard_error([50, 50, 50], resolution))
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 4, 5])
@@ -428,7 +428,7 @@ def test_luck_makes_as_many_differences_clear_as_is_said(seeds):
     means = differences.mean(dim=1).tolist()
     errors = (differences.std(dim=1) / seeds**0.5).tolist()
     share = sum(map(given.is_clear, means, errors)) / len(means)
-    _, _, comparisons, _ = given.clear_by_luck(seeds).split()
+    *_, comparisons, _ = given.chance_of_luck(seeds).split()
     assert share * int(comparisons) == pytest.approx(1, rel=0.06)
 
 
@@ -700,7 +700,7 @@ def run_main(tmp_path, monkeypatch):
     "error, expected",
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "GPU's memory is full"),
-        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "GPU's memory is full"),
+        (RuntimeError("MPS backend out of memory (MPS allocated)"), "The memory is full: close"),
         (RuntimeError("CUDA error: no kernel image is available"), "does not support this GPU"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "The memory is full"),
         (MemoryError(), "The memory is full"),

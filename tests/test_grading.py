@@ -1,5 +1,6 @@
 """The grader: who handed in what, the sandbox, verdicts, reports, and a whole made class."""
 
+import argparse
 import contextlib
 import csv
 import glob
@@ -20,6 +21,7 @@ import warm
 from course import FILES, ROOT, TASKS
 
 sys.path.insert(0, str(ROOT / "grading"))
+import grade as grader
 import reports
 import review
 import sandbox
@@ -580,6 +582,25 @@ def test_a_full_disk_gives_no_verdict(tmp_path):
     assert "not judged: the disk is full" in done.stdout
 
 
+def test_an_error_without_a_message_is_named_by_its_kind(tmp_path, monkeypatch):
+    def choose(*places):
+        raise MemoryError
+
+    monkeypatch.setattr(submissions, "choose", choose)
+    options = argparse.Namespace(out=tmp_path, exercises=["1"])
+    room = argparse.Namespace(folder=tmp_path)
+    assert grader.grade("anna", [], "1", options, room)["status"] == "not judged: MemoryError"
+
+
+def test_a_verdict_from_another_place_to_run_is_not_taken_again(tmp_path, monkeypatch):
+    fingerprints = set()
+    for flags in ([], ["--no-sandbox"], ["--container", "old"], ["--container", "new"]):
+        command = ["grade.py", tmp_path, "--out", tmp_path.with_name("out"), "--seed", "1", *flags]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        fingerprints.add(grader.read_options().fingerprint)
+    assert len(fingerprints) == 4
+
+
 def test_other_random_inputs_are_other_inputs(tmp_path):
     printed = []
     for draw in ("0", "7"):
@@ -634,6 +655,13 @@ def test_the_list_names_cheats_and_leaves_honest_files_alone(name):
     if learner.look is None:
         assert not found
     assert (learner.look or "") in "\n".join(found)
+
+
+def test_the_list_says_which_exercise_may_have_what():
+    data = b"import torchvision\ntorchvision.models.resnet18()\n"
+    assert review.look_at(data, b"", "5") == []
+    line = "line 2: torchvision.models.resnet18 (ready-made networks)"
+    assert line in review.look_at(data, b"", "4")
 
 
 SHORTCUT = """layers = []

@@ -151,7 +151,7 @@ def deep_ratio(results, network):
 
 def stage_factors(results, network):
     """The factor per layer, towards the input, in each of the three stages, at 56 layers."""
-    features = results["at_initialisation"][network]["56"]["features"]
+    features = results["at_initialisation"][network]["56"]["feature_gradients"]
     blocks = len(features) // 3
     factors = []
     for start in range(0, len(features), blocks):

@@ -40,18 +40,6 @@ PURPLE = "#CC79A7"
 ORANGE = "#E69F00"
 GREY = "#666666"
 
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
 SHAPES = (
     "disc",
     "ring",
@@ -65,7 +53,9 @@ SHAPES = (
     "pair",
 )
 DRY_RUN = {"epochs": 1, "train_images": 32, "test_images": 20}  # what --dry-run makes of a budget
-MISHAPS = {  # what torch says when it cannot go on, and what to do then
+MISHAPS = {  # what torch says when it cannot go on, and what to do then; the first that fits
+    "MPS backend out of memory": "The memory is full: close other programs, or run with "
+    "--device cpu",
     "out of memory": "The GPU's memory is full: close what else uses it, choose another GPU "
     "(CUDA_VISIBLE_DEVICES=1), or run with --device cpu",
     "can't allocate memory": "The memory is full: close other programs, or use fewer images",
@@ -152,8 +142,7 @@ def load_data(args):
     if cifar10 is not None:
         args.data = "cifar10"
         name = "CIFAR-10"
-        classes = CIFAR10_CLASSES
-        train_set, test_set = cifar10
+        classes, train_set, test_set = cifar10
     else:
         args.data = "shapes"
         name = "shapes"
@@ -182,10 +171,11 @@ def load_data(args):
 
 
 def read_cifar10(args):
-    """CIFAR-10 through torchvision, as two pairs (images, labels): training set and test set.
+    """CIFAR-10 through torchvision: the classes' names, and two pairs (images, labels).
 
-    None if it is not on disk and nobody has asked for the download. Ends the script with one
-    sentence if it can be neither read nor fetched.
+    The first pair is the training set, the second the test set. None if CIFAR-10 is not on disk and
+    nobody has asked for the download. Ends the script with one sentence if it can be neither read
+    nor fetched.
     """
     root = args.data_dir.resolve()
     if root.name == CIFAR10.base_folder:  # torchvision asks for the folder that holds this one
@@ -214,10 +204,11 @@ def read_cifar10(args):
         if (root / CIFAR10.filename).is_file():
             print(f"(--data cifar10 unpacks the {CIFAR10.filename} that is there.)")
         return None
-    return [
+    pairs = [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
         for part in (train_set, test_set)
     ]
+    return train_set.classes, *pairs
 
 
 def fetch_cifar10(root):
@@ -241,7 +232,7 @@ def fetch_cifar10(root):
         CIFAR10(folder, download=True)
         (root / CIFAR10.base_folder).mkdir(exist_ok=True)
         for path in Path(folder, CIFAR10.base_folder).iterdir():
-            replace_file(root / CIFAR10.base_folder / path.name, path)
+            replace_file(path, root / CIFAR10.base_folder / path.name)
     except MemoryError:
         raise
     except Exception as error:  # urllib and tarfile, too
@@ -299,14 +290,17 @@ def draw_shapes(count, seed, style="filled"):
     sign = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, 1, -1)  # lighter three times in four
     colour = background.mean((2, 3), keepdim=True) + contrast * sign
     if style == "outline":
-        depth = 1 - depth.abs()
-        colour = 0.3 * background
-        background = 0.7 + 0.3 * background
+        depth = 1 - depth.abs()  # a line of two pixels along the shape's edge
+        colour = 0.3 * background  # dark
+        background = 0.7 + 0.3 * background  # light
     coverage = (depth + 0.5).clamp(0, 1)[:, None]  # of each pixel, from 0 to 1
     images = (colour - background).mul_(coverage).add_(background)
-    low = images.amin((1, 2, 3), keepdim=True)
-    high = images.amax((1, 2, 3), keepdim=True)
-    images.sub_(low).mul_(uniform(0.6, 1, 1, 1, 1)).div_(high - low)
+    # Each image from 0 to a maximum between 0.6 and 1.
+    darkest = images.amin((1, 2, 3), keepdim=True)
+    brightest = images.amax((1, 2, 3), keepdim=True)
+    images.sub_(darkest)
+    images.mul_(uniform(0.6, 1, 1, 1, 1))
+    images.div_(brightest - darkest)
     del background
     images.add_(torch.randn(images.shape, generator=generator).mul_(0.05))
     return images.clamp_(0, 1).mul_(255).to(torch.uint8), labels
@@ -319,11 +313,12 @@ def shape_depths(u, v):
     """
     radius = torch.hypot(u, v)
     angle = torch.atan2(u, v)  # from straight down, where the star has a tip
-    box = torch.maximum(u.abs(), v.abs())  # the distance from the centre, measured in squares
-    third = 2 * math.pi / 3
-    fifth = 2 * math.pi / 5
-    to_side = (angle + third / 2) % third - third / 2  # the angle from the nearest side's middle
-    from_notch = (angle / fifth % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at a tip
+    box = torch.maximum(u.abs(), v.abs())  # half the side of the square that the point lies on
+    third_turn = 2 * math.pi / 3
+    fifth_turn = 2 * math.pi / 5
+    # The angle from the middle of the triangle's nearest side.
+    to_side = (angle + third_turn / 2) % third_turn - third_turn / 2
+    from_notch = (angle / fifth_turn % 1 - 0.5).abs()  # 0 between two tips of the star, 0.5 at one
     bar = 0.26 - torch.minimum(u.abs(), v.abs())
     bite = torch.hypot(u - 0.5, v) - 0.75
     half_disc = 1 - torch.hypot(u, v + 0.4)
@@ -374,7 +369,7 @@ def test_batches(data, size=500):
 def random_batches(data, batch_size, generator):
     """The training set once, in random order: (augmented uint8 images, labels).
 
-    The batches have batch_size images, or nearly so: they are as equal as they can be.
+    A batch has at most batch_size images. The images are divided as evenly as possible.
     """
     device = data.train_images.device
     count = len(data.train_labels)
@@ -438,8 +433,8 @@ def make_sgd(model, rate, weight_decay):
 def one_cycle(optimizer, steps):
     """A learning rate that rises in the first fifth of the steps, and then falls to nearly zero.
 
-    It starts at 1/25 of the optimizer's own, and rises to that. After Smith and Topin, 2017
-    (arXiv:1708.07120). Fewer than 6 steps are too few for it to fall that far.
+    It rises from 1/25 of the optimizer's learning rate to the whole. After Smith and Topin, 2017
+    (arXiv:1708.07120). With fewer than 6 steps it ends before it has fallen that far.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     total = max(6, steps)  # torch divides by zero for 5 steps
@@ -466,15 +461,17 @@ def train(
     after_epoch=None,
     smoothing=0,
 ):
-    """Train the model in place. Returns its history: a dict per epoch.
+    """Train the model in place. Returns its history, a list with a dict per epoch:
 
-    Each has "epoch", "seconds", "loss" (mean cross-entropy in nats, the unit of the natural
-    logarithm) and "accuracy" (0 to 1), both measured on each augmented batch before its step, and
-    what after_epoch(model) returns, a dict. after_epoch runs in autocast(device), after the clock
-    has stopped. The schedule takes a step after each batch.
-    The seed sets the images' order and augmentation, alike on every device. label is what the
-    progress bar says. smoothing is the share of each label that is spread over all classes (Szegedy
-    et al., 2015); it raises the loss.
+        "epoch"     its number, from 1
+        "seconds"   that it took to train
+        "loss"      the mean cross-entropy in nats, the unit of the natural logarithm
+        "accuracy"  from 0 to 1; like the loss, of each augmented batch before its step
+
+    and what after_epoch(model), a function that runs in autocast(device), returns as a dict. The
+    schedule takes a step after each batch. The seed sets the images' order and augmentation, alike
+    on every device. label is what the progress bar says. smoothing is the share of each label that
+    is spread over all classes (Szegedy et al., 2015); it raises the loss.
     """
     device = data.train_images.device
     model.to(device, memory_format=memory_format(device))
@@ -530,15 +527,15 @@ def train(
 STANDARD_ERRORS = 3
 
 
-def standard_error(values, step):
+def standard_error(values, resolution):
     """The standard error of the values' mean; NaN for a single value.
 
-    step is what a single test image changes in a value. The values can be equal by luck if there
-    are few test images, so their standard deviation counts as one step at least.
+    resolution is how much a value changes with one more correct test image. With few test images
+    the values can be equal by luck, so their standard deviation counts as at least that.
     """
     if len(values) == 1:
         return math.nan
-    return max(statistics.stdev(values), step) / math.sqrt(len(values))
+    return max(statistics.stdev(values), resolution) / math.sqrt(len(values))
 
 
 def is_clear(mean, error):
@@ -546,19 +543,22 @@ def is_clear(mean, error):
     return abs(mean) > STANDARD_ERRORS * error
 
 
-def clear_by_luck(seeds):
-    """In how many comparisons of two equals luck makes a clear difference, in words.
+def chance_of_luck(seeds):
+    """How often two that are equally good differ clearly by luck, in words.
 
     By Student's t distribution, for differences seed by seed and STANDARD_ERRORS = 3. seeds is at
     least 2.
     """
     if seeds > 5:
-        return "less than 1 of 25 comparisons"
-    one_of = {2: 5, 3: 10, 4: 17, 5: 25}
-    return f"1 of {one_of[seeds]} comparisons"
+        return "fewer than 1 in 25 comparisons"
+    one_in = {2: 5, 3: 10, 4: 17, 5: 25}
+    return f"about 1 in {one_in[seeds]} comparisons"
 
 
 # Results
+
+
+OF_THE_PROCESS = ("start", "has_kept")  # what args holds, but no setting of the run
 
 
 def percent(share, digits=0):
@@ -596,6 +596,16 @@ def label_curve(axes, text, x, y, colour, shift=(8, 0)):
     )
 
 
+def spread_labels(heights, distance):
+    """Heights for labels, {name: height}, raised where two would be nearer than the distance."""
+    spread = {}
+    lowest = distance / 2  # above the axis at 0
+    for name in sorted(heights, key=heights.get):
+        spread[name] = max(heights[name], lowest)
+        lowest = spread[name] + distance
+    return spread
+
+
 @contextlib.contextmanager
 def written_whole(path, quiet=False):
     """Yield a temporary path to write to. At the end that file replaces path, and path is printed.
@@ -606,7 +616,7 @@ def written_whole(path, quiet=False):
     unfinished = unfinished_path(path)
     try:
         yield unfinished
-        replace_file(path, unfinished)
+        replace_file(unfinished, path)
     finally:
         with contextlib.suppress(OSError):  # a virus scanner may hold the file
             unfinished.unlink(missing_ok=True)
@@ -614,7 +624,7 @@ def written_whole(path, quiet=False):
         print(f"Wrote {path}")
 
 
-def replace_file(path, new_file):
+def replace_file(new_file, path):
     """Put a new file in the place of path. Tries for a second: a virus scanner may hold a file."""
     for pause in (0.1, 0.3, 0.6):
         with contextlib.suppress(PermissionError):
@@ -639,9 +649,10 @@ def save_tensors(content, path):
 def save_numbers(args, numbers):
     """Write what a run has measured, and how, to OUT/exercise_0N.json.
 
-    Call it before the findings are printed: if nobody can read those any more, the numbers stay.
+    Call it before the findings are printed: where nobody reads these any more (... | head), the
+    numbers are safe.
     """
-    settings = {name: value for name, value in vars(args).items() if name != "start"}
+    settings = {name: value for name, value in vars(args).items() if name not in OF_THE_PROCESS}
     record = {
         "settings": settings,
         "versions": {
@@ -688,12 +699,13 @@ def finished_before(args, label, compute):
     if path.exists():
         with contextlib.suppress(Exception):  # the file may be damaged
             result = torch.load(path, map_location=args.device, weights_only=True)
-    if result is not None:
+    if result is None:
+        result = compute()
+        with written_whole(path, quiet=True) as unfinished:
+            save_tensors(result, unfinished)
+    else:
         print(f"{label}: finished before the run was interrupted")
-        return result
-    result = compute()
-    with written_whole(path, quiet=True) as unfinished:
-        save_tensors(result, unfinished)
+    args.has_kept = True  # for what is said after a Ctrl-C
     return result
 
 
@@ -716,7 +728,7 @@ def kept_path(args, label):
     settings["bfloat16"] = multiplies_bfloat16(args.device)
     settings["device_type"] = args.device.type
     # What does not change the result, or is part of the label. Of the device only the type counts.
-    for name in ("start", "out", "data_dir", "device", "seed", "seeds", "depths"):
+    for name in (*OF_THE_PROCESS, "out", "data_dir", "device", "seed", "seeds", "depths"):
         settings.pop(name, None)
     words = repr(sorted(settings.items()))
     checksum = zlib.crc32(words.encode())
@@ -731,7 +743,7 @@ def own_checksum():
 
 
 def own_file():
-    """This script's file; None in a notebook or console, which may run other code than it has."""
+    """This script's file; None in a notebook or console, where other code than its may run."""
     path = Path(globals().get("__file__", ""))
     return path if path.is_file() and not in_console() else None
 
@@ -756,8 +768,9 @@ def expanded_path(text):
 
 
 def parse_args(exercise, budgets, add_flags=None):
-    """The command line. budgets has the defaults for "cpu" and "gpu", and what each preset changes.
+    """The command line.
 
+    budgets is {"cpu": {setting: default, ...}, "gpu": {...}, and for each preset what it changes}.
     add_flags(add) adds the exercise's own flags; add is the parser's add_argument.
     """
     description = (__doc__ or "").partition("\n")[0]
@@ -869,7 +882,7 @@ def limit_threads(limit=Path("/sys/fs/cgroup/cpu.max")):
 
 
 def check_folders(args, parser):
-    """Make OUT; end the script with one sentence if OUT or the data folder cannot be used."""
+    """Make OUT; end the script with one sentence if that fails, or --data-dir is a file."""
     if os.path.isfile(args.data_dir):  # false where one may not look
         parser.error(f"--data-dir {args.data_dir} is a file: give the folder for CIFAR-10")
     try:
@@ -950,7 +963,7 @@ def main(run, exercise, budgets, add_flags=None):
             print("This was a dry run: everything works, and what it measured means nothing.")
     except KeyboardInterrupt:
         words = "Stopped: nothing is half-written."
-        if any(args.out.glob(f"{args.exercise}_unfinished/*")):
+        if getattr(args, "has_kept", False):
             words += " What is finished is kept: the same command goes on from there."
         sys.excepthook = lambda *_: print(f"\n{words}", file=sys.stderr)
         raise  # and not sys.exit: a shell's loop around this run then ends, too
