@@ -643,7 +643,7 @@ def test_images_for_imagenet_weights_are_prepared_by_their_own_transforms(transf
         device=torch.device("cpu"),
         out=tmp_path / "results",
     )
-    image_format = transfer.choose_format(args, None, transfer.load_weights("imagenet"))
+    image_format = transfer.imagenet_format(args.device)
     data = transfer.read_folders(args, image_format)
     all_images = torch.cat([data.train_images, data.test_images])
     prepared = transfer.normalise(all_images, data)
