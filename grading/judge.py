@@ -29,6 +29,7 @@ TASK_LIMIT = 4  # times the seconds that a test may compute
 TRIES = 3  # for a task whose process something else kills; then its own code must have done it
 LONGEST = 3000  # characters of a message
 LARGEST = 2**20  # bytes of all messages of a task
+PARENT, SESSION, PAGES = 1, 3, 21  # where they stand in /proc/PID/stat after the command's name
 
 
 class Judge:
@@ -141,8 +142,9 @@ class Worker:
             with contextlib.suppress(OSError):  # the process may be gone
                 fields = Path(path).read_text(errors="replace").rpartition(")")[2].split()
                 # In a sandbox all but this process, which has no parent; elsewhere its session.
-                if (os.getpid() == 1 and fields[1] != "0") or int(fields[3]) == self.process:
-                    sizes.append(int(fields[21]) * resource.getpagesize())
+                is_other = os.getpid() == 1 and fields[PARENT] != "0"
+                if is_other or int(fields[SESSION]) == self.process:
+                    sizes.append(int(fields[PAGES]) * resource.getpagesize())
         return sizes
 
     def end(self):

@@ -313,7 +313,7 @@ def run(args):
     adapted is the pretrained one; with --weights, one that was fine-tuned on the target.
     """
     network = None
-    if args.weights:
+    if args.weights is not None:
         network = load_weights(args.weights)
         args.epochs = 0  # nothing is pretrained
     # A small network from a file, too, takes images that are normalised as the source's.
@@ -599,8 +599,8 @@ def set_seeds_and_steps(args, image_format):
         if fewer:
             print(
                 "Images of this size take long without a CUDA GPU, so this run has "
-                f"{' and '.join(fewer)}. With few seeds a small difference may be luck; with few "
-                "steps fine-tuning is not finished, which favours the linear probe."
+                f"{' and '.join(fewer)}. With few seeds a small difference may be luck, and few "
+                "steps may favour the linear probe, which takes none."
             )
     args.seeds = args.seeds or seeds
     args.steps = args.steps or steps
