@@ -156,13 +156,12 @@ def read_options():
         parser.error(f"--seconds {options.seconds:g}: must be more than 0")
     if options.seed is not None and not 0 <= options.seed <= MOST_DRAWS:
         parser.error(f"--seed {options.seed}: must be from 0 to {MOST_DRAWS:,}")
-    last_seed = options.out / "seed.txt"
+    saved = options.out / "seed.txt"
     try:
         options.points = reports.read_points(options.points)
         if options.seed is None:
-            is_first = not last_seed.exists()
-            options.seed = secrets.randbelow(10**6) if is_first else int(last_seed.read_text())
-        reports.write(last_seed, str(options.seed))
+            options.seed = int(saved.read_text()) if saved.exists() else secrets.randbelow(10**6)
+        reports.write(saved, str(options.seed))
     except (OSError, ValueError) as error:
         parser.error(str(error))
     versions = [sys.version, version("torch"), version("pytest")]

@@ -62,7 +62,6 @@ def score_task(tests, task, most):
         if not test["passed"]:  # the cases of a test say the same
             messages.setdefault(name.partition("[")[0], test["message"])
     passed = sum(test["passed"] for test in tests.values())
-    count = f"{passed} of {len(tests)} tests pass" if tests else "not tested"
     state = "none"
     if passed:
         state = "some" if messages else "all"
@@ -70,7 +69,7 @@ def score_task(tests, task, most):
         "points": most if state == "all" else 0,
         "of": most,
         "state": state,
-        "count": count,
+        "count": f"{passed} of {len(tests)} tests pass" if tests else "not tested",
         "messages": list(dict.fromkeys(messages.values())),
     }
 
