@@ -60,7 +60,7 @@ try:
     from torch import nn
     from torchvision.datasets import CIFAR10
     from tqdm import tqdm
-except ImportError as error:
+except (ImportError, AttributeError) as error:
     sys.exit(
         f"{error}. Install what is missing, or activate the environment that has it. A file or "
         "folder of yours with the name of a package hides the package: rename it."

@@ -70,7 +70,7 @@ try:
     from torchvision.models import ResNet18_Weights
     from torchvision.models.resnet import BasicBlock, resnet18
     from tqdm import tqdm
-except ImportError as error:
+except (ImportError, AttributeError) as error:
     sys.exit(
         f"{error}. Install what is missing, or activate the environment that has it. A file or "
         "folder of yours with the name of a package hides the package: rename it."

@@ -30,7 +30,7 @@ try:
     import torch
     import torchvision  # noqa: F401
     import tqdm  # noqa: F401
-except ImportError as error:
+except (ImportError, AttributeError) as error:
     sys.exit(
         f"{error}. Install what is missing, or activate the environment that has it. A file or "
         "folder of yours with the name of a package hides the package: rename it."

@@ -105,7 +105,7 @@ def test_a_python_without_a_package_gets_one_sentence(exercise, package, monkeyp
         runpy.run_path(str(SOLUTIONS[exercise]), run_name="__main__")
 
 
-@pytest.mark.parametrize("package", ["torch", "torchvision", "matplotlib", "tqdm"])
+@pytest.mark.parametrize("package", ["torch", "torchvision", "matplotlib", "numpy", "tqdm"])
 def test_a_file_with_the_name_of_a_package_gets_one_sentence(package, tmp_path):
     script = shutil.copy(FIRST, tmp_path)
     (tmp_path / f"{package}.py").write_text("my_notes = 1\n")
