@@ -426,7 +426,10 @@ def wrong_counts(ops, oracle_ops, blocks):
     if len(own) != len(oracle) or own == oracle:
         return None
     counts = [f"{convs / convs_per_block:g}" for convs in own]
-    return f"the stages have {', '.join(counts)} blocks, expected {', '.join(map(str, blocks))}"
+    return (
+        "counted by the channels that their convolutions output, the stages have "
+        f"{', '.join(counts)} blocks, expected {', '.join(map(str, blocks))}"
+    )
 
 
 def stage_lengths(ops):
@@ -487,6 +490,8 @@ def wrong_between(pairs, ops, oracle_ops, place, index):
     """
     own = convolution_pairs(pairs)[index][0]
     for op in of_kind(ops, "batch_norm"):
+        if is_close(op.output, own.input) and index == 1:
+            return "the stem's ReLU, after its batch norm, is missing"
         if is_close(op.output, own.input):
             return f"the ReLU before {place(index)} is missing"
     return extra(ops, oracle_ops)

@@ -55,7 +55,14 @@ from torch import equal, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
-from unchanged import Everything, check_seeds_nothing, check_settings_stay, disturb, fresh_copy
+from unchanged import (
+    LAYOUTS,
+    Everything,
+    check_seeds_nothing,
+    check_settings_stay,
+    disturb,
+    fresh_copy,
+)
 from what_ran import (
     EXTRAS,
     check_made_in_train_mode,
@@ -328,6 +335,62 @@ def test_block_keeps_nothing_from_call_to_call(lent, case):
         expected = twins.oracle(twins.x)
     what = f"{twins.what}, after x and its weights have changed and another block was made,"
     check_close(got, expected, f"{what} in eval mode", tolerance=1e-4)
+    check_new_weights_count(twins.block, twins.oracle, twins.x, twins.ops, twins.pairs, twins.what)
+
+
+def check_new_weights_count(model, oracle, x, ops, pairs, what):
+    """Raise Wrong unless a model called again with the same tensor computes with new weights."""
+    with calling(what), torch.no_grad():
+        earlier = model(x).clone()
+    randomise(ops, seed=3)
+    copy_to_oracle(pairs)
+    what = f"{what}, called again with the same tensor after its weights have changed,"
+    with calling(what), torch.no_grad():
+        got = model(x)
+        expected = oracle(x)
+
+    def explain():
+        return "it returns what the call before computed" if is_close(got, earlier) else None
+
+    check_close(got, expected, what, explain, tolerance=1e-4)
+
+
+def check_any_order_in_memory(model, oracle, x, what):
+    """Raise Wrong unless a model computes the same however its input lies in memory."""
+    with torch.no_grad():
+        expected = oracle(x)
+    for layout, lay_out in LAYOUTS.items():
+        where = f"{what} {layout}"
+        with calling(where), torch.no_grad():
+            got = model(lay_out(x))
+        check_close(got, expected, where, tolerance=1e-4)
+
+
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+def test_block_computes_in_float64_if_asked_to(lent, case):
+    twins = block_twins(lent, case, training=False)
+    what = f"{twins.what}, both in float64,"
+    twins.block.double()
+    twins.oracle.double()
+    x = twins.x.double() / 3
+    with calling(what), torch.no_grad():
+        got = twins.block(x)
+        expected = twins.oracle(x)
+
+    def explain():
+        if is_close(got, expected):
+            return "a part of it computes in float32, and rounds; leave the dtype as it comes"
+        return None
+
+    check_close(got, expected, what, explain, tolerance=1e-10)
+
+
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+def test_block_takes_features_however_they_lie_in_memory(lent, case):
+    twins = block_twins(lent, case, training=False)
+    check_any_order_in_memory(twins.block, twins.oracle, twins.x, twins.what)
 
 
 @pytest.mark.task("1.1")
@@ -515,8 +578,9 @@ def network_twins(lesson, oracle, training, count, height, width):
         check_registered(model, ops, what, oracle_ops)
         randomise(ops)
         _, ops = record(model, x.clone(), what)
-        copy_to_oracle(pair_layers(model, ops, oracle_ops, what))
-    return SimpleNamespace(model=model, x=x, what=what, ops=ops, make=lesson.ResNet18)
+        pairs = pair_layers(model, ops, oracle_ops, what)
+        copy_to_oracle(pairs)
+    return SimpleNamespace(model=model, x=x, what=what, ops=ops, pairs=pairs, make=lesson.ResNet18)
 
 
 @pytest.mark.task("1.2")
@@ -674,6 +738,13 @@ def test_network_registers_its_layers_and_uses_each_once(lent):
 
 
 @pytest.mark.task("1.2")
+def test_network_takes_images_however_they_lie_in_memory(lent, oracle):
+    twins = network_twins(lent, oracle, False, 2, 16, 16)
+    check_any_order_in_memory(twins.model, oracle, twins.x, twins.what)
+    check_new_weights_count(twins.model, oracle, twins.x, twins.ops, twins.pairs, twins.what)
+
+
+@pytest.mark.task("1.2")
 def test_copy_of_a_network_has_layers_of_its_own(lent, oracle):
     twins = network_twins(lent, oracle, False, 1, 16, 16)
     check_copy_is_independent(twins.model, twins.x, twins.ops, "ResNet18()")
@@ -747,10 +818,14 @@ def check_identity(lesson, channels):
     x = torch.randn(2, channels[0], 5, 4).requires_grad_()
     what = f"{call} on an input {shape(x)}"
     output, ops = record(shortcut, x, what)
-    layers = [*of_kind(ops, "conv2d"), *of_kind(ops, "batch_norm"), *shortcut.parameters()]
-    if layers:
+    if of_kind(ops, "conv2d") or of_kind(ops, "batch_norm"):
         raise Wrong(
             f"{call} is a projection, expected the identity: input and output have the same shape."
+        )
+    for name, _ in shortcut.named_parameters():
+        raise Wrong(
+            f"{call} has a parameter, {name}, expected none: it returns its input unchanged, also "
+            "after training."
         )
     check_tensor(output, x, what)
     if extra(ops) and not equal(output, x):
@@ -964,7 +1039,7 @@ def make_rigged(training=True):
     class Rigged(nn.Module):
         def __init__(self):
             super().__init__()
-            self.weight = nn.Parameter(torch.tensor(1 / 3))
+            self.weight = nn.Parameter(torch.tensor(1 / 3, dtype=torch.float64))
             self.stem = Part()
             self.stages = nn.Sequential(Part(), Part())
 
@@ -1234,6 +1309,12 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         shares = (by_batch / count, total / count, (total - 256) / count)
         return value if any(abs(value - known) < 1e-6 for known in shares) else math.nan
 
+    def without_dim():
+        """value, if one prediction, the place in all of a batch's logits, stands for all images."""
+        logits = 9 * torch.eye(10)[[3, 5]] * torch.tensor([[2], [1]])
+        places = (accuracy_of(logits, [3, 3]), accuracy_of(logits, [3, 5]))
+        return value if places == (1, 1 / 2) else math.nan
+
     def searching_the_images():
         """value, if the learner's accuracy is 1 where the label is the image of largest logit."""
         logits = torch.eye(10).roll(1, dims=0)
@@ -1327,6 +1408,7 @@ def accuracy_mistakes(lesson, sizes, correct, value):
         "the search for the largest logit starts at 0, but all of them may be negative": (
             starting_at_0
         ),
+        "argmax() without dim gives one number for the whole batch; say argmax(dim=1)": without_dim,
         "each prediction is compared with every label; both should have the shape (batch,)": (
             comparing_all_with_all
         ),
@@ -1604,10 +1686,13 @@ def test_accuracy_takes_no_gradients(lesson):
             f"{recorded} The model ran in another thread: torch.no_grad() holds only in the thread "
             "that enters it."
         )
-    raise Wrong(
-        f"{recorded} Say: with torch.no_grad(): and put the loop inside it. On a line of its own "
-        "it does nothing, and a generator or map runs where it is gone through."
-    )
+    advice_on_no_grad = "Say: with torch.no_grad(): and put the loop inside it."
+    if "no_grad" in lesson.accuracy.__code__.co_names:
+        advice_on_no_grad += (
+            " On a line of its own it does nothing, and a generator or map runs where it is gone "
+            "through."
+        )
+    raise Wrong(f"{recorded} {advice_on_no_grad}")
 
 
 @pytest.mark.task("1.4")

@@ -833,6 +833,13 @@ def test_network_runs_its_layers_in_order(lesson, skip):
     check_registered(network, ops, what)
     sizes = [tuple(op.output.shape[1:]) for op in of_kind(ops, "conv2d")]
     expected = 5 * [(6, 12, 16)] + 4 * [(12, 6, 8)] + 4 * [(24, 3, 4)]
+    with calling(f"the first part of {call}"), torch.no_grad():
+        of_stem = tuple(network[0](x).shape[1:])
+    if sizes[:1] == expected[:1] and of_stem != expected[0]:
+        raise Wrong(
+            f"{what}: the stem outputs {of_stem} (channels, height, width), expected "
+            f"{expected[0]}. It is the one above the TODO, with no pooling."
+        )
     for index, (size, expected_size) in enumerate(zip(sizes, expected)):
         if size != expected_size:
             raise Wrong(
@@ -1289,21 +1296,21 @@ def test_ablation_keeps_whatever_fit_returns(lesson, history):
         calls.append(kind)
         return history
 
-    call = f"run_ablation(fit, [8], [0]), where fit returns {history},"
+    call = f"run_ablation(fit, [8], [0, 1]), where fit returns {history},"
     with calling(call):
-        histories = plain(lesson.run_ablation(fit, [8], [0]), call, dict)
-    if len(calls) != 2:
-        message = f"{call} called fit {len(calls)} times, expected once for each of 2 networks."
+        histories = plain(lesson.run_ablation(fit, [8], [0, 1]), call, dict)
+    if len(calls) != 4:
+        message = f"{call} called fit {len(calls)} times, expected once for each of 4 networks."
         calls.clear()
         with contextlib.suppress(Exception):
-            fresh_copy(lesson).run_ablation(fit, [8], [0])
-        raise Wrong(message, "it keeps what an earlier call gave" if len(calls) == 2 else None)
-    if sorted(map(str, calls)) != ["plain", "residual"]:
+            fresh_copy(lesson).run_ablation(fit, [8], [0, 1])
+        raise Wrong(message, "it keeps what an earlier call gave" if len(calls) == 4 else None)
+    if sorted(map(str, calls)) != ["plain", "plain", "residual", "residual"]:
         raise Wrong(
             f"{call} called fit with the kinds {calls}, expected 'plain' and 'residual': the "
             "arguments are network, kind, depth, seed."
         )
-    for key in (("plain", 8, 0), ("residual", 8, 0)):
+    for key in itertools.product(("plain", "residual"), [8], [0, 1]):
         if key not in histories:
             raise Wrong(
                 f"{call} has no key {key}; its keys are {list(histories)}. A key is (kind, depth, "
@@ -1345,19 +1352,34 @@ def test_ablation_gives_each_kind_its_network(lesson):
                 f"{call}: {len(others)} of the {len(skips)} blocks in the {kind} network of depth "
                 f"{depth} have skip={others[0]!r}, expected {expected} for all."
             )
-        convs = [weight for weight in fit.weights[kind, depth, seed] if weight.ndim == 4]
-        check_sizes(fit.weights[kind, depth, seed], f"{call}: the {kind} network of depth {depth}")
-        blocks = (len(convs) - 1) // 2
-        expected_blocks = (depth - 2) // 2
-        if blocks != expected_blocks:
-            raise Wrong(
-                f"{call}: the network of depth {depth} has {blocks} blocks, "
-                f"expected {expected_blocks}."
-            )
+        weights = fit.weights[kind, depth, seed]
+        check_sizes(weights, depth, f"{call}: the {kind} network of depth {depth}")
 
 
-def check_sizes(weights, what):
-    """Raise Wrong unless a network has the width and the classes that build_network gives it."""
+@pytest.mark.task("2.3")
+def test_ablation_of_networks_as_deep_as_the_papers(lesson):
+    call = "run_ablation(fit, [56, 110], [0])"
+    weights = {}
+
+    def fit(network, kind, depth, seed):
+        weights[kind, depth] = list(network.state_dict().values())
+        return []
+
+    with calling(call):
+        lesson.run_ablation(fit, [56, 110], [0])
+    for kind, depth in itertools.product(("plain", "residual"), (56, 110)):
+        if (kind, depth) not in weights:
+            raise Wrong(f"{call} does not call fit for the {kind} network of depth {depth}.")
+        what = f"{call}: the {kind} network of depth {depth}"
+        check_sizes(weights[kind, depth], depth, what)
+
+
+def check_sizes(weights, depth, what):
+    """Raise Wrong unless a network has as many blocks, the width and the classes that it should."""
+    blocks = (sum(weight.ndim == 4 for weight in weights) - 1) // 2
+    expected_blocks = (depth - 2) // 2
+    if blocks != expected_blocks:
+        raise Wrong(f"{what} has {blocks} blocks, expected {expected_blocks}.")
     matrices = [weight for weight in weights if weight.ndim in (2, 4)]
     width = len(matrices[0])
     if width != WIDTHS[0]:
@@ -1802,6 +1824,7 @@ def test_degradation_by_hand(lesson, final, expected):
     cause = (
         wrong_ends(lesson, final, expected)
         or degradation_mistake(final, values)
+        or wrong_depths(final, values)
         or wrong_places(lesson, final, expected)
         or wrong_factor(values, expected)
     )
@@ -1853,14 +1876,42 @@ def is_degradation(lesson, histories, expected):
 
 
 def wrong_places(lesson, final, expected):
-    """That degradation is right where the keys are sorted, in words, or None."""
+    """That degradation is right where the keys are in another order, in words, or None."""
     histories = dict(sorted(made_up(final).items()))
     if is_degradation(lesson, histories, expected):
         return (
             "with the keys in order it is right; they come in any order, so go by what each key "
             "says (itertools.groupby wants them sorted)"
         )
+    for places in itertools.permutations(range(3)):
+        in_places = sorted(histories, key=lambda key: [key[place] for place in places])
+        reordered = {key: histories[key] for key in in_places}
+        if is_degradation(lesson, reordered, expected):
+            return (
+                "with the keys in another order it is right; they come in any order, so look each "
+                "loss up by its key"
+            )
     return None
+
+
+def wrong_depths(final, values):
+    """Which other depths degradation compares, in words, or None."""
+    depths = sorted({depth for _, depth, _ in final})
+    means = {}
+    for kind in values:
+        for depth in depths:
+            losses = [loss for key, loss in final.items() if key[:2] == (kind, depth)]
+            means[kind, depth] = mean(losses)
+    ends = f"take the deepest, {depths[-1]}, and the shallowest, {depths[0]}"
+    for deep, shallow in itertools.permutations(depths, 2):
+        gaps = {kind: means[kind, deep] - means[kind, shallow] for kind in values}
+        if all(is_near(values[kind], gaps[kind]) for kind in values):
+            return f"it is the loss of {deep} layers minus that of {shallow}; {ends}"
+    for kind, value in values.items():
+        deeper = [means[kind, depth] for depth in depths[1:]]
+        if not is_near(value, mean(deeper) - means[kind, depths[0]]):
+            return None
+    return f"it is the mean over all depths but {depths[0]}, minus that one; {ends}"
 
 
 def wrong_factor(values, expected):
@@ -2236,6 +2287,13 @@ def wrong_weights(lesioned, original, index):
                     "its shortcut there, which has none"
                 )
             return f"the weights of {name} are not the network's; put its own parts together again"
+    known = list(original.buffers())
+    for name, buffer in lesioned.named_buffers():
+        if not any(equal(buffer, other) for other in known):
+            return (
+                f"{name} is not what it is in the network; all parts but the block stay as they "
+                "are, running statistics, too"
+            )
     return None
 
 
@@ -2262,8 +2320,13 @@ def wrong_place(lesioned, original, x, index):
 
 def check_form(lesioned, blocks, call):
     """Raise Wrong unless a network is nn.Sequential(stem, blocks, head) with so many blocks."""
+    if not isinstance(lesioned, nn.Sequential):
+        raise Wrong(
+            f"{call} returned a {type(lesioned).__name__}, expected an nn.Sequential(stem, blocks, "
+            "head), as the network is."
+        )
     parts = list(lesioned.children())
-    if len(parts) != 3 or not isinstance(lesioned, nn.Sequential):
+    if len(parts) != 3:
         raise Wrong(
             f"{call} has {len(parts)} parts, expected 3, as the network has: "
             "nn.Sequential(stem, blocks, head)."

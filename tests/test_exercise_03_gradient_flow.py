@@ -517,6 +517,22 @@ def test_signal_norms_are_autograds(lesson, skip, batch_norm, training):
     check_norms(lesson, "3.2", network, what)
 
 
+@pytest.mark.task("3.2")
+def test_signal_norms_of_as_many_blocks_as_there_are(lesson):
+    network = lesson.build_network(62, True, width=4, num_classes=CLASSES)
+    check_norms(lesson, "3.2", network, "signal_norms(model, images, labels) of 30 blocks")
+
+
+@pytest.mark.task("3.2")
+def test_signal_norms_of_blocks_of_another_class(lesson):
+    network = make_network(lesson)
+    blocks = [nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.Tanh()) for _ in range(3)]
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, CLASSES))
+    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Sequential(*blocks), head)
+    what = "signal_norms(model, images, labels) of 3 blocks that are no Block but nn.Sequential"
+    check_norms(lesson, "3.2", network, what)
+
+
 def other_points(network, batch):
     """What signal_norms gives for too many or too few tensors."""
     gradients = block_gradients(network, *batch)
@@ -1543,8 +1559,9 @@ def tiny_gradients_cause(got, of_larger, is_larger_right):
 
 
 @pytest.mark.task("3.4")
-@pytest.mark.parametrize("dead", [COUNT, 1], ids=["all images", "one image"])
-def test_correlation_is_nan_if_a_gradient_is_zero(lesson, dead):
+@pytest.mark.parametrize("dead", [COUNT, 1], ids=["all", "one"])
+@pytest.mark.parametrize("where", ["images", "neighbours"])
+def test_correlation_is_nan_if_a_gradient_is_zero(lesson, where, dead):
     images, _ = make_batch()
     images = images.abs()
     neighbours = images + 0.1
@@ -1553,7 +1570,7 @@ def test_correlation_is_nan_if_a_gradient_is_zero(lesson, dead):
     with torch.no_grad():
         hidden.weight.fill_(0.1)
         hidden.bias.zero_()
-        images[:dead] *= -1  # the ReLUs let nothing through
+        (images if where == "images" else neighbours)[:dead] *= -1  # no ReLU lets anything through
     what = "gradient_correlation(model, images, neighbours)"
     got = correlate(lesson, network, images, neighbours, what)
     if math.isnan(got):
@@ -1568,7 +1585,7 @@ def test_correlation_is_nan_if_a_gradient_is_zero(lesson, dead):
     elif not any(math.isclose(got, known, abs_tol=1e-5) for known in (0, 1, 1 - dead / COUNT)):
         cause = None  # all other cosine similarities are 1
     raise Wrong(
-        f"{what} is {got:.5f} where the gradient of {dead} of {COUNT} images is 0, expected NaN.",
+        f"{what} is {got:.5f} where the gradient at {dead} of {COUNT} {where} is 0, expected NaN.",
         cause,
     )
 

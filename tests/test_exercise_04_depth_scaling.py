@@ -1510,10 +1510,9 @@ def test_counting_leaves_no_trace(lesson, training):
     disturb(model)
     model.tokens.training = training
     norm.training = not training
-    before = Everything(model)
     images = []
     watch = model.register_forward_pre_hook(lambda model, inputs: images.append(inputs[0].clone()))
-    before.hooks[""]["_forward_pre_hooks"] = list(model._forward_pre_hooks.values())
+    before = Everything(model)
     what = "count_macs(model)"
     with calling(what):
         counts = [whole_number(lesson.count_macs(model), what) for _ in range(2)]
@@ -1649,6 +1648,23 @@ def test_macs_of_a_model_that_has_grown(lesson):
     check_macs(lesson, model, size, "a model of two convolutions")
     model.append(nn.Conv2d(4, 7, 1))
     check_macs(lesson, model, size, "the same model with a third convolution")
+
+
+class OnRows(nn.Module):
+    """A linear layer on an image's positions, (positions, channels), without a batch dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 7)
+
+    def forward(self, x):
+        return self.linear(x[0].flatten(1).T)
+
+
+@pytest.mark.task("4.3")
+def test_macs_of_a_linear_layer_on_every_position(lesson):
+    what = "a linear layer whose input is (positions, channels)"
+    check_macs(lesson, OnRows(), (3, 9, 12), what)
 
 
 # Task 4.4
@@ -1880,6 +1896,16 @@ def test_sweep_trains_every_depth_from_every_seed(lesson):
                     f"{call}: the convolutions, or some of them, are not drawn by initialise. "
                     "Say network.apply(initialise)."
                 )
+
+
+@pytest.mark.task("4.4")
+def test_sweep_of_bottlenecks(lesson):
+    _, weights, call = sweep(lesson, depths=(50, 101), seeds=(3,))
+    for depth, _ in weights:
+        convs = [weight for weight in weights[depth, 3] if weight.ndim == 4]
+        stem = next(conv for conv in convs if conv.shape[1] == 3)
+        if len(stem) != 4:
+            raise Wrong(f"{call}: ResNet-{depth}'s width is {len(stem)}, expected 4. Pass it on.")
 
 
 @pytest.mark.task("4.4")

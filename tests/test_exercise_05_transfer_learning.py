@@ -809,6 +809,47 @@ def test_frozen_batch_norms_use_the_numbers_that_they_have_now(lesson):
 
 
 @pytest.mark.task("5.2")
+def test_a_copy_of_a_frozen_model_computes_with_its_own_numbers(lesson):
+    model = frozen(lesson)
+    other = make_model(training=False)
+    what = "copy.deepcopy(model) after freeze_backbone(model), its batch norms changed,"
+    with calling(what), torch.no_grad():
+        copied = copy.deepcopy(model)
+        for norm in (*norms_of(copied), *norms_of(other)):
+            for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                tensor.mul_(1.5)
+        got = copied(make_images(2))
+        of_original = model(make_images(2))
+        expected = other(make_images(2))
+    if is_close(got, expected, 1e-4):
+        return
+    cause = None
+    if is_close(got, of_original, 1e-4):
+        cause = (
+            "it computes with the original's numbers; a lambda or a closure that holds a batch "
+            "norm is not copied with the model. The script copies models"
+        )
+    raise Wrong(f"{what} gives other logits than an untouched model with these numbers.", cause)
+
+
+@pytest.mark.task("5.2")
+def test_statistics_stay_from_now_on(lesson):
+    model = make_model(training=True)
+    with calling("freeze_backbone(model)"):
+        lesson.freeze_backbone(model)
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    what = "model(images) right after freeze_backbone(model), of a model in train mode,"
+    with calling(what), torch.no_grad():
+        model(make_images(2))
+    for name, value in model.named_buffers():
+        if not equal(value, before[name]):
+            raise Wrong(
+                f"{what} moves {name}. Batch norms behave as in eval mode from now on, and not "
+                "only after the next model.train()."
+            )
+
+
+@pytest.mark.task("5.2")
 def test_freezing_twice_is_freezing_once(lesson):
     model = frozen(lesson)
     model.layer4.requires_grad_(True)
@@ -2020,6 +2061,23 @@ def test_groups_are_those_of_the_model_as_it_is_now(lesson):
 def grouped_ids(groups):
     """The ids of all tensors in these groups."""
     return {id(parameter) for group in groups for parameter in group["params"]}
+
+
+@pytest.mark.task("5.4")
+def test_parameters_of_equal_values_are_all_in_groups(lesson):
+    model = make_model()
+    with torch.no_grad():
+        for norm in norms_of(model):  # as in a new network
+            norm.weight.fill_(1)
+            norm.bias.zero_()
+    call = "parameter_groups(model, 0.1, 0.5) of a model with new batch norms"
+    grouped = grouped_ids(groups_of(lesson, model, 0.1, 0.5, call))
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in grouped:
+            raise Wrong(
+                f"{call} has {name} in no group. Parameters of equal values are different ones all "
+                "the same: tell them apart by id, or with is."
+            )
 
 
 @pytest.mark.task("5.4")

@@ -88,8 +88,12 @@ def hooks_of_tensor(tensor):
 
 
 def hook_tables(module):
-    """The dicts that hold a module's hooks, by kind; the handles of hooks point to them."""
-    return {name: id(value) for name, value in vars(module).items() if name.endswith("_hooks")}
+    """The dicts that hold a module's hooks, and their keys: what the handles of hooks point to."""
+    tables = {}
+    for name, value in vars(module).items():
+        if name.endswith("_hooks"):
+            tables[name] = (id(value), set(value))
+    return tables
 
 
 def hooks_everywhere():
@@ -199,9 +203,10 @@ class Everything:
             self.compare_hooks(self.hooks[name], hooks_of(module), f"{what}: {part(name)}")
             if hook_tables(module) != self.hook_tables[name]:
                 raise Wrong(
-                    f"{what} puts another dict in the place of the hooks of {part(name)}: then the "
-                    "handles that others have no longer remove their hooks. Leave torch's private "
-                    "attributes alone, and call remove() on the handles of your own."
+                    f"{what} puts the hooks of {part(name)} into another dict, or registers them "
+                    "anew: then the handles that others have no longer remove their hooks. Leave "
+                    "torch's private attributes alone, and call remove() on the handles of your "
+                    "own."
                 )
         if hooks_everywhere() != self.global_hooks:
             for name, hooks in vars(nn.modules.module).items():

@@ -434,9 +434,9 @@ def ran_twice(model, ops, op, value):
             "what it gives."
         )
     kind = KINDS[op.kind]
-    if earlier.kind == op.kind and earlier.weight is not op.weight:
-        name = next(name for name, own in tensors(op).items() if own is value)
-        return f"has two {kind}s with the same {name}. Each needs its own."
+    shared = [name for name, own in tensors(op).items() if own is tensors(earlier).get(name)]
+    if earlier.kind == op.kind and len(shared) < len(tensors(op)):
+        return f"has two {kind}s with the same {' and '.join(shared)}. Each needs its own."
     sizes = [len(run.input) for run in runs]
     batch_size = max(len(other.input) for other in ops if other.kind in KINDS)
     if sum(sizes) == batch_size:
