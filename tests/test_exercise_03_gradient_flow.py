@@ -268,6 +268,18 @@ def weight_mistakes(network, batch):
         """The norms for another loss, a function of logits and labels."""
         return norms_for(network, batch, conv_weights, loss=loss)
 
+    def norms_with_biases():
+        """The norms of the gradients of each convolution's weight and bias together."""
+
+        def biases(twin):
+            return [conv.bias for conv in convolutions_of(twin) if conv.bias is not None]
+
+        of_biases = iter(norms_for(network, batch, biases))
+        return [
+            value if conv.bias is None else math.hypot(value, next(of_biases))
+            for value, conv in zip(norms, convolutions_of(network))
+        ]
+
     def mean_norms_of_images():
         """The mean over the images of the norms of each image's own loss."""
         rows = []
@@ -303,6 +315,11 @@ def weight_mistakes(network, batch):
         "the norms are those of the weights, not of their gradients": norms_of_weights,
         "it is the mean of the images' norms; take one norm of the whole gradient": lambda: (
             mean_norms_of_images()
+        ),
+        "a convolution's bias is in its norm, too; take the gradient of its weight alone": (
+            norms_with_biases
+            if any(conv.bias is not None for conv in convolutions_of(network))
+            else math.nan
         ),
         "the model is in eval mode; the loss is that of train mode": in_eval_mode,
         "the loss is summed over the images, not averaged": [COUNT * norm for norm in norms],
@@ -415,7 +432,13 @@ def check_norms(lesson, task, network, what):
     try:
         got = measured(lesson, task, network, given, what)
     except Wrong as wrong:
-        raise wrong.because(classes_cause(lesson, task, untouched, given)) from None
+        cause = classes_cause(lesson, task, untouched, given)
+        if "not have been used in the graph" in str(wrong):
+            cause = (
+                "a tensor of an earlier call is still there; make the list or dict inside the "
+                "function"
+            )
+        raise wrong.because(cause) from None
     if agree(got, expected):
         return
     for (name, weight), before in zip(network.named_parameters(), untouched.parameters()):
@@ -544,8 +567,10 @@ def other_points(network, batch):
     return {
         "the stem's output is among them; take the blocks' only": euclid(gradients),
         "the last block is left out": euclid(gradients[1:-1]),
-        "there is one for each shape of output, as in a dict whose keys are shapes; "
-        "a later block's takes the place of an earlier one's": euclid(last_by_shape.values()),
+        "there is one for each shape of output, its last block's: other blocks are not caught, or "
+        "a later one takes the place of an earlier one, as in a dict": euclid(
+            last_by_shape.values()
+        ),
         "the head's output is among them; take the blocks' only": of(
             lambda twin: [*twin[1], twin[2]]
         ),
@@ -597,6 +622,18 @@ def signal_mistakes(network, batch):
     in_eval_mode = block_gradients(network, *batch, training=False)
     of_summed_logits = block_gradients(network, *batch, loss=lambda logits, labels: logits.sum())
 
+    def with_stem_in_its_own_mode():
+        """The norms if all but the stem is in train mode."""
+        images, labels = batch
+        twin = copy.deepcopy(network).train()
+        for module, own in zip(twin[0].modules(), network[0].modules()):
+            module.training = own.training
+        points = []
+        for block in twin[1]:
+            block.register_forward_hook(lambda block, inputs, output: points.append(output))
+        loss = F.cross_entropy(twin(images), labels)
+        return euclid(torch.autograd.grad(loss, points))
+
     def of_branches():
         return inner_gradients(network, *batch, lambda twin: [block.branch for block in twin[1]])
 
@@ -616,6 +653,9 @@ def signal_mistakes(network, batch):
             ::-1
         ],
         "the norms are sorted by size; they belong in the order of the blocks": sorted(norms),
+        "the stem runs in its own mode; undisturbed(model, training=True) is for all of it": (
+            math.nan if network[0].training else with_stem_in_its_own_mode
+        ),
         "they are the gradients at the blocks' inputs, not at their outputs": norms_at_inputs,
         "they are the gradients at the blocks' inputs, from the last block to the first; "
         "a backward hook's grad_output is the gradient at the output": norms_at_inputs[::-1],
@@ -864,6 +904,9 @@ def change_mistakes(values):
         "large norms weigh more in the fit; in this one all count alike": (
             lambda: exp(slope_through(points, [exp(y) for _, y in points]))
         ),
+        "large norms weigh more in the fit, by their square roots; in this one all count alike": (
+            lambda: exp(slope_through(points, [exp(y / 2) for _, y in points]))
+        ),
         "large norms weigh more in the fit, by their squares, as with np.polyfit's w=norms; "
         "in this one all count alike": (
             lambda: exp(slope_through(points, [exp(2 * y) for _, y in points]))
@@ -881,6 +924,15 @@ def change_mistakes(values):
         "the number of norms counts those that are left out": lambda: exp(
             (length * sum(x * y for x, y in points) - x_sum * sum(logarithms))
             / (length * sum(x * x for x, _ in points) - x_sum**2)
+        ),
+        "the sum of squares of the places counts those of norms that are left out": lambda: exp(
+            sum((x - x_sum / len(points)) * y for x, y in points)
+            / sum((x - x_sum / len(points)) ** 2 for x in range(length))
+        ),
+        "an infinite norm counts as the largest float, which np.nan_to_num makes of it": (
+            lambda: exp(
+                fitted([sys.float_info.max if value == math.inf else value for value in values])
+            )
         ),
         "the places' mean and sum of squares count those of norms that are left out": lambda: exp(
             sum(x * (y - y_mean) for x, y in zip(places, logarithms)) / squares_of_all
@@ -913,7 +965,7 @@ def change_mistakes(values):
         "it is the mean of the ratios, not a line through the logarithms": (
             sum(ratios) / len(ratios)
         ),
-        "it uses only the first and the last norm, not all of them": (
+        "only the first and the last norm count, as in the mean of all steps; fit a line": (
             whole_change ** (1 / len(ratios))
         ),
         "it divides by the number of norms; there is one step fewer": (
@@ -2337,7 +2389,7 @@ def test_recording_is_a_training_with_the_norms_of_every_step(lesson, make_optim
                 f"batch norm's statistics move {moves} times in {STEPS} batches; "
                 "one forward pass in train mode per batch is enough"
             )
-        cause = cause or advice(step_cause(seen))
+        cause = cause or advice(step_cause(seen)) or advice(clip_cause(seen, rows))
         raise Wrong(
             f"{what}: afterwards the model's {part} ({name}) are not those of {STEPS} steps, "
             f"one per batch.{cause}"
@@ -2350,7 +2402,9 @@ AS_IT_CAME = "the model trains in the modes that it came with; call model.train(
 
 def watch(network, optimizer):
     """What goes on in a training: it fills with every forward pass and every step."""
-    seen = SimpleNamespace(sizes=[], settings=[settings_of(optimizer)], without_gradient=[])
+    seen = SimpleNamespace(
+        sizes=[], settings=[settings_of(optimizer)], without_gradient=[], norms=[]
+    )
 
     def see_batch(module, inputs):
         seen.sizes.extend(map(len, inputs))
@@ -2361,7 +2415,12 @@ def watch(network, optimizer):
             if parameter.grad is None:
                 seen.without_gradient.append(name)
 
+    def see_gradients(optimizer, args, options):
+        gradients = [weight.grad for weight in conv_weights(network)]
+        seen.norms.append([] if None in gradients else euclid(gradients))
+
     network[0].register_forward_pre_hook(see_batch)
+    optimizer.register_step_pre_hook(see_gradients)
     optimizer.register_step_post_hook(see_step)
     return seen
 
@@ -2388,6 +2447,18 @@ def step_cause(seen):
             f"{seen.without_gradient[0]} has no gradient when the optimizer takes its step; "
             "backward() gives one to every parameter, and none is cleared before the step"
         )
+    return None
+
+
+def clip_cause(seen, rows):
+    """That the gradients of a step are those of its row, times one factor, in words, or None."""
+    for at_step, row in zip(seen.norms, rows):
+        ratios = [norm / before for norm, before in zip(at_step, row) if before]
+        if ratios and max(ratios) < 0.999 and max(ratios) - min(ratios) < 1e-3:
+            return (
+                f"before a step all gradients are scaled by {ratios[0]:.3g}, as clip_grad_norm_ "
+                "does; take the steps with the gradients as they are"
+            )
     return None
 
 
