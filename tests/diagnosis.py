@@ -575,6 +575,10 @@ BOTTLENECK_MISTAKES = ADDITION_MISTAKES | {
     "the ReLU after the 3x3 convolution's batch norm is missing": (
         lambda p: (p.without_second_relu + p.shortcut).relu()
     ),
+    "no ReLU follows the first batch norm, and one follows the last, before the addition; the "
+    "ReLUs belong after the first two": (
+        lambda p: (p.without_first_relu.relu() + p.shortcut).relu()
+    ),
     "both ReLUs inside the branch are missing": (
         lambda p: (p.without_both_relus + p.shortcut).relu()
     ),

@@ -2176,10 +2176,22 @@ def test_weights_do_not_depend_on_the_other_runs(lesson):
                 "the same run; take the seed itself"
             )
         raise Wrong(
-            f"{call}: {key} starts from other weights than in a sweep over other seeds. "
-            "They depend on this depth and seed only.",
+            f"{call}: {key} starts from other weights than in a sweep over other "
+            f"{what_decides(lesson, key, weights[key])}. They depend on this depth and seed only.",
             cause,
         )
+
+
+def what_decides(lesson, key, weights):
+    """Whether the other depths or the other seeds decide from which weights a run starts."""
+    for words, depths, seeds in (
+        ("depths", [34, 10], SWEPT_SEEDS),
+        ("seeds", SWEPT_DEPTHS, range(5, 7)),
+    ):
+        _, weights_there, _ = sweep(lesson, depths=depths, seeds=seeds)
+        if not all_equal(weights_there[key], weights):
+            return words
+    return "depths and seeds"
 
 
 # Task 4.5
