@@ -68,6 +68,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--data-dir", default=ROOT / "data", metavar="DIR", help="where CIFAR-10 is, if you have it"
     )
+    group.addoption("--task", choices=TASKS, metavar="N.M", help="run the tests of one task alone")
     group.addoption(
         "--draw", type=int, default=0, metavar="N", help="which random inputs; each N gives others"
     )
@@ -527,6 +528,8 @@ def write_row(terminalreporter, task, results, total):
     if worst == "wrong":
         broken = "cannot be imported" in remark
         remark = "wrong, see above" + ("" if broken else f"; hints: EXERCISES.md, {task}")
+        if len(results) < total:
+            remark += f" ({total - len(results)} tests not run)"
     count = f"{passed:>2} of {total:<2} tests pass"
     terminalreporter.write_line(
         f"{task}  {TASKS.get(task, ''):<22} {count}   {remark}",
@@ -563,6 +566,11 @@ def pytest_collection_modifyitems(config, items):
         if takes_lesson and item.get_closest_marker("task") is None:
             raise pytest.UsageError(f"{item.nodeid}: says no @pytest.mark.task")
     items.sort(key=place)
+    wanted = config.getoption("--task")
+    if wanted:
+        others = [item for item in items if place(item)[1] != wanted]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if place(item)[1] == wanted]
     all_have_tasks = all(item.get_closest_marker("task") for item in items)
     if config.getoption("tbstyle", None) == "auto" and all_have_tasks:
         config.option.tbstyle = "no"  # to write tracebacks that nobody sees takes long

@@ -155,7 +155,10 @@ def check_lets_errors_through(what, call, failure):
                     "through: catch none."
                 ) from None
             raise
-    raise Wrong(f"{what} raises nothing. Catch no errors: let them come through.")
+    raise Wrong(
+        f"{what} raises nothing. Let the errors of what you call come through: catch none, and "
+        "leave no call out."
+    )
 
 
 def lesson_lines(error):

@@ -1075,7 +1075,7 @@ def rigged_batches(sizes, correct, seed=0):
         yield images, labels
 
 
-class Noted(Once):
+class OwnBatches(Once):
     """Batches that come once, and copies of those that have come."""
 
     def __init__(self, batches):
@@ -1097,7 +1097,7 @@ def call_accuracy(lesson, sizes, correct, rigged=None):
         f"accuracy(model, batches of {listed(sizes)} images, "
         f"of which it classifies {listed(correct)} correctly)"
     )
-    batches = Noted(rigged_batches(sizes, correct))
+    batches = OwnBatches(rigged_batches(sizes, correct))
     before = Everything(model)
     try:
         with calling(what):
@@ -1627,7 +1627,7 @@ def test_accuracy_of_many_images_with_logits_in_float16(lesson):
     correct = (torch.zeros(1, 3, 2, 2), torch.tensor([3]))
     incorrect = (torch.zeros(1, 3, 2, 2), torch.tensor([5]))
     what = "accuracy(model, 4,000 batches of 1 image, of which 3,000 are correct, float16 logits)"
-    batches = Noted([incorrect] * 1000 + [correct] * 3000)
+    batches = OwnBatches([incorrect] * 1000 + [correct] * 3000)
     with calling(what):
         value = number(lesson.accuracy(Constant(logits), batches), what)
 
