@@ -23,7 +23,17 @@ VARIANTS = [
     torch.use_deterministic_algorithms(True, warn_only=True)
 """,
         ),
-        edit("torch.manual_seed(seed)\n        network", "seed_everything(seed)\n        network"),
+        hole(
+            "run_ablation",
+            """
+            histories = {}
+            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+                seed_everything(seed)
+                network = build_network(depth, skip=kind == "residual").apply(initialise)
+                histories[kind, depth, seed] = fit(network, kind, depth, seed)
+            return histories
+            """,
+        ),
     ),
     wrong(
         "2.1",
@@ -212,10 +222,15 @@ def run""",
         "2.3",
         "seed once b",
         "start from different weights. Call torch.manual_seed",
-        edit(
-            """        torch.manual_seed(seed)
-        network = build""",
-            "        network = build",
+        hole(
+            "run_ablation",
+            """
+            histories = {}
+            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+                network = build_network(depth, skip=kind == "residual").apply(initialise)
+                histories[kind, depth, seed] = fit(network, kind, depth, seed)
+            return histories
+            """,
         ),
     ),
     wrong(
@@ -233,13 +248,33 @@ def run""",
         "2.3",
         "swapped",
         "the plain network was built with skip=True",
-        edit('skip=kind == "residual")', 'skip=kind == "plain")'),
+        hole(
+            "run_ablation",
+            """
+            histories = {}
+            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+                torch.manual_seed(seed)
+                network = build_network(depth, skip=kind == "plain").apply(initialise)
+                histories[kind, depth, seed] = fit(network, kind, depth, seed)
+            return histories
+            """,
+        ),
     ),
     wrong(
         "2.3",
         "same depth",
         "the network of depth",
-        edit("build_network(depth, skip=kind", "build_network(depths[0], skip=kind"),
+        hole(
+            "run_ablation",
+            """
+            histories = {}
+            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+                torch.manual_seed(seed)
+                network = build_network(depths[0], skip=kind == "residual").apply(initialise)
+                histories[kind, depth, seed] = fit(network, kind, depth, seed)
+            return histories
+            """,
+        ),
     ),
     wrong(
         "2.3",
@@ -251,11 +286,16 @@ def run""",
         "2.3",
         "fixed seed",
         "give the same weights. Seed torch with the seed of the run",
-        edit(
-            """torch.manual_seed(seed)
-        network""",
-            """torch.manual_seed(0)
-        network""",
+        hole(
+            "run_ablation",
+            """
+            histories = {}
+            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+                torch.manual_seed(0)
+                network = build_network(depth, skip=kind == "residual").apply(initialise)
+                histories[kind, depth, seed] = fit(network, kind, depth, seed)
+            return histories
+            """,
         ),
     ),
     wrong(
@@ -304,25 +344,49 @@ def run""",
         "2.5",
         "all",
         "no block is missing",
-        edit("kept = [block.shortcut if i == index else block", "kept = [block"),
+        hole(
+            "without_block",
+            """
+            kept = [block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
+        ),
     ),
     wrong(
-        "2.5", "offby", "blocks count from 0", edit("if i == index else", "if i == index - 1 else")
+        "2.5",
+        "offby",
+        "blocks count from 0",
+        hole(
+            "without_block",
+            """
+            kept = [block.shortcut if i == index - 1 else block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
+        ),
     ),
     wrong(
         "2.5",
         "drop",
         "has 5 parts, expected 6",
-        edit(
-            "kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]",
-            "kept = [block for i, block in enumerate(blocks) if i != index]",
+        hole(
+            "without_block",
+            """
+            kept = [block for i, block in enumerate(blocks) if i != index]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
         ),
     ),
     wrong(
         "2.5",
         "identity",
         "place outputs (2, 4, 16, 16), expected (2, 8, 8, 8)",
-        edit("block.shortcut if i == index", "nn.Identity() if i == index"),
+        hole(
+            "without_block",
+            """
+            kept = [nn.Identity() if i == index else block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
+        ),
     ),
     wrong(
         "2.5",
@@ -337,11 +401,14 @@ return network""",
     right(
         "2.5",
         "copy",
-        edit(
-            "    kept = [block.shortcut",
-            """    import copy
-    stem = copy.deepcopy(stem)
-    kept = [block.shortcut""",
+        hole(
+            "without_block",
+            """
+            import copy
+            stem = copy.deepcopy(stem)
+            kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
         ),
     ),
     right(
@@ -464,19 +531,20 @@ return F.relu(out + torch.cat([kept, zeros], dim=1))""",
     right(
         "2.3",
         "loops",
-        edit(
-            """    for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
-        torch.manual_seed(seed)
-        network = build_network(depth, skip=kind == "residual").apply(initialise)
-        histories[kind, depth, seed] = fit(network, kind, depth, seed)""",
-            """    for kind in ['residual', 'plain']:
-        for depth in depths:
-            for seed in seeds:
-                torch.manual_seed(seed)
-                net = build_network(depth, kind == 'residual')
-                for m in net.modules():
-                    initialise(m)
-                histories[(kind, depth, seed)] = fit(net, kind, depth, seed)""",
+        hole(
+            "run_ablation",
+            """
+            histories = {}
+            for kind in ['residual', 'plain']:
+                for depth in depths:
+                    for seed in seeds:
+                        torch.manual_seed(seed)
+                        net = build_network(depth, kind == 'residual')
+                        for m in net.modules():
+                            initialise(m)
+                        histories[(kind, depth, seed)] = fit(net, kind, depth, seed)
+            return histories
+            """,
         ),
     ),
     wrong(
@@ -503,23 +571,25 @@ return F.relu(out + torch.cat([kept, zeros], dim=1))""",
     right(
         "2.5",
         "list",
-        edit(
-            """    kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-""",
-            """    kept = list(blocks)
-    kept[index] = blocks[index].shortcut
-""",
+        hole(
+            "without_block",
+            """
+            kept = list(blocks)
+            kept[index] = blocks[index].shortcut
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
         ),
     ),
     right(
         "2.5",
         "setitem",
-        edit(
-            """    kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-""",
-            """    kept = nn.Sequential(*blocks)
-    kept[index] = kept[index].shortcut
-""",
+        hole(
+            "without_block",
+            """
+            kept = nn.Sequential(*blocks)
+            kept[index] = kept[index].shortcut
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
         ),
     ),
     right(
@@ -826,19 +896,34 @@ return histories""",
         "2.3",
         "switches only the first block",
         "5 of the 6 blocks",
-        edit(
-            """skip=kind == "residual").apply(initialise)
-""",
-            """skip=False).apply(initialise)
-        network[1][0].skip = kind == "residual"
-""",
+        hole(
+            "run_ablation",
+            """
+            histories = {}
+            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+                torch.manual_seed(seed)
+                network = build_network(depth, skip=False).apply(initialise)
+                network[1][0].skip = kind == "residual"
+                histories[kind, depth, seed] = fit(network, kind, depth, seed)
+            return histories
+            """,
         ),
     ),
     wrong(
         "2.3",
         "the kind as skip",
         "built with skip='plain', expected False",
-        edit('skip=kind == "residual")', "skip=kind)"),
+        hole(
+            "run_ablation",
+            """
+            histories = {}
+            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+                torch.manual_seed(seed)
+                network = build_network(depth, skip=kind).apply(initialise)
+                histories[kind, depth, seed] = fit(network, kind, depth, seed)
+            return histories
+            """,
+        ),
     ),
     wrong(
         "2.3",
@@ -984,24 +1069,26 @@ return {kind: mean(kind, 56) - mean(kind, 20) for kind in ("plain", "residual")}
         "2.5",
         "freezes the network",
         "changes requires_grad",
-        edit(
-            """kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-""",
-            """network.requires_grad_(False)
-    kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-""",
+        hole(
+            "without_block",
+            """
+            network.requires_grad_(False)
+            kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
         ),
     ),
     wrong(
         "2.5",
         "train mode",
         "leaves the model itself in train mode",
-        edit(
-            """kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-""",
-            """network.train()
-    kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-""",
+        hole(
+            "without_block",
+            """
+            network.train()
+            kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
         ),
     ),
     wrong(
@@ -1030,33 +1117,52 @@ return network""",
         "2.5",
         "name begins with the index",
         "all blocks whose names begin with 1 are missing",
-        edit(
-            """kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-""",
-            """kept = [
-        block.shortcut if name.startswith(str(index)) else block
-        for name, block in blocks.named_children()
-    ]
-""",
+        hole(
+            "without_block",
+            """
+            kept = [
+                block.shortcut if name.startswith(str(index)) else block
+                for name, block in blocks.named_children()
+            ]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
         ),
     ),
     wrong(
         "2.5",
         "up to the index",
         "all blocks up to block 2 are missing",
-        edit("if i == index else", "if i <= index else"),
+        hole(
+            "without_block",
+            """
+            kept = [block.shortcut if i <= index else block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
+        ),
     ),
     wrong(
         "2.5",
         "from the index on",
         "all blocks from block 2 on are missing",
-        edit("if i == index else", "if i >= index else"),
+        hole(
+            "without_block",
+            """
+            kept = [block.shortcut if i >= index else block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
+        ),
     ),
     wrong(
         "2.5",
         "all but one",
         "all blocks but block 2 are missing",
-        edit("if i == index else", "if i != index else"),
+        hole(
+            "without_block",
+            """
+            kept = [block.shortcut if i != index else block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
+        ),
     ),
     right(
         "2.2",
@@ -1094,7 +1200,17 @@ return network""",
     right(
         "2.3",
         "numbers for switches",
-        edit('skip=kind == "residual")', 'skip={"plain": 0, "residual": 1}[kind])'),
+        hole(
+            "run_ablation",
+            """
+            histories = {}
+            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+                torch.manual_seed(seed)
+                network = build_network(depth, skip={"plain": 0, "residual": 1}[kind]).apply(initialise)
+                histories[kind, depth, seed] = fit(network, kind, depth, seed)
+            return histories
+            """,
+        ),
     ),
     right(
         "2.3",
@@ -1952,10 +2068,13 @@ def run_ablation(fit, depths, seeds):
         "2.5",
         "blocks in the order of their names",
         "sorted as text, where '10' comes before '2'",
-        edit(
-            "    return nn.Sequential(stem, nn.Sequential(*kept), head)",
-            """    order = sorted(range(len(kept)), key=str)
-    return nn.Sequential(stem, nn.Sequential(*(kept[i] for i in order)), head)""",
+        hole(
+            "without_block",
+            """
+            kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+            order = sorted(range(len(kept)), key=str)
+            return nn.Sequential(stem, nn.Sequential(*(kept[i] for i in order)), head)
+            """,
         ),
     ),
     wrong(
@@ -2116,15 +2235,24 @@ return F.relu(out)""",
         return self.shortcut(x)
 """,
         ),
-        edit("kept = [block.shortcut if", "kept = [FixedShortcut(block.shortcut) if"),
+        hole(
+            "without_block",
+            """
+            kept = [FixedShortcut(block.shortcut) if i == index else block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
+        ),
     ),
     wrong(
         "2.5",
         "a ReLU after the shortcut",
         None,
-        edit(
-            "[block.shortcut if i == index else block",
-            "[nn.Sequential(block.shortcut, nn.ReLU()) if i == index else block",
+        hole(
+            "without_block",
+            """
+            kept = [nn.Sequential(block.shortcut, nn.ReLU()) if i == index else block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
         ),
     ),
     wrong(
@@ -2544,12 +2672,15 @@ return {
         "2.5",
         "fresh running statistics",
         "resets the running statistics of batch norms",
-        edit(
-            "    return nn.Sequential(stem, nn.Sequential(*kept), head)",
-            """    for part in network.modules():
-        if hasattr(part, "reset_running_stats"):
-            part.reset_running_stats()
-    return nn.Sequential(stem, nn.Sequential(*kept), head)""",
+        hole(
+            "without_block",
+            """
+            kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
+            for part in network.modules():
+                if hasattr(part, "reset_running_stats"):
+                    part.reset_running_stats()
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
         ),
     ),
     wrong(
@@ -2591,8 +2722,12 @@ return nn.Sequential(stem, nn.Sequential(*blocks), head)""",
         "2.5",
         "plain blocks stay",
         "no block is missing from the plain network",
-        edit(
-            "block.shortcut if i == index else", "block.shortcut if i == index and block.skip else"
+        hole(
+            "without_block",
+            """
+            kept = [block.shortcut if i == index and block.skip else block for i, block in enumerate(blocks)]
+            return nn.Sequential(stem, nn.Sequential(*kept), head)
+            """,
         ),
     ),
     wrong(
@@ -2852,6 +2987,186 @@ for kind in ("plain", "residual"):
     means = [final_loss(histories, kind, depth) for depth in depths]
     gaps[kind] = sum(max(0, b - a) for a, b in itertools.pairwise(means))
 return gaps""",
+        ),
+    ),
+    wrong(
+        "2.3",
+        "deep networks of half the width",
+        "depth 56 has the width 8",
+        definition(
+            "run_ablation",
+            """
+            def run_ablation(fit, depths, seeds):
+                histories = {}
+                for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+                    torch.manual_seed(seed)
+                    options = {"width": 8} if depth > 50 else {}
+                    network = build_network(depth, kind == "residual", **options)
+                    network.apply(initialise)
+                    histories[kind, depth, seed] = fit(network, kind, depth, seed)
+                return histories
+            """,
+        ),
+    ),
+    wrong(
+        "2.3",
+        "seeds after one that diverged left out",
+        "called fit 2 times, expected once for each of 4",
+        definition(
+            "run_ablation",
+            """
+            def run_ablation(fit, depths, seeds):
+                histories = {}
+                hopeless = set()
+                for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
+                    if (kind, depth) in hopeless:
+                        continue
+                    torch.manual_seed(seed)
+                    network = build_network(depth, skip=kind == "residual").apply(initialise)
+                    history = fit(network, kind, depth, seed)
+                    histories[kind, depth, seed] = history
+                    if isinstance(history, list) and history and math.isnan(history[-1].get("loss", 0)):
+                        hopeless.add((kind, depth))
+                return histories
+            """,
+        ),
+    ),
+    wrong(
+        "2.4",
+        "44 and 20 where they are there",
+        "it is the loss of 110 layers minus that of 20",
+        definition(
+            "degradation",
+            """
+            def degradation(histories):
+                depths = {depth for _, depth, _ in histories}
+                shallow = 20 if 20 in depths else min(depths)
+                deep = 44 if 44 in depths else max(depths)
+                return {
+                    kind: final_loss(histories, kind, deep) - final_loss(histories, kind, shallow)
+                    for kind in ("plain", "residual")
+                }
+            """,
+        ),
+    ),
+    wrong(
+        "2.4",
+        "the mean of all deeper ones",
+        "it is the mean over all depths but 14",
+        definition(
+            "degradation",
+            """
+            def degradation(histories):
+                shallowest = min(depth for _, depth, _ in histories)
+                gaps = {}
+                for kind in ("plain", "residual"):
+                    shallow = []
+                    deep = []
+                    for (other, depth, _), history in histories.items():
+                        if other == kind:
+                            (shallow if depth == shallowest else deep).append(history[-1]["loss"])
+                    gaps[kind] = sum(deep) / len(deep) - sum(shallow) / len(shallow)
+                return gaps
+            """,
+        ),
+    ),
+    wrong(
+        "2.4",
+        "losses by their place in the histories",
+        "look each loss up by its key",
+        definition(
+            "degradation",
+            """
+            def degradation(histories):
+                kinds = len({kind for kind, _, _ in histories})
+                depths = len({depth for _, depth, _ in histories})
+                finals = torch.tensor(
+                    [history[-1]["loss"] for history in histories.values()], dtype=torch.float64
+                )
+                table = finals.reshape(-1, depths, kinds).mean(dim=0)
+                plain, residual = (table[-1] - table[0]).tolist()
+                return {"plain": plain, "residual": residual}
+            """,
+        ),
+    ),
+    wrong(
+        "2.5",
+        "a class of its own",
+        "expected an nn.Sequential(stem, blocks, head)",
+        before(
+            "without_block",
+            """
+            class LesionedNetwork(nn.Module):
+                def __init__(self, network, index):
+                    super().__init__()
+                    self.stem, self.blocks, self.head = network
+                    self.index = index
+
+                def forward(self, images):
+                    features = self.stem(images)
+                    for i, block in enumerate(self.blocks):
+                        features = block.shortcut(features) if i == self.index else block(features)
+                    return self.head(features)
+            """,
+        ),
+        definition(
+            "without_block",
+            """
+            def without_block(network, index):
+                return LesionedNetwork(network, index)
+            """,
+        ),
+    ),
+    wrong(
+        "2.2",
+        "a stem with max pooling",
+        "the stem outputs (6, 6, 8)",
+        definition(
+            "build_network",
+            """
+            def build_network(depth, skip, width=16, num_classes=10):
+                if not is_6n_plus_2(depth):
+                    raise ValueError(f"depth {depth} is not 6n+2: take 8, 14, 20, 26, 32, 38 and so on")
+                stem = nn.Sequential(
+                    nn.Conv2d(3, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                    nn.MaxPool2d(3, stride=2, padding=1),
+                )
+                n = (depth - 2) // 6
+                blocks = nn.Sequential()
+                channels = width
+                for planes, stride in ((width, 1), (width * 2, 2), (width * 4, 2)):
+                    for stride in (stride, *[1] * (n - 1)):
+                        blocks.append(Block(channels, planes, stride, skip))
+                        channels = planes
+                head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+                return nn.Sequential(stem, blocks, head)
+            """,
+        ),
+    ),
+    wrong(
+        "2.5",
+        "running statistics of the copy reset",
+        "running statistics, too",
+        before(
+            "without_block",
+            """
+            import copy
+            """,
+        ),
+        definition(
+            "without_block",
+            """
+            def without_block(network, index):
+                lesioned = copy.deepcopy(network)
+                blocks = lesioned[1]
+                blocks[index] = blocks[index].shortcut
+                for module in blocks[index:].modules():
+                    if isinstance(module, nn.BatchNorm2d):
+                        module.reset_running_stats()
+                return lesioned
+            """,
         ),
     ),
 ]

@@ -5133,4 +5133,276 @@ for images, labels in batches:
 return torch.tensor([list(map(norm, row)) for row in rows])""",
         ),
     ),
+    wrong(
+        "3.2",
+        "others' hooks registered anew",
+        "registers them anew",
+        definition(
+            "signal_norms",
+            """
+            def signal_norms(model, images, labels):
+                blocks = list(model[1])
+                theirs = {block: list(block._forward_hooks.values()) for block in blocks}
+                outputs = []
+                for block in blocks:
+                    block._forward_hooks.clear()
+                    block.register_forward_hook(lambda m, i, o: outputs.append(o))
+                try:
+                    with undisturbed(model, training=True):
+                        loss = F.cross_entropy(model(images), labels)
+                finally:
+                    for block in blocks:
+                        block._forward_hooks.clear()
+                        for hook in theirs[block]:
+                            block.register_forward_hook(hook)
+                return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]
+            """,
+        ),
+    ),
+    wrong(
+        "3.2",
+        "blocks of its own class only",
+        "returned 0 numbers, expected 3",
+        definition(
+            "signal_norms",
+            """
+            def signal_norms(model, images, labels):
+                outputs = []
+                hooks = []
+                try:
+                    for module in model.modules():
+                        if isinstance(module, Block):
+                            hooks.append(module.register_forward_hook(lambda b, x, y: outputs.append(y)))
+                    with undisturbed(model, training=True):
+                        loss = F.cross_entropy(model(images), labels)
+                finally:
+                    for hook in hooks:
+                        hook.remove()
+                if not outputs:
+                    return []
+                return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]
+            """,
+        ),
+    ),
+    wrong(
+        "3.2",
+        "27 blocks only",
+        "returned 27 numbers, expected 30",
+        before(
+            "signal_norms",
+            """
+            BLOCKS = (DEPTHS["training"] - 2) // 2
+            """,
+        ),
+        definition(
+            "signal_norms",
+            """
+            def signal_norms(model, images, labels):
+                outputs = []
+                with contextlib.ExitStack() as stack:
+                    for block in itertools.islice(model[1], BLOCKS):
+                        handle = block.register_forward_hook(lambda m, i, o: outputs.append(o))
+                        stack.callback(handle.remove)
+                    with undisturbed(model, training=True):
+                        loss = F.cross_entropy(model(images), labels)
+                return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]
+            """,
+        ),
+    ),
+    wrong(
+        "3.4",
+        "zeros at the neighbours",
+        "of 6 neighbours is 0, expected NaN",
+        definition(
+            "gradient_correlation",
+            """
+            def gradient_correlation(model, images, neighbours):
+                gradients = []
+                for inputs in (images, neighbours):
+                    leaf = inputs.detach().clone().requires_grad_()
+                    with undisturbed(model, training=False):
+                        (gradient,) = torch.autograd.grad(model(leaf).sum(), leaf)
+                    gradients.append(gradient.flatten(1).cpu().double())
+                here, there = gradients
+                if (here.norm(dim=1) == 0).any():
+                    return math.nan
+                tiny = torch.finfo(torch.float64).tiny
+                cosines = (F.normalize(here, eps=tiny) * F.normalize(there, eps=tiny)).sum(dim=1)
+                return cosines.mean().item()
+            """,
+        ),
+    ),
+    wrong(
+        "3.1",
+        "weight and bias together",
+        "bias is in its norm, too",
+        definition(
+            "gradient_norms",
+            """
+            def gradient_norms(model, images, labels):
+                groups = [list(m.parameters()) for m in model.modules() if isinstance(m, nn.Conv2d)]
+                with undisturbed(model, training=True):
+                    loss = F.cross_entropy(model(images), labels)
+                norms = []
+                for group in groups:
+                    gradients = torch.autograd.grad(loss, group, retain_graph=True)
+                    norms.append(norm(torch.cat([gradient.flatten() for gradient in gradients])))
+                return norms
+            """,
+        ),
+    ),
+    wrong(
+        "3.2",
+        "a list that is never emptied",
+        "a tensor of an earlier call is still there",
+        before(
+            "signal_norms",
+            """
+            _CAUGHT = []
+
+
+            def _catch(block, inputs, output):
+                _CAUGHT.append(output)
+            """,
+        ),
+        definition(
+            "signal_norms",
+            """
+            def signal_norms(model, images, labels):
+                hooks = [block.register_forward_hook(_catch) for block in model[1]]
+                try:
+                    with undisturbed(model, training=True):
+                        loss = F.cross_entropy(model(images), labels)
+                finally:
+                    for hook in hooks:
+                        hook.remove()
+                return [norm(gradient) for gradient in torch.autograd.grad(loss, _CAUGHT)]
+            """,
+        ),
+    ),
+    wrong(
+        "3.2",
+        "the stem in its own mode",
+        "the stem runs in its own mode",
+        definition(
+            "signal_norms",
+            """
+            def signal_norms(model, images, labels):
+                stem, blocks, head = model
+                outputs = []
+                with undisturbed(blocks, training=True):
+                    x = stem(images)
+                    for block in blocks:
+                        x = block(x)
+                        outputs.append(x)
+                    loss = F.cross_entropy(head(x), labels)
+                return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]
+            """,
+        ),
+    ),
+    wrong(
+        "3.3",
+        "a sum of squares over all places",
+        "the sum of squares of the places counts those",
+        definition(
+            "change_per_layer",
+            """
+            def change_per_layer(norms):
+                points = [(i, math.log(v)) for i, v in enumerate(norms) if v > 0 and math.isfinite(v)]
+                if len(points) < 2:
+                    return math.nan
+                centre = statistics.fmean(i for i, _ in points)
+                numerator = sum((i - centre) * y for i, y in points)
+                denominator = sum((i - centre) ** 2 for i in range(len(norms)))
+                return math.exp(numerator / denominator)
+            """,
+        ),
+    ),
+    wrong(
+        "3.3",
+        "weights that are square roots",
+        "by their square roots",
+        before(
+            "change_per_layer",
+            """
+            import numpy as np
+            """,
+        ),
+        definition(
+            "change_per_layer",
+            """
+            def change_per_layer(norms):
+                points = [(i, float(v)) for i, v in enumerate(norms) if 0 < v < math.inf]
+                if len(points) < 2:
+                    return math.nan
+                x = np.array([i for i, _ in points], dtype=float)
+                v = np.array([v for _, v in points])
+                w = np.sqrt(v / v.max())
+                w = np.maximum(w, 1e-3)
+                centre = (w * x).sum() / w.sum()
+                slope = (w * (x - centre) * np.log(v)).sum() / (w * (x - centre) ** 2).sum()
+                return float(np.exp(slope))
+            """,
+        ),
+    ),
+    wrong(
+        "3.3",
+        "infinity as the largest float",
+        "counts as the largest float",
+        before(
+            "change_per_layer",
+            """
+            import numpy as np
+            """,
+        ),
+        definition(
+            "change_per_layer",
+            """
+            def change_per_layer(norms):
+                values = np.nan_to_num(np.array(norms, dtype=np.float64), nan=0.0)
+                x = np.flatnonzero(values > 0)
+                if x.size < 2:
+                    return math.nan
+                slope, _ = np.polyfit(x, np.log(values[x]), 1)
+                return float(np.exp(slope))
+            """,
+        ),
+    ),
+    wrong(
+        "3.5",
+        "gradients clipped to 10",
+        "as clip_grad_norm_ does",
+        definition(
+            "record_training",
+            """
+            def record_training(model, batches, optimizer):
+                model.train()
+                convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+                rows = []
+                for images, labels in batches:
+                    optimizer.zero_grad()
+                    loss = F.cross_entropy(model(images), labels)
+                    loss.backward()
+                    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
+                    nn.utils.clip_grad_norm_(model.parameters(), max_norm=10.0)
+                    optimizer.step()
+                return torch.tensor(rows)
+            """,
+        ),
+    ),
+    wrong(
+        "3.3",
+        "the mean of the steps",
+        "only the first and the last norm count",
+        definition(
+            "change_per_layer",
+            """
+            def change_per_layer(norms):
+                logs = {i: math.log(v) for i, v in enumerate(norms) if 0 < v < math.inf}
+                places = list(logs)
+                steps = [(logs[b] - logs[a]) / (b - a) for a, b in itertools.pairwise(places)]
+                return math.exp(statistics.fmean(steps)) if steps else math.nan
+            """,
+        ),
+    ),
 ]

@@ -2906,9 +2906,18 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
         "4.4",
         "initialise on the blocks only",
         "or some of them, are not drawn by initialise",
-        edit(
-            "        network = build_resnet(depth, width).apply(initialise)\n",
-            "        network = build_resnet(depth, width)\n        network[1].apply(initialise)\n",
+        hole(
+            "train_depths",
+            """
+            runs = list(itertools.product(depths, seeds))
+            rows = {}
+            for depth, seed in runs[rank::world_size]:
+                torch.manual_seed(seed)
+                network = build_resnet(depth, width)
+                network[1].apply(initialise)
+                rows[depth, seed] = fit(network, depth, seed)
+            return rows
+            """,
         ),
     ),
     wrong(
@@ -3869,12 +3878,19 @@ return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
         "4.4",
         "copies of the first network of a depth",
         "in one call (10, 3) and (10, 5) start from the same weights",
-        edit(
-            "        network = build_resnet(depth, width).apply(initialise)\n        rows",
-            "        if not any(depth == done for done, _ in rows):\n"
-            "            first = build_resnet(depth, width).apply(initialise)\n"
-            "        network = copy.deepcopy(first)\n"
-            "        rows",
+        hole(
+            "train_depths",
+            """
+            runs = list(itertools.product(depths, seeds))
+            rows = {}
+            for depth, seed in runs[rank::world_size]:
+                torch.manual_seed(seed)
+                if not any(depth == done for done, _ in rows):
+                    first = build_resnet(depth, width).apply(initialise)
+                network = copy.deepcopy(first)
+                rows[depth, seed] = fit(network, depth, seed)
+            return rows
+            """,
         ),
     ),
     wrong(
@@ -3952,5 +3968,111 @@ return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
         "pairs without overlap",
         "every second step is left out",
         edit("itertools.pairwise(ordered)", "zip(ordered[::2], ordered[1::2])"),
+    ),
+    wrong(
+        "4.3",
+        "outputs per row of the first dimension",
+        "expected 2,268",
+        definition(
+            "count_macs",
+            """
+            def count_macs(model, shape=(3, 32, 32)):
+                total = 0
+                modes = [(module, module.training) for module in model.modules()]
+
+                def count(layer, inputs, output):
+                    nonlocal total
+                    per_image = output.numel() // output.shape[0]
+                    total += per_image * math.prod(layer.weight.shape[1:])
+
+                layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+                hooks = [layer.register_forward_hook(count) for layer in layers]
+                image = torch.zeros(1, *shape, device=next(model.parameters()).device)
+                model.eval()
+                with torch.no_grad():
+                    model(image)
+                for hook in hooks:
+                    hook.remove()
+                for module, mode in modes:
+                    module.training = mode
+                return total
+            """,
+        ),
+    ),
+    wrong(
+        "4.4",
+        "the width for basic blocks only",
+        "ResNet-50's width is 64, expected 4",
+        definition(
+            "train_depths",
+            """
+            def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
+                runs = list(itertools.product(depths, seeds))
+                rows = {}
+                for depth, seed in runs[rank::world_size]:
+                    block, _ = LAYERS[depth]
+                    torch.manual_seed(seed)
+                    if block is BasicBlock:
+                        network = build_resnet(depth, width)
+                    else:
+                        network = build_resnet(depth)
+                    network.apply(initialise)
+                    rows[depth, seed] = fit(network, depth, seed)
+                return rows
+            """,
+        ),
+    ),
+    wrong(
+        "4.4",
+        "the depth's place in the seed",
+        "than in a sweep over other depths",
+        definition(
+            "train_depths",
+            """
+            def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
+                depths = list(depths)
+                runs = list(itertools.product(depths, seeds))
+                rows = {}
+                for depth, seed in runs[rank::world_size]:
+                    torch.manual_seed(1000 * seed + depths.index(depth))
+                    network = build_resnet(depth, width).apply(initialise)
+                    rows[depth, seed] = fit(network, depth, seed)
+                return rows
+            """,
+        ),
+    ),
+    wrong(
+        "4.1",
+        "ReLUs after the second and third norm",
+        "no ReLU follows the first batch norm, and one follows the last",
+        definition(
+            "Bottleneck",
+            """
+            class Bottleneck(nn.Module):
+                expansion = 4
+
+                def __init__(self, in_channels, channels, stride=1):
+                    super().__init__()
+                    wide = self.expansion * channels
+                    sizes = [in_channels, channels, channels, wide]
+                    kernels = [1, 3, 1]
+                    strides = [1, stride, 1]
+                    layers = []
+                    for i, (kernel, step) in enumerate(zip(kernels, strides)):
+                        conv = nn.Conv2d(
+                            sizes[i], sizes[i + 1], kernel, step, padding=kernel // 2, bias=False
+                        )
+                        norm = nn.BatchNorm2d(sizes[i + 1])
+                        layers.extend([conv, norm])
+                        if i > 0:
+                            layers.append(nn.ReLU())
+                    nn.init.zeros_(norm.weight)
+                    self.branch = nn.Sequential(*layers)
+                    self.shortcut = make_shortcut(in_channels, wide, stride)
+
+                def forward(self, x):
+                    return F.relu(self.branch(x) + self.shortcut(x))
+            """,
+        ),
     ),
 ]

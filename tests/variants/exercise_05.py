@@ -4033,4 +4033,152 @@ return model
             "                model(piece)\n    for norm, momentum",
         ),
     ),
+    wrong(
+        "5.2",
+        "eval mode from the next train() on",
+        "right after freeze_backbone(model), of a model in train mode, moves",
+        before(
+            "freeze_backbone",
+            '''
+            import types
+
+
+            def eval_instead(self, mode=True):
+                """The train method of a frozen batch norm."""
+                return nn.BatchNorm2d.train(self, False)
+            ''',
+        ),
+        definition(
+            "freeze_backbone",
+            """
+            def freeze_backbone(model):
+                head = set(model.fc.parameters())
+                for parameter in model.parameters():
+                    parameter.requires_grad = parameter in head
+                for module in model.modules():
+                    if isinstance(module, nn.BatchNorm2d):
+                        module.train = types.MethodType(eval_instead, module)
+                return model
+            """,
+        ),
+    ),
+    wrong(
+        "5.2",
+        "a forward that holds the original's norm",
+        "computes with the original's numbers",
+        definition(
+            "freeze_backbone",
+            """
+            def freeze_backbone(model):
+                model.requires_grad_(False)
+                model.fc.requires_grad_(True)
+                for module in model.modules():
+                    if isinstance(module, nn.BatchNorm2d):
+                        module.eval()
+                        module.forward = lambda x, norm=module: F.batch_norm(
+                            x,
+                            norm.running_mean,
+                            norm.running_var,
+                            norm.weight,
+                            norm.bias,
+                            training=False,
+                            eps=norm.eps,
+                        )
+                return model
+            """,
+        ),
+    ),
+    wrong(
+        "5.4",
+        "parameters of equal values once",
+        "Parameters of equal values are different ones",
+        definition(
+            "parameter_groups",
+            """
+            def parameter_groups(model, lr, factor):
+                parts = [
+                    [model.fc],
+                    [model.layer4],
+                    [model.layer3],
+                    [model.layer2],
+                    [model.layer1],
+                    [model.conv1, model.bn1],
+                ]
+                seen = []
+                groups = []
+                for i, part in enumerate(parts):
+                    parameters = []
+                    for module in part:
+                        for parameter in module.parameters():
+                            if not any(torch.equal(parameter, other) for other in seen):
+                                seen.append(parameter)
+                                parameters.append(parameter)
+                    groups.append({"params": parameters, "lr": lr * factor**i})
+                return groups
+            """,
+        ),
+    ),
+    wrong(
+        "5.5",
+        "all batches in one",
+        "runs the model once",
+        definition(
+            "adapt_batchnorm",
+            """
+            def adapt_batchnorm(model, batches):
+                images = torch.cat(list(batches))
+                norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+                settings = [(norm.momentum, norm.training) for norm in norms]
+                for norm in norms:
+                    norm.momentum = 1.0
+                    norm.training = True
+                with torch.no_grad():
+                    model(images)
+                for norm, (momentum, mode) in zip(norms, settings):
+                    norm.momentum = momentum
+                    norm.training = mode
+                return model
+            """,
+        ),
+    ),
+    wrong(
+        "5.4",
+        "a factor above 1 turned over",
+        "it divides by factor; multiply by it",
+        definition(
+            "parameter_groups",
+            """
+            def parameter_groups(model, lr, factor):
+                if factor > 1:
+                    factor = 1 / factor  # 2.6 in the paper means 1 / 2.6 here
+                order = "fc layer4 layer3 layer2 layer1 stem".split()
+                found = {part: [] for part in order}
+                for name, parameter in model.named_parameters():
+                    first = name.partition(".")[0]
+                    found["stem" if first in ("conv1", "bn1") else first].append(parameter)
+                return [
+                    {"params": found[part], "lr": lr * factor ** order.index(part)} for part in order
+                ]
+            """,
+        ),
+    ),
+    wrong(
+        "5.1",
+        "the old head drawn anew by kaiming_uniform_",
+        "but it is the old one",
+        definition(
+            "replace_head",
+            """
+            def replace_head(model, num_classes):
+                old = model.fc
+                if old.out_features == num_classes and old.bias is not None:
+                    # No need for another layer: draw its parameters anew.
+                    nn.init.kaiming_uniform_(old.weight)
+                    nn.init.zeros_(old.bias)
+                    return model
+                model.fc = nn.Linear(old.in_features, num_classes, device=old.weight.device)
+                return model
+            """,
+        ),
+    ),
 ]
