@@ -1896,7 +1896,7 @@ def train(
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
-                        accuracy=percent(correct / seen),
+                        training_accuracy=percent(correct / seen),
                     )
                 bar.update()
             mean_loss = total_loss.item() / count  # waits for the GPU: before the clock is read

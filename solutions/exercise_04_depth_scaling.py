@@ -738,7 +738,8 @@ def draw_by_macs(axes, table, runs, gains, name):
     for i, (depth, colour) in enumerate(depth_colours().items()):
         axes.errorbar(megamacs[i], accuracies[i], errors[i], fmt="o", color=colour, capsize=4)
         of_seeds = [100 * row["accuracy"] for row in rows_with(runs, "depth", depth)]
-        axes.plot([megamacs[i]] * len(of_seeds), of_seeds, "_", color=colour, markersize=12)
+        if len(of_seeds) > 1:
+            axes.plot([megamacs[i]] * len(of_seeds), of_seeds, "_", color=colour, markersize=12)
         label_depth(axes, depth, megamacs[i], max(of_seeds), colour)
     for i, gain in enumerate(gains):
         if is_clear(gain["points_per_gmac"], gain["standard_error"]):
@@ -1241,7 +1242,7 @@ def train(
                     bar.set_postfix(
                         epoch=epoch,
                         loss=f"{total_loss / seen:.2f}",
-                        accuracy=percent(correct / seen),
+                        training_accuracy=percent(correct / seen),
                     )
                 bar.update()
             mean_loss = total_loss.item() / count  # waits for the GPU: before the clock is read
