@@ -180,11 +180,11 @@ def make_shortcut(in_channels, out_channels, stride):
 def accuracy(model, batches):
     """The share of images, from 0 to 1, whose largest logit is that of their label.
 
-    batches yields (images, labels), of the shapes (count, 3, height, width) and (count,): at least
-    one batch, and none without images. It may be an iterator, which can be gone through only once;
-    batches can differ in size. Ties may be decided either way. The model runs once per batch,
-    without gradients and with every part in eval mode. It may be left in any mode, but nothing else
-    changes: no part of the model, no batch, and neither torch's random state nor its settings.
+    The model runs once per batch, without gradients and with every part in eval mode. It may be
+    left in any mode, but nothing else changes: no part of the model, no batch, and neither torch's
+    random state nor its settings. batches yields (images, labels), of the shapes (count, 3, height,
+    width) and (count,): at least one batch, and none without images. It may be an iterator, which
+    can be gone through only once; batches can differ in size. Ties may be decided either way.
     """
     # Task 1.4: count the images that the model classifies correctly, and all of them, over every
     # batch.
