@@ -546,16 +546,6 @@ def test_signal_norms_of_as_many_blocks_as_there_are(lesson):
     check_norms(lesson, "3.2", network, "signal_norms(model, images, labels) of 30 blocks")
 
 
-@pytest.mark.task("3.2")
-def test_signal_norms_of_blocks_of_another_class(lesson):
-    network = make_network(lesson)
-    blocks = [nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.Tanh()) for _ in range(3)]
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, CLASSES))
-    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Sequential(*blocks), head)
-    what = "signal_norms(model, images, labels) of 3 blocks that are no Block but nn.Sequential"
-    check_norms(lesson, "3.2", network, what)
-
-
 def other_points(network, batch):
     """What signal_norms gives for too many or too few tensors."""
     gradients = block_gradients(network, *batch)

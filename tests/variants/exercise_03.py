@@ -5161,31 +5161,6 @@ return torch.tensor([list(map(norm, row)) for row in rows])""",
     ),
     wrong(
         "3.2",
-        "blocks of its own class only",
-        "returned 0 numbers, expected 3",
-        definition(
-            "signal_norms",
-            """
-            def signal_norms(model, images, labels):
-                outputs = []
-                hooks = []
-                try:
-                    for module in model.modules():
-                        if isinstance(module, Block):
-                            hooks.append(module.register_forward_hook(lambda b, x, y: outputs.append(y)))
-                    with undisturbed(model, training=True):
-                        loss = F.cross_entropy(model(images), labels)
-                finally:
-                    for hook in hooks:
-                        hook.remove()
-                if not outputs:
-                    return []
-                return [norm(gradient) for gradient in torch.autograd.grad(loss, outputs)]
-            """,
-        ),
-    ),
-    wrong(
-        "3.2",
         "27 blocks only",
         "returned 27 numbers, expected 30",
         before(

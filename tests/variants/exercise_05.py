@@ -4063,32 +4063,6 @@ return model
         ),
     ),
     wrong(
-        "5.2",
-        "a forward that holds the original's norm",
-        "computes with the original's numbers",
-        definition(
-            "freeze_backbone",
-            """
-            def freeze_backbone(model):
-                model.requires_grad_(False)
-                model.fc.requires_grad_(True)
-                for module in model.modules():
-                    if isinstance(module, nn.BatchNorm2d):
-                        module.eval()
-                        module.forward = lambda x, norm=module: F.batch_norm(
-                            x,
-                            norm.running_mean,
-                            norm.running_var,
-                            norm.weight,
-                            norm.bias,
-                            training=False,
-                            eps=norm.eps,
-                        )
-                return model
-            """,
-        ),
-    ),
-    wrong(
         "5.4",
         "parameters of equal values once",
         "Parameters of equal values are different ones",
