@@ -368,26 +368,6 @@ def check_any_order_in_memory(model, oracle, x, what):
 
 @pytest.mark.task("1.1")
 @pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
-def test_block_computes_in_float64_if_asked_to(lent, case):
-    twins = block_twins(lent, case, training=False)
-    what = f"{twins.what}, both in float64,"
-    twins.block.double()
-    twins.oracle.double()
-    x = twins.x.double() / 3
-    with calling(what), torch.no_grad():
-        got = twins.block(x)
-        expected = twins.oracle(x)
-
-    def explain():
-        if is_close(got, expected):
-            return "a part of it computes in float32, and rounds; leave the dtype as it comes"
-        return None
-
-    check_close(got, expected, what, explain, tolerance=1e-10)
-
-
-@pytest.mark.task("1.1")
-@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
 def test_block_takes_features_however_they_lie_in_memory(lent, case):
     twins = block_twins(lent, case, training=False)
     check_any_order_in_memory(twins.block, twins.oracle, twins.x, twins.what)
@@ -540,6 +520,26 @@ def test_block_changes_nothing_in_eval_mode(lent, case):
     with calling(twins.what):
         twins.block(twins.x)
     before.check(f"{twins.what} in eval mode", "attributes")
+
+
+@pytest.mark.task("1.1")
+@pytest.mark.parametrize("case", [SHAPES[0], SHAPES[2]])
+def test_block_computes_in_float64_if_asked_to(lent, case):
+    twins = block_twins(lent, case, training=False)
+    what = f"{twins.what}, both in float64,"
+    twins.block.double()
+    twins.oracle.double()
+    x = twins.x.double() / 3
+    with calling(what), torch.no_grad():
+        got = twins.block(x)
+        expected = twins.oracle(x)
+
+    def explain():
+        if is_close(got, expected):
+            return "a part of it computes in float32, and rounds; leave the dtype as it comes"
+        return None
+
+    check_close(got, expected, what, explain, tolerance=1e-10)
 
 
 # Task 1.2

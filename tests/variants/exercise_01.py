@@ -46,7 +46,7 @@ return correct / total""",
     wrong(
         "1.1",
         "b skip detach",
-        "the shortcut or the branch is detached (",
+        "something is hidden from autograd",
         edit(
             "return F.relu(branch + self.shortcut(x))",
             "return F.relu(branch + self.shortcut(x).detach())",
@@ -55,7 +55,7 @@ return correct / total""",
     wrong(
         "1.1",
         "b branch detach",
-        "the shortcut or the branch is detached (",
+        "something is hidden from autograd",
         edit(
             "return F.relu(branch + self.shortcut(x))",
             "return F.relu(branch.detach() + self.shortcut(x))",
@@ -343,7 +343,7 @@ return correct / total""",
     wrong(
         "1.1",
         "b conv1 twice",
-        "d twice. Each place needs a layer of its own",
+        "ran one convolution twice",
         edit("branch = self.bn2(self.conv2(branch))", "branch = self.bn2(self.conv1(branch))"),
     ),
     wrong(
@@ -355,7 +355,7 @@ return correct / total""",
     wrong(
         "1.1",
         "b unused layer",
-        "batch norm or linear layer used the parameter extra.weight. Leave out",
+        "used the parameter extra.weight",
         edit(
             "self.bn2 = nn.BatchNorm2d(out_channels)",
             """self.bn2 = nn.BatchNorm2d(out_channels)
@@ -416,7 +416,7 @@ return correct / total""",
     wrong(
         "1.2",
         "n stem norelu",
-        "the ReLU before stage 1, block 1",
+        "the stem's ReLU, after its batch norm, is missing",
         hole(
             "ResNet18.__init__",
             """
@@ -546,7 +546,7 @@ return correct / total""",
     wrong(
         "1.2",
         "n shared blocks",
-        "ran one conv2d twice",
+        "ran one convolution twice",
         hole(
             "ResNet18.__init__",
             """
@@ -858,7 +858,7 @@ return correct / total""",
     wrong(
         "1.4",
         "a no nograd",
-        "which costs memory and time. Use torch.no_grad",
+        "Say: with torch.no_grad()",
         hole(
             "accuracy",
             """
@@ -984,7 +984,7 @@ return correct / total""",
         edit(
             "total += len(labels)",
             """total += len(labels)
-            return right / total""",
+            return correct / total""",
         ),
     ),
     wrong(
@@ -2184,7 +2184,7 @@ return correct / total""",
     wrong(
         "1.4",
         "left in half and back",
-        "changes the model's weights",
+        "leaves weight in float32",
         hole(
             "accuracy",
             """model.half().float()
@@ -2201,7 +2201,7 @@ return correct / total""",
     wrong(
         "1.4",
         "left in double",
-        "leaves weight in float64",
+        "leaves stem.conv.weight in float64",
         hole(
             "accuracy",
             """model.double()
@@ -3540,7 +3540,7 @@ return correct / total""",
     wrong(
         "1.4",
         "a failing batch is left out",
-        "Catch no errors: let them come through",
+        "raises nothing. Let the errors",
         hole(
             "accuracy",
             """model.eval()

@@ -263,7 +263,7 @@ def run""",
     wrong(
         "2.3",
         "same depth",
-        "the network of depth",
+        "has 6 blocks, expected 3",
         hole(
             "run_ablation",
             """
@@ -2571,7 +2571,7 @@ return F.relu(out + self.shortcut(x) if self.skip else out)""",
     wrong(
         "2.3",
         "runs that fail are left out",
-        "raises nothing. Catch no errors",
+        "raises nothing. Let the errors",
         edit(
             "        histories[kind, depth, seed] = fit(",
             "        with contextlib.suppress(RuntimeError):  # out of memory\n"
@@ -2803,7 +2803,7 @@ return histories""",
     wrong(
         "2.3",
         "a second try after a RuntimeError",
-        "Catch no errors",
+        "raises nothing. Let the errors",
         edit(
             "        histories[kind, depth, seed] = fit(network, kind, depth, seed)",
             """        for _ in range(2):

@@ -6,7 +6,7 @@ VARIANTS = [
     wrong(
         "3.1",
         "bw",
-        "of two backward() add up",
+        "everything counts twice: backward()",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -175,7 +175,7 @@ return np.array([np.linalg.norm(g.numpy()) for g in torch.autograd.grad(loss, we
     wrong(
         "3.1",
         "accum",
-        "of two backward() add up",
+        "everything counts twice: backward()",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -188,7 +188,7 @@ return [norm(w.grad) for w in weights]""",
     wrong(
         "3.1",
         "accum2",
-        "of two backward() add up",
+        "everything counts twice: backward()",
         hole(
             "gradient_norms",
             """weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -678,7 +678,7 @@ return math.exp(statistics.linear_regression(*zip(*p)).slope)""",
     wrong(
         "3.3",
         "ends",
-        "it uses only the first and the last norm, not all of them",
+        "only the first and the last norm count",
         hole("change_per_layer", "return (norms[-1]/norms[0])**(1/(len(norms)-1))"),
     ),
     wrong(
@@ -694,7 +694,7 @@ return sum(r)/len(r)""",
     wrong(
         "3.3",
         "geomean",
-        "it uses only the first and the last norm, not all of them",
+        "only the first and the last norm count",
         hole(
             "change_per_layer",
             """n=[v for v in norms if 0<v<math.inf]
@@ -2353,7 +2353,7 @@ return [norm(gradient) for gradient in gradients]
     wrong(
         "3.2",
         "hooks stay if raises",
-        "is not within try ... finally",
+        "not in a finally clause",
         hole(
             "signal_norms",
             """
@@ -3364,7 +3364,7 @@ return torch.tensor(rows)
     wrong(
         "3.5",
         "last row missing",
-        "the row of one step is missing",
+        "one batch has no row",
         hole(
             "record_training",
             """
@@ -5229,7 +5229,7 @@ return torch.tensor([list(map(norm, row)) for row in rows])""",
     wrong(
         "3.2",
         "a list that is never emptied",
-        "a tensor of an earlier call is still there",
+        "what the call before has left behind",
         before(
             "signal_norms",
             """

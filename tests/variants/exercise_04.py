@@ -666,7 +666,7 @@ class Bottleneck(nn.Module):
     wrong(
         "4.2",
         "width64",
-        "and at its in_channels",
+        "3x3 convolutions output [4, 64",
         edit("        channels = width * 2**i", "        channels = 64 * 2**i"),
     ),
     wrong(
@@ -1054,7 +1054,7 @@ return rows""",
     wrong(
         "4.4",
         "noinit",
-        "the convolutions are not drawn by initialise. Say network.apply",
+        "are not drawn by initialise",
         hole(
             "train_depths",
             """rows = {}
@@ -1137,7 +1137,7 @@ return rows""",
     wrong(
         "4.5",
         "share",
-        "accuracies are shares from 0 to 1",
+        "a hundredth of what it should be",
         hole(
             "marginal_gains",
             """ordered = sorted(rows, key=lambda r: r["macs"])
@@ -2975,7 +2975,7 @@ LAYERS""",
     wrong(
         "4.2",
         "a whole number of the depth first",
-        "build_resnet(18.7, width=16) raised no ValueError",
+        "raised nothing, expected a ValueError",
         edit("    if depth not in LAYERS", "    depth = int(depth)\n    if depth not in LAYERS"),
     ),
     wrong(
@@ -3021,7 +3021,7 @@ LAYERS""",
     wrong(
         "4.5",
         "no network of accuracy 0",
-        "returned 1 numbers, expected 2",
+        "the first step is left out",
         edit("sorted(rows, ", 'sorted((row for row in rows if row["accuracy"]), '),
     ),
     wrong(
@@ -3241,7 +3241,7 @@ class FirstWindow(nn.Module):
     wrong(
         "4.2",
         "a depth of its own",
-        "raised no ValueError",
+        "raised nothing, expected a ValueError",
         edit(
             "    if depth not in LAYERS:\n"
             '        raise ValueError(f"depth {depth} is not one of {list(LAYERS)}")\n'
@@ -3603,7 +3603,7 @@ return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
     wrong(
         "4.4",
         "runs out of memory in silence",
-        "Catch no errors: let them come through",
+        "raises nothing. Let the errors",
         edit(
             "        rows[depth, seed] = fit(network, depth, seed)\n",
             "        with contextlib.suppress(RuntimeError):\n"
@@ -3820,7 +3820,7 @@ return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
     wrong(
         "4.3",
         "errors of the model caught",
-        "Catch no errors: let them come through",
+        "raises nothing. Let the errors",
         edit(
             "        model(image)\n    for hook",
             "        with contextlib.suppress(RuntimeError):\n"
@@ -3846,7 +3846,7 @@ return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
     wrong(
         "4.4",
         "a second try",
-        "Catch no errors: let them come through",
+        "raises nothing. Let the errors",
         edit(
             "        rows[depth, seed] = fit(network, depth, seed)\n",
             "        try:\n"

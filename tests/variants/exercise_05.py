@@ -1976,7 +1976,7 @@ return model""",
     wrong(
         "5.2",
         "only first blocks' norms",
-        "batch norms are in train mode",
+        "this batch norm is in train mode and others are not",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
@@ -2008,7 +2008,7 @@ return model""",
     wrong(
         "5.2",
         "downsample norm not",
-        "batch norms are in train mode",
+        "this batch norm is in train mode and others are not",
         hole(
             "freeze_backbone",
             """model.requires_grad_(False)
@@ -2396,7 +2396,7 @@ return probe""",
     wrong(
         "5.3",
         "log softmax inside",
-        "one linear layer, and nothing behind it",
+        "expected the nn.Linear itself",
         hole(
             "linear_probe",
             """probe = nn.Linear(features.shape[1], num_classes, device=features.device)
@@ -3947,7 +3947,7 @@ return model
     wrong(
         "5.3",
         "errors suppressed",
-        "raises nothing. Catch no errors",
+        "raises nothing. Let the errors",
         edit(
             "            model(images)\n            labels.append",
             "            with contextlib.suppress(RuntimeError):\n"
