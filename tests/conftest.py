@@ -497,7 +497,8 @@ def pytest_terminal_summary(terminalreporter, config):
     for task in sorted(results):
         # With -x not all of a task's tests run. pytest-xdist leaves the counts in other processes.
         total = config.stash.get(TESTS_BY_TASK, {}).get(task, len(results[task]))
-        write_row(terminalreporter, task, results[task], total)
+        stops_early = bool(config.getoption("maxfail"))
+        write_row(terminalreporter, task, results[task], total, stops_early)
 
 
 def write_messages(terminalreporter, task, results):
@@ -515,8 +516,11 @@ def write_messages(terminalreporter, task, results):
             terminalreporter.write_line(texts[0])
 
 
-def write_row(terminalreporter, task, results, total):
-    """A task's line of the closing table; total counts the tests that have not run, too."""
+def write_row(terminalreporter, task, results, total, stops_early):
+    """A task's line of the closing table; total counts the tests that have not run, too.
+
+    stops_early: whether pytest stops at a failure, as with -x.
+    """
     statuses = [status for status, _, _ in results]
     passed = statuses.count("passed")
     worst = "passed"
@@ -528,8 +532,8 @@ def write_row(terminalreporter, task, results, total):
     if worst == "wrong":
         broken = "cannot be imported" in remark
         remark = "wrong, see above" + ("" if broken else f"; hints: EXERCISES.md, {task}")
-        if len(results) < total:
-            remark += f" ({total - len(results)} tests not run)"
+        if stops_early and len(results) < total:
+            remark += f" ({total - len(results)} not run)"
     count = f"{passed:>2} of {total:<2} tests pass"
     terminalreporter.write_line(
         f"{task}  {TASKS.get(task, ''):<22} {count}   {remark}",
