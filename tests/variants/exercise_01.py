@@ -3665,53 +3665,18 @@ return correct / total""",
         "1.1",
         "a sum in float32",
         "a part of it computes in float32",
-        definition(
-            "BasicBlock",
-            """
-            class BasicBlock(nn.Module):
-                def __init__(self, in_channels, out_channels, stride=1):
-                    super().__init__()
-                    self.out_channels = out_channels
-                    self.stride = stride
-                    self.shortcut = make_shortcut(in_channels, out_channels, stride)
-                    self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-                    self.bn1 = nn.BatchNorm2d(out_channels)
-                    self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-                    self.bn2 = nn.BatchNorm2d(out_channels)
-
-                def forward(self, x):
-                    count, _, height, width = x.shape
-                    height = math.ceil(height / self.stride)
-                    width = math.ceil(width / self.stride)
-                    total = torch.zeros(count, self.out_channels, height, width, dtype=torch.float32)
-                    total += self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-                    total += self.shortcut(x)
-                    return F.relu(total)
-            """,
+        edit(
+            "        return F.relu(branch + self.shortcut(x))",
+            "        total = torch.zeros(branch.shape, dtype=torch.float32)\n        total += branch\n        total += self.shortcut(x)\n        return F.relu(total)",
         ),
     ),
     wrong(
         "1.1",
         "flat views",
         "in channels_last raised RuntimeError",
-        definition(
-            "BasicBlock",
-            """
-            class BasicBlock(nn.Module):
-                def __init__(self, in_channels, out_channels, stride=1):
-                    super().__init__()
-                    self.shortcut = make_shortcut(in_channels, out_channels, stride)
-                    self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-                    self.bn1 = nn.BatchNorm2d(out_channels)
-                    self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-                    self.bn2 = nn.BatchNorm2d(out_channels)
-
-                def forward(self, x):
-                    branch = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-                    shortcut = self.shortcut(x)
-                    total = branch.view(len(x), -1) + shortcut.view(len(x), -1)
-                    return F.relu(total).view(branch.shape)
-            """,
+        edit(
+            "        return F.relu(branch + self.shortcut(x))",
+            "        shortcut = self.shortcut(x)\n        total = branch.view(len(x), -1) + shortcut.view(len(x), -1)\n        return F.relu(total).view(branch.shape)",
         ),
     ),
     wrong(
@@ -3737,57 +3702,18 @@ return correct / total""",
         "1.1",
         "one batch norm's weight in two",
         "has two batch norms with the same weight and bias",
-        definition(
-            "BasicBlock",
-            """
-            class BasicBlock(nn.Module):
-                def __init__(self, in_channels, out_channels, stride=1):
-                    super().__init__()
-                    self.shortcut = make_shortcut(in_channels, out_channels, stride)
-                    self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-                    self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-                    # own running statistics, common scale and shift
-                    self.bn1 = nn.BatchNorm2d(out_channels)
-                    self.bn2 = nn.BatchNorm2d(out_channels)
-                    self.bn2.weight = self.bn1.weight
-                    self.bn2.bias = self.bn1.bias
-
-                def forward(self, x):
-                    out = self.conv1(x)
-                    out = self.bn1(out)
-                    out = F.relu(out)
-                    out = self.conv2(out)
-                    out = self.bn2(out)
-                    return F.relu(out + self.shortcut(x))
-            """,
+        edit(
+            "        self.bn2 = nn.BatchNorm2d(out_channels)\n",
+            "        self.bn2 = nn.BatchNorm2d(out_channels)\n        self.bn2.weight = self.bn1.weight\n        self.bn2.bias = self.bn1.bias\n",
         ),
     ),
     wrong(
         "1.2",
         "channels double in the second block",
         "counted by the channels",
-        definition(
-            "ResNet18",
-            """
-            class ResNet18(nn.Module):
-                def __init__(self, num_classes=10):
-                    super().__init__()
-                    stem_conv = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-                    self.stem = nn.Sequential(stem_conv, nn.BatchNorm2d(64), nn.ReLU())
-                    blocks = []
-                    in_channels = 64
-                    for out_channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-                        blocks.append(BasicBlock(in_channels, in_channels, stride))
-                        blocks.append(BasicBlock(in_channels, out_channels))
-                        in_channels = out_channels
-                    self.stages = nn.Sequential(*blocks)
-                    self.head = nn.Sequential(
-                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes)
-                    )
-
-                def forward(self, images):
-                    return self.head(self.stages(self.stem(images)))
-            """,
+        edit(
+            "blocks.append(BasicBlock(in_channels, out_channels, stride))\n            blocks.append(BasicBlock(out_channels, out_channels))",
+            "blocks.append(BasicBlock(in_channels, in_channels, stride))\n            blocks.append(BasicBlock(in_channels, out_channels))",
         ),
     ),
     wrong(
@@ -3823,27 +3749,8 @@ return correct / total""",
         "1.2",
         "a stem without its ReLU",
         "the stem's ReLU, after its batch norm, is missing",
-        definition(
-            "ResNet18",
-            """
-            class ResNet18(nn.Module):
-                def __init__(self, num_classes=10):
-                    super().__init__()
-                    self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64))
-                    self.stages = nn.Sequential(
-                        nn.Sequential(BasicBlock(64, 64), BasicBlock(64, 64)),
-                        *(
-                            nn.Sequential(BasicBlock(width // 2, width, 2), BasicBlock(width, width))
-                            for width in (128, 256, 512)
-                        ),
-                    )
-                    self.head = nn.Sequential(
-                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes)
-                    )
-
-                def forward(self, images):
-                    return self.head(self.stages(self.stem(images)))
-            """,
+        edit(
+            "nn.BatchNorm2d(64), nn.ReLU())\n        blocks", "nn.BatchNorm2d(64))\n        blocks"
         ),
     ),
 ]

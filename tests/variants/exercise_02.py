@@ -23,17 +23,7 @@ VARIANTS = [
     torch.use_deterministic_algorithms(True, warn_only=True)
 """,
         ),
-        hole(
-            "run_ablation",
-            """
-            histories = {}
-            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
-                seed_everything(seed)
-                network = build_network(depth, skip=kind == "residual").apply(initialise)
-                histories[kind, depth, seed] = fit(network, kind, depth, seed)
-            return histories
-            """,
-        ),
+        edit("torch.manual_seed(seed)\n        skip", "seed_everything(seed)\n        skip"),
     ),
     wrong(
         "2.1",
@@ -222,16 +212,7 @@ def run""",
         "2.3",
         "seed once b",
         "start from different weights. Call torch.manual_seed",
-        hole(
-            "run_ablation",
-            """
-            histories = {}
-            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
-                network = build_network(depth, skip=kind == "residual").apply(initialise)
-                histories[kind, depth, seed] = fit(network, kind, depth, seed)
-            return histories
-            """,
-        ),
+        edit("        torch.manual_seed(seed)\n        skip", "        skip"),
     ),
     wrong(
         "2.3",
@@ -248,32 +229,15 @@ def run""",
         "2.3",
         "swapped",
         "the plain network was built with skip=True",
-        hole(
-            "run_ablation",
-            """
-            histories = {}
-            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
-                torch.manual_seed(seed)
-                network = build_network(depth, skip=kind == "plain").apply(initialise)
-                histories[kind, depth, seed] = fit(network, kind, depth, seed)
-            return histories
-            """,
-        ),
+        edit('skip = kind == "residual"', 'skip = kind == "plain"'),
     ),
     wrong(
         "2.3",
         "same depth",
         "has 6 blocks, expected 3",
-        hole(
-            "run_ablation",
-            """
-            histories = {}
-            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
-                torch.manual_seed(seed)
-                network = build_network(depths[0], skip=kind == "residual").apply(initialise)
-                histories[kind, depth, seed] = fit(network, kind, depth, seed)
-            return histories
-            """,
+        edit(
+            "build_network(depth, skip)\n        network",
+            "build_network(depths[0], skip)\n        network",
         ),
     ),
     wrong(
@@ -286,17 +250,7 @@ def run""",
         "2.3",
         "fixed seed",
         "give the same weights. Seed torch with the seed of the run",
-        hole(
-            "run_ablation",
-            """
-            histories = {}
-            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
-                torch.manual_seed(0)
-                network = build_network(depth, skip=kind == "residual").apply(initialise)
-                histories[kind, depth, seed] = fit(network, kind, depth, seed)
-            return histories
-            """,
-        ),
+        edit("torch.manual_seed(seed)\n        skip", "torch.manual_seed(0)\n        skip"),
     ),
     wrong(
         "2.3",
@@ -344,49 +298,31 @@ def run""",
         "2.5",
         "all",
         "no block is missing",
-        hole(
-            "without_block",
-            """
-            kept = [block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
+        edit(
+            "    new_blocks[index] = blocks[index].shortcut\n",
+            "    new_blocks = [block.shortcut for block in blocks]\n",
         ),
     ),
     wrong(
         "2.5",
         "offby",
         "blocks count from 0",
-        hole(
-            "without_block",
-            """
-            kept = [block.shortcut if i == index - 1 else block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
+        edit(
+            "new_blocks[index] = blocks[index].shortcut",
+            "new_blocks[index - 1] = blocks[index - 1].shortcut",
         ),
     ),
     wrong(
         "2.5",
         "drop",
         "has 5 parts, expected 6",
-        hole(
-            "without_block",
-            """
-            kept = [block for i, block in enumerate(blocks) if i != index]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
-        ),
+        edit("new_blocks[index] = blocks[index].shortcut", "del new_blocks[index]"),
     ),
     wrong(
         "2.5",
         "identity",
         "place outputs (2, 4, 16, 16), expected (2, 8, 8, 8)",
-        hole(
-            "without_block",
-            """
-            kept = [nn.Identity() if i == index else block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
-        ),
+        edit("= blocks[index].shortcut", "= nn.Identity()"),
     ),
     wrong(
         "2.5",
@@ -401,14 +337,9 @@ return network""",
     right(
         "2.5",
         "copy",
-        hole(
-            "without_block",
-            """
-            import copy
-            stem = copy.deepcopy(stem)
-            kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
+        edit(
+            "    new_blocks = list(blocks)",
+            "    import copy\n    stem = copy.deepcopy(stem)\n    new_blocks = list(blocks)",
         ),
     ),
     right(
@@ -571,26 +502,15 @@ return F.relu(out + torch.cat([kept, zeros], dim=1))""",
     right(
         "2.5",
         "list",
-        hole(
-            "without_block",
-            """
-            kept = list(blocks)
-            kept[index] = blocks[index].shortcut
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
+        edit(
+            "    new_blocks = list(blocks)\n    new_blocks[index] = blocks[index].shortcut\n",
+            "    new_blocks = [\n        block.shortcut if i == index else block for i, block in enumerate(blocks)\n    ]\n",
         ),
     ),
     right(
         "2.5",
         "setitem",
-        hole(
-            "without_block",
-            """
-            kept = nn.Sequential(*blocks)
-            kept[index] = kept[index].shortcut
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
-        ),
+        edit("new_blocks = list(blocks)", "new_blocks = nn.Sequential(*blocks)"),
     ),
     right(
         "2.2",
@@ -896,34 +816,16 @@ return histories""",
         "2.3",
         "switches only the first block",
         "5 of the 6 blocks",
-        hole(
-            "run_ablation",
-            """
-            histories = {}
-            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
-                torch.manual_seed(seed)
-                network = build_network(depth, skip=False).apply(initialise)
-                network[1][0].skip = kind == "residual"
-                histories[kind, depth, seed] = fit(network, kind, depth, seed)
-            return histories
-            """,
+        edit(
+            "build_network(depth, skip)\n        network.apply(initialise)",
+            "build_network(depth, skip=False)\n        network.apply(initialise)\n        network[1][0].skip = skip",
         ),
     ),
     wrong(
         "2.3",
         "the kind as skip",
         "built with skip='plain', expected False",
-        hole(
-            "run_ablation",
-            """
-            histories = {}
-            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
-                torch.manual_seed(seed)
-                network = build_network(depth, skip=kind).apply(initialise)
-                histories[kind, depth, seed] = fit(network, kind, depth, seed)
-            return histories
-            """,
-        ),
+        edit('skip = kind == "residual"', "skip = kind"),
     ),
     wrong(
         "2.3",
@@ -1069,27 +971,16 @@ return {kind: mean(kind, 56) - mean(kind, 20) for kind in ("plain", "residual")}
         "2.5",
         "freezes the network",
         "changes requires_grad",
-        hole(
-            "without_block",
-            """
-            network.requires_grad_(False)
-            kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
+        edit(
+            "    new_blocks = list(blocks)",
+            "    network.requires_grad_(False)\n    new_blocks = list(blocks)",
         ),
     ),
     wrong(
         "2.5",
         "train mode",
         "leaves the model itself in train mode",
-        hole(
-            "without_block",
-            """
-            network.train()
-            kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
-        ),
+        edit("    new_blocks = list(blocks)", "    network.train()\n    new_blocks = list(blocks)"),
     ),
     wrong(
         "2.5",
@@ -1117,51 +1008,36 @@ return network""",
         "2.5",
         "name begins with the index",
         "all blocks whose names begin with 1 are missing",
-        hole(
-            "without_block",
-            """
-            kept = [
-                block.shortcut if name.startswith(str(index)) else block
-                for name, block in blocks.named_children()
-            ]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
+        edit(
+            "    new_blocks = list(blocks)\n    new_blocks[index] = blocks[index].shortcut\n",
+            "    new_blocks = [\n        block.shortcut if name.startswith(str(index)) else block\n        for name, block in blocks.named_children()\n    ]\n",
         ),
     ),
     wrong(
         "2.5",
         "up to the index",
         "all blocks up to block 2 are missing",
-        hole(
-            "without_block",
-            """
-            kept = [block.shortcut if i <= index else block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
+        edit(
+            "    new_blocks[index] = blocks[index].shortcut\n",
+            "    new_blocks[: index + 1] = [block.shortcut for block in blocks[: index + 1]]\n",
         ),
     ),
     wrong(
         "2.5",
         "from the index on",
         "all blocks from block 2 on are missing",
-        hole(
-            "without_block",
-            """
-            kept = [block.shortcut if i >= index else block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
+        edit(
+            "    new_blocks[index] = blocks[index].shortcut\n",
+            "    new_blocks[index:] = [block.shortcut for block in blocks[index:]]\n",
         ),
     ),
     wrong(
         "2.5",
         "all but one",
         "all blocks but block 2 are missing",
-        hole(
-            "without_block",
-            """
-            kept = [block.shortcut if i != index else block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
+        edit(
+            "    new_blocks[index] = blocks[index].shortcut\n",
+            "    new_blocks = [block.shortcut for block in blocks]\n    new_blocks[index] = blocks[index]\n",
         ),
     ),
     right(
@@ -1200,17 +1076,7 @@ return network""",
     right(
         "2.3",
         "numbers for switches",
-        hole(
-            "run_ablation",
-            """
-            histories = {}
-            for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
-                torch.manual_seed(seed)
-                network = build_network(depth, skip={"plain": 0, "residual": 1}[kind]).apply(initialise)
-                histories[kind, depth, seed] = fit(network, kind, depth, seed)
-            return histories
-            """,
-        ),
+        edit('skip = kind == "residual"', 'skip = {"plain": 0, "residual": 1}[kind]'),
     ),
     right(
         "2.3",
@@ -2068,13 +1934,9 @@ def run_ablation(fit, depths, seeds):
         "2.5",
         "blocks in the order of their names",
         "sorted as text, where '10' comes before '2'",
-        hole(
-            "without_block",
-            """
-            kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-            order = sorted(range(len(kept)), key=str)
-            return nn.Sequential(stem, nn.Sequential(*(kept[i] for i in order)), head)
-            """,
+        edit(
+            "    new_blocks[index] = blocks[index].shortcut\n",
+            "    new_blocks[index] = blocks[index].shortcut\n    order = sorted(range(len(new_blocks)), key=str)\n    new_blocks = [new_blocks[i] for i in order]\n",
         ),
     ),
     wrong(
@@ -2235,25 +2097,13 @@ return F.relu(out)""",
         return self.shortcut(x)
 """,
         ),
-        hole(
-            "without_block",
-            """
-            kept = [FixedShortcut(block.shortcut) if i == index else block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
-        ),
+        edit("= blocks[index].shortcut", "= FixedShortcut(blocks[index].shortcut)"),
     ),
     wrong(
         "2.5",
         "a ReLU after the shortcut",
         None,
-        hole(
-            "without_block",
-            """
-            kept = [nn.Sequential(block.shortcut, nn.ReLU()) if i == index else block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
-        ),
+        edit("= blocks[index].shortcut", "= nn.Sequential(blocks[index].shortcut, nn.ReLU())"),
     ),
     wrong(
         "2.1",
@@ -2672,15 +2522,9 @@ return {
         "2.5",
         "fresh running statistics",
         "resets the running statistics of batch norms",
-        hole(
-            "without_block",
-            """
-            kept = [block.shortcut if i == index else block for i, block in enumerate(blocks)]
-            for part in network.modules():
-                if hasattr(part, "reset_running_stats"):
-                    part.reset_running_stats()
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
+        edit(
+            "    new_blocks[index] = blocks[index].shortcut\n",
+            '    new_blocks[index] = blocks[index].shortcut\n    for part in network.modules():\n        if hasattr(part, "reset_running_stats"):\n            part.reset_running_stats()\n',
         ),
     ),
     wrong(
@@ -2722,12 +2566,9 @@ return nn.Sequential(stem, nn.Sequential(*blocks), head)""",
         "2.5",
         "plain blocks stay",
         "no block is missing from the plain network",
-        hole(
-            "without_block",
-            """
-            kept = [block.shortcut if i == index and block.skip else block for i, block in enumerate(blocks)]
-            return nn.Sequential(stem, nn.Sequential(*kept), head)
-            """,
+        edit(
+            "    new_blocks[index] = blocks[index].shortcut\n",
+            "    if blocks[index].skip:\n        new_blocks[index] = blocks[index].shortcut\n",
         ),
     ),
     wrong(
@@ -2993,19 +2834,9 @@ return gaps""",
         "2.3",
         "deep networks of half the width",
         "depth 56 has the width 8",
-        definition(
-            "run_ablation",
-            """
-            def run_ablation(fit, depths, seeds):
-                histories = {}
-                for seed, depth, kind in itertools.product(seeds, depths, ("plain", "residual")):
-                    torch.manual_seed(seed)
-                    options = {"width": 8} if depth > 50 else {}
-                    network = build_network(depth, kind == "residual", **options)
-                    network.apply(initialise)
-                    histories[kind, depth, seed] = fit(network, kind, depth, seed)
-                return histories
-            """,
+        edit(
+            "build_network(depth, skip)\n        network",
+            "build_network(depth, skip, width=8 if depth > 50 else 16)\n        network",
         ),
     ),
     wrong(
@@ -3121,28 +2952,9 @@ return gaps""",
         "2.2",
         "a stem with max pooling",
         "the stem outputs (6, 6, 8)",
-        definition(
-            "build_network",
-            """
-            def build_network(depth, skip, width=16, num_classes=10):
-                if not is_6n_plus_2(depth):
-                    raise ValueError(f"depth {depth} is not 6n+2: take 8, 14, 20, 26, 32, 38 and so on")
-                stem = nn.Sequential(
-                    nn.Conv2d(3, width, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(width),
-                    nn.ReLU(),
-                    nn.MaxPool2d(3, stride=2, padding=1),
-                )
-                n = (depth - 2) // 6
-                blocks = nn.Sequential()
-                channels = width
-                for planes, stride in ((width, 1), (width * 2, 2), (width * 4, 2)):
-                    for stride in (stride, *[1] * (n - 1)):
-                        blocks.append(Block(channels, planes, stride, skip))
-                        channels = planes
-                head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
-                return nn.Sequential(stem, blocks, head)
-            """,
+        edit(
+            "nn.BatchNorm2d(width), nn.ReLU())\n    pool",
+            "nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2))\n    pool",
         ),
     ),
     wrong(

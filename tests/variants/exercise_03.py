@@ -5347,22 +5347,9 @@ return torch.tensor([list(map(norm, row)) for row in rows])""",
         "3.5",
         "gradients clipped to 10",
         "as clip_grad_norm_ does",
-        definition(
-            "record_training",
-            """
-            def record_training(model, batches, optimizer):
-                model.train()
-                convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-                rows = []
-                for images, labels in batches:
-                    optimizer.zero_grad()
-                    loss = F.cross_entropy(model(images), labels)
-                    loss.backward()
-                    rows.append([norm(convolution.weight.grad) for convolution in convolutions])
-                    nn.utils.clip_grad_norm_(model.parameters(), max_norm=10.0)
-                    optimizer.step()
-                return torch.tensor(rows)
-            """,
+        edit(
+            "        optimizer.step()\n    return torch.tensor(rows)",
+            "        nn.utils.clip_grad_norm_(model.parameters(), max_norm=10.0)\n        optimizer.step()\n    return torch.tensor(rows)",
         ),
     ),
     wrong(

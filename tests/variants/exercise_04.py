@@ -2906,18 +2906,9 @@ def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
         "4.4",
         "initialise on the blocks only",
         "or some of them, are not drawn by initialise",
-        hole(
-            "train_depths",
-            """
-            runs = list(itertools.product(depths, seeds))
-            rows = {}
-            for depth, seed in runs[rank::world_size]:
-                torch.manual_seed(seed)
-                network = build_resnet(depth, width)
-                network[1].apply(initialise)
-                rows[depth, seed] = fit(network, depth, seed)
-            return rows
-            """,
+        edit(
+            "        network.apply(initialise)\n        rows",
+            "        network[1].apply(initialise)\n        rows",
         ),
     ),
     wrong(
@@ -3878,19 +3869,9 @@ return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
         "4.4",
         "copies of the first network of a depth",
         "in one call (10, 3) and (10, 5) start from the same weights",
-        hole(
-            "train_depths",
-            """
-            runs = list(itertools.product(depths, seeds))
-            rows = {}
-            for depth, seed in runs[rank::world_size]:
-                torch.manual_seed(seed)
-                if not any(depth == done for done, _ in rows):
-                    first = build_resnet(depth, width).apply(initialise)
-                network = copy.deepcopy(first)
-                rows[depth, seed] = fit(network, depth, seed)
-            return rows
-            """,
+        edit(
+            "        network = build_resnet(depth, width)\n        network.apply(initialise)\n        rows",
+            "        if not any(depth == done for done, _ in rows):\n            first = build_resnet(depth, width).apply(initialise)\n        network = copy.deepcopy(first)\n        rows",
         ),
     ),
     wrong(
@@ -4003,42 +3984,18 @@ return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
         "4.4",
         "the width for basic blocks only",
         "ResNet-50's width is 64, expected 4",
-        definition(
-            "train_depths",
-            """
-            def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
-                runs = list(itertools.product(depths, seeds))
-                rows = {}
-                for depth, seed in runs[rank::world_size]:
-                    block, _ = LAYERS[depth]
-                    torch.manual_seed(seed)
-                    if block is BasicBlock:
-                        network = build_resnet(depth, width)
-                    else:
-                        network = build_resnet(depth)
-                    network.apply(initialise)
-                    rows[depth, seed] = fit(network, depth, seed)
-                return rows
-            """,
+        edit(
+            "        torch.manual_seed(seed)\n        network = build_resnet(depth, width)\n",
+            "        torch.manual_seed(seed)\n        network = build_resnet(depth, width if depth < 50 else 64)\n",
         ),
     ),
     wrong(
         "4.4",
         "the depth's place in the seed",
         "than in a sweep over other depths",
-        definition(
-            "train_depths",
-            """
-            def train_depths(fit, depths, seeds, width=64, rank=0, world_size=1):
-                depths = list(depths)
-                runs = list(itertools.product(depths, seeds))
-                rows = {}
-                for depth, seed in runs[rank::world_size]:
-                    torch.manual_seed(1000 * seed + depths.index(depth))
-                    network = build_resnet(depth, width).apply(initialise)
-                    rows[depth, seed] = fit(network, depth, seed)
-                return rows
-            """,
+        edit(
+            "torch.manual_seed(seed)\n        network",
+            "torch.manual_seed(1000 * seed + list(depths).index(depth))\n        network",
         ),
     ),
     wrong(
