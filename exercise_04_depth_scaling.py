@@ -1155,7 +1155,7 @@ def train(
     """Train the model in place. Returns its history, a list with a dict per epoch:
 
         "epoch"     its number, from 1
-        "seconds"   that it took to train
+        "seconds"   that it took to train, without after_epoch
         "loss"      the mean cross-entropy in nats, the unit of the natural logarithm
         "accuracy"  from 0 to 1; like the loss, of each augmented batch before its step
 

@@ -320,8 +320,10 @@ def draw_figure(history, confusion, predictions, data):
 def draw_loss(axes, history, guessing_loss):
     """Training loss by epoch, and that of guessing."""
     epochs = [row["epoch"] for row in history]
-    axes.plot(epochs, [row["loss"] for row in history], "o-", color=BLUE)
-    axes.plot(epochs, [guessing_loss] * len(epochs), ":", color=GREY)
+    losses = [row["loss"] for row in history]
+    guessing = [guessing_loss] * len(history)
+    axes.plot(epochs, losses, "o-", color=BLUE)
+    axes.plot(epochs, guessing, ":", color=GREY)
     label_curve(axes, f"guessing, {guessing_loss:.2f}", epochs[-1], guessing_loss, GREY)
     axes.set(xlabel="epoch", ylabel="training loss (nats)", ylim=(0, None))
     axes.locator_params("x", integer=True)
@@ -330,15 +332,19 @@ def draw_loss(axes, history, guessing_loss):
 def draw_accuracy(axes, history, chance):
     """Training and test accuracy by epoch."""
     epochs = [row["epoch"] for row in history]
-    training = [100 * row["accuracy"] for row in history]
-    test = [100 * row["test_accuracy"] for row in history]
-    axes.plot(epochs, training, "o-", color=BLUE)
-    axes.plot(epochs, test, "o-", color=VERMILION)
-    axes.plot(epochs, [100 * chance] * len(epochs), ":", color=GREY)
-    ends = {"training": training[-1], "test": test[-1], "chance": 100 * chance}
+    curves = {
+        "training": [100 * row["accuracy"] for row in history],
+        "test": [100 * row["test_accuracy"] for row in history],
+        "chance": [100 * chance] * len(history),
+    }
+    colours = {"training": BLUE, "test": VERMILION, "chance": GREY}
+    ends = {name: values[-1] for name, values in curves.items()}
     heights = spread_labels(ends, distance=6)
-    for name, colour in (("training", BLUE), ("test", VERMILION), ("chance", GREY)):
-        label_curve(axes, f"{name}, {ends[name]:.1f} %", epochs[-1], heights[name], colour)
+    for name, values in curves.items():
+        style = ":" if name == "chance" else "o-"
+        axes.plot(epochs, values, style, color=colours[name])
+        label = f"{name}, {ends[name]:.1f} %"
+        label_curve(axes, label, epochs[-1], heights[name], colours[name])
     axes.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
     axes.locator_params("x", integer=True)
 
@@ -763,7 +769,7 @@ def train(
     """Train the model in place. Returns its history, a list with a dict per epoch:
 
         "epoch"     its number, from 1
-        "seconds"   that it took to train
+        "seconds"   that it took to train, without after_epoch
         "loss"      the mean cross-entropy in nats, the unit of the natural logarithm
         "accuracy"  from 0 to 1; like the loss, of each augmented batch before its step
 

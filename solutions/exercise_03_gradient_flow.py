@@ -679,8 +679,10 @@ def draw_flow(axes, flow, colour):
 def draw_norms(axes, layers, norms, floor, **style):
     """A line through the norms; those that are exactly 0 are crosses at the height floor."""
     zeros = [layer for layer, value in zip(layers, norms) if value == 0]
-    axes.plot(zeros, [floor] * len(zeros), "x", color=style["color"], markersize=4)
-    if len(norms) - len(zeros) == 1:  # a single point makes no line
+    crosses = [floor] * len(zeros)
+    axes.plot(zeros, crosses, "x", color=style["color"], markersize=4)
+    points = len(norms) - len(zeros)
+    if points == 1:  # a single point makes no line
         style["marker"] = "o"
     heights = [math.nan if value == 0 else value for value in norms]  # NaN leaves a gap
     axes.plot(layers, heights, **style)

@@ -521,6 +521,20 @@ def place_in_resnet18(index):
     return f"stage {stage + 1}, block {rest // 2 + 1}, convolution {rest % 2 + 1}"
 
 
+def lost_digits(got, expected):
+    """That a part of a block rounded to fewer digits, in words, or None."""
+    if is_close(got, expected):
+        return "a part of it computes in float32, and rounds; leave the dtype as it comes"
+    return None
+
+
+def what_is_kept(output, earlier_output, kept):
+    """That a block still computes what it computed in an earlier call, in words, or None."""
+    if is_close(output, earlier_output):
+        return f"it keeps its {kept} from the call before; compute anew in every call"
+    return None
+
+
 # Exercise 4: the bottleneck
 
 

@@ -1611,7 +1611,8 @@ def test_correlation_is_nan_if_a_gradient_is_zero(lesson, where, dead):
     with torch.no_grad():
         hidden.weight.fill_(0.1)
         hidden.bias.zero_()
-        (images if where == "images" else neighbours)[:dead] *= -1  # no ReLU lets anything through
+        inputs = images if where == "images" else neighbours
+        inputs[:dead] *= -1  # no ReLU lets anything through
     what = "gradient_correlation(model, images, neighbours)"
     got = correlate(lesson, network, images, neighbours, what)
     if math.isnan(got):

@@ -26,10 +26,12 @@ from diagnosis import (
     extra,
     first_difference,
     layer_difference,
+    lost_digits,
     matching,
     other_mode_of_one,
     other_padding,
     takes_stride,
+    what_is_kept,
     wrong_between,
     wrong_bottleneck,
     wrong_channels,
@@ -404,13 +406,6 @@ def test_bottleneck_keeps_nothing_of_other_calls(lesson, case):
     check_close(new_output, expected, what, lambda: what_is_kept(new_output, output, "weights"))
 
 
-def what_is_kept(output, earlier_output, kept):
-    """That a bottleneck still computes what it computed in an earlier call, in words, or None."""
-    if is_close(output, earlier_output):
-        return f"it keeps its {kept} from the call before; compute anew in every call"
-    return None
-
-
 @pytest.mark.task("4.1")
 @MODES
 @pytest.mark.parametrize("count", [1, 3])
@@ -451,13 +446,6 @@ def test_bottleneck_computes_in_float64_if_asked_to(lesson, case):
     if got.dtype != torch.float64:
         raise Wrong(f"{what} returned {dtype(got)}. Leave the dtype as it comes.")
     check_close(got, expected, what, lambda: lost_digits(got, expected), tolerance=1e-10)
-
-
-def lost_digits(got, expected):
-    """That a part of a bottleneck rounded to fewer digits, in words, or None."""
-    if is_close(got, expected):
-        return "a part of it computes in float32, and rounds; leave the dtype as it comes"
-    return None
 
 
 @pytest.mark.task("4.1")
@@ -1886,9 +1874,7 @@ def test_sweep_trains_every_depth_from_every_seed(lesson):
                 f"{call}: for depth {depth} fit was given a network with {count} 3x3 convolutions, "
                 f"expected {expected_count}."
             )
-        stem = next(conv for conv in convs if conv.shape[1] == 3)
-        if len(stem) != 4:
-            raise Wrong(f"{call}: the network's width is {len(stem)}, expected 4. Pass width on.")
+        check_width(network_weights, f"{call}: ResNet-{depth}")
         for conv in convs:
             expected = (2 / (conv.shape[2] ** 2 * len(conv))) ** 0.5
             if conv.numel() > 100 and not 0.65 < conv.std() / expected < 1.5:
@@ -1901,11 +1887,15 @@ def test_sweep_trains_every_depth_from_every_seed(lesson):
 @pytest.mark.task("4.4")
 def test_sweep_of_bottlenecks(lesson):
     _, weights, call = sweep(lesson, depths=(50, 101), seeds=(3,))
-    for depth, _ in weights:
-        convs = [weight for weight in weights[depth, 3] if weight.ndim == 4]
-        stem = next(conv for conv in convs if conv.shape[1] == 3)
-        if len(stem) != 4:
-            raise Wrong(f"{call}: ResNet-{depth}'s width is {len(stem)}, expected 4. Pass it on.")
+    for (depth, _), network_weights in weights.items():
+        check_width(network_weights, f"{call}: ResNet-{depth}")
+
+
+def check_width(weights, what):
+    """Raise Wrong unless a network in a sweep has the width that the sweep asks for."""
+    width = next(len(weight) for weight in weights if weight.ndim == 4 and weight.shape[1] == 3)
+    if width != 4:
+        raise Wrong(f"{what} has the width {width}, expected 4. Pass width on.")
 
 
 @pytest.mark.task("4.4")

@@ -3635,7 +3635,7 @@ return correct / total""",
     wrong(
         "1.1",
         "the output of the same tensor kept",
-        "it returns what the call before computed",
+        "it keeps its output from the call before",
         definition(
             "BasicBlock",
             """

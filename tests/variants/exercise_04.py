@@ -3983,7 +3983,7 @@ return sum(functools.reduce(operator.mul, shape) for shape in shapes)""",
     wrong(
         "4.4",
         "the width for basic blocks only",
-        "ResNet-50's width is 64, expected 4",
+        "ResNet-50 has the width 64, expected 4",
         edit(
             "        torch.manual_seed(seed)\n        network = build_resnet(depth, width)\n",
             "        torch.manual_seed(seed)\n        network = build_resnet(depth, width if depth < 50 else 64)\n",

@@ -1493,7 +1493,7 @@ return [{"params": [p for m in part for p in m.parameters()], "lr": lr * factor*
     wrong(
         "5.4",
         "without the frozen",
-        "is in no group. Every parameter belongs in one, frozen or not",
+        "in no group. Every parameter belongs in one, frozen or not",
         hole(
             "parameter_groups",
             """parts = [[model.fc], [model.layer4], [model.layer3], [model.layer2], [model.layer1], [model.conv1, model.bn1]]
@@ -2451,7 +2451,7 @@ return groups""",
     wrong(
         "5.4",
         "first block only",
-        "is in no group",
+        "in no group",
         hole(
             "parameter_groups",
             """parts = [[model.fc], [model.layer4[0]], [model.layer3[0]], [model.layer2[0]], [model.layer1[0]], [model.conv1, model.bn1]]
@@ -4065,7 +4065,7 @@ return model
     wrong(
         "5.4",
         "parameters of equal values once",
-        "Parameters of equal values are different ones",
+        "Tell parameters apart by id",
         definition(
             "parameter_groups",
             """
@@ -4095,7 +4095,7 @@ return model
     wrong(
         "5.5",
         "all batches in one",
-        "runs the model once",
+        "all batches are put together to one",
         definition(
             "adapt_batchnorm",
             """
