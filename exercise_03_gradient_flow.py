@@ -1374,12 +1374,17 @@ def stop_if_unwritten(exercise):
 def is_left_over(lines, number):
     """Whether line number, which raises a task's error, has code right above or below it."""
     above = [line.strip() for line in lines[: number - 1] if line.strip()]
-    if above and not above[-1].startswith(b"#") and not above[-1].endswith(b'"""'):
-        return True
+    below = [line for line in lines[number:] if line.strip()]
+    if above:
+        is_comment = above[-1].startswith(b"#")
+        ends_docstring = above[-1].endswith(b'"""')
+        if not is_comment and not ends_docstring:
+            return True
+    if not below:
+        return False
     raises = lines[number - 1]
     margin = raises.removesuffix(raises.lstrip())
-    below = [line for line in lines[number:] if line.strip()]
-    return bool(below) and below[0].startswith(margin)
+    return below[0].startswith(margin)
 
 
 def main(run, exercise, budgets, add_flags=None):
